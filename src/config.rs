@@ -1,0 +1,151 @@
+//! Environment → [`RawConfig`] → [`Config`]: a checked configuration or a sentence that says what to change.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::decide::timing::Timing;
+
+/// Everything the agent was told, checked once; nothing below checks it again.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How to reach the instance beside us.
+    pub tarantool: TarantoolConfig,
+    /// How to reach Consul.
+    pub consul: ConsulConfig,
+    /// What is written to the catalog.
+    pub catalog: CatalogConfig,
+    /// `ANNOUNCE_ADDR`: host and port that others use to reach the instance (or the socket path).
+    pub announce: Announce,
+    /// `CLUSTER_NAME`.
+    pub cluster: String,
+    /// `PRIORITY`; negative: never master.
+    pub priority: i64,
+    /// The lease and everything that must fit into it.
+    pub timing: Timing,
+    /// `REPLICATION`.
+    pub replication: ReplicationMode,
+    /// `HUNG_INSTANCE_ACTION`.
+    pub hung_instance: HungInstanceAction,
+    /// `LOG_LEVEL`, `LOG_FORMAT`.
+    pub log: LogConfig,
+}
+
+/// How to reach the instance.
+#[derive(Clone)]
+pub struct TarantoolConfig {
+    /// `TARANTOOL_ADDR`.
+    pub addr: TarantoolAddr,
+    /// `TARANTOOL_USER`; `None` is guest.
+    pub user: Option<String>,
+    /// `TARANTOOL_PASSWORD` or the content of `TARANTOOL_PASSWORD_FILE`.
+    pub password: String,
+}
+
+/// Where the instance listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TarantoolAddr {
+    /// `host:port`, resolved at every connect.
+    Tcp(String),
+    /// The path of a unix socket.
+    Unix(PathBuf),
+}
+
+/// The address that the catalog and the record carry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announce {
+    /// Empty: Consul fills in its node's address.
+    pub host: String,
+    /// 0 for a unix socket.
+    pub port: u16,
+    /// `host:port` (`localhost` hosts are kept as they are) or the socket's path: unique per instance of a service.
+    pub id: String,
+}
+
+/// One set of `CONSUL_*` settings for every way we talk to Consul.
+#[derive(Clone)]
+pub struct ConsulConfig {
+    /// `http://host:port` or `https://host:port`, no trailing slash (`CONSUL_HTTP_ADDR`, `CONSUL_HTTP_SSL`).
+    pub base_url: String,
+    /// `CONSUL_HTTP_TOKEN`, or read anew from `CONSUL_HTTP_TOKEN_FILE` at start.
+    pub token: Option<String>,
+    /// `CONSUL_HTTP_AUTH`: user and password.
+    pub basic_auth: Option<(String, String)>,
+    /// TLS material; used when `base_url` is https.
+    pub tls: ConsulTls,
+    /// `CONSUL_NAMESPACE`.
+    pub namespace: Option<String>,
+    /// `CONSUL_KV_PREFIX`, no slash at either end.
+    pub kv_prefix: String,
+    /// `CONSUL_LOCK_KEY`: overrides the derived lock key.
+    pub lock_key: Option<String>,
+    /// `CONSUL_LOCK_SESSION_NAME`.
+    pub session_name: String,
+    /// `CONSUL_LOCK_MONITOR_RETRIES`: failed watches in a row before Consul counts as unreachable.
+    pub monitor_retries: u32,
+    /// `CONSUL_LOCK_MONITOR_RETRY_INTERVAL`.
+    pub monitor_retry_interval: Duration,
+}
+
+/// TLS towards Consul.
+#[derive(Debug, Clone, Default)]
+pub struct ConsulTls {
+    /// `CONSUL_HTTP_SSL_VERIFY=false` turns the check of the server's certificate off.
+    pub skip_verify: bool,
+    /// `CONSUL_CACERT`.
+    pub ca_file: Option<PathBuf>,
+    /// `CONSUL_CAPATH`: a directory of PEM files.
+    pub ca_path: Option<PathBuf>,
+    /// `CONSUL_CLIENT_CERT` and `CONSUL_CLIENT_KEY`.
+    pub client: Option<(PathBuf, PathBuf)>,
+    /// `CONSUL_TLS_SERVER_NAME`.
+    pub server_name: Option<String>,
+}
+
+/// What is written to the catalog.
+#[derive(Debug, Clone)]
+pub struct CatalogConfig {
+    /// `CONSUL_SERVICE_NAME` or `CONSUL_SERVICE_PREFIX`.
+    pub naming: ServiceNaming,
+    /// `MASTER_TAGS`.
+    pub master_tags: Vec<String>,
+    /// `REPLICA_TAGS` (or `SLAVE_TAGS`).
+    pub replica_tags: Vec<String>,
+    /// `CONSUL_DEREGISTER_SERVICE_AFTER`.
+    pub deregister_after: Duration,
+}
+
+/// The two ways to name a service, as in resec.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServiceNaming {
+    /// One service name, the role in its tags.
+    Name(String),
+    /// `<prefix>-master` and `<prefix>-replica`.
+    Prefix(String),
+}
+
+/// `REPLICATION`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplicationMode {
+    /// Leave `box.cfg.replication` as the operator configured it.
+    Keep,
+    /// Replicas follow the master alone.
+    Follow,
+}
+
+/// `HUNG_INSTANCE_ACTION`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HungInstanceAction {
+    /// SIGKILL through its pidfd once its lease has passed (R5).
+    Kill,
+    /// Wait for it, and say so.
+    Wait,
+}
+
+/// `LOG_LEVEL` and `LOG_FORMAT`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogConfig {
+    /// The least level that is written.
+    pub level: tracing::Level,
+    /// One JSON object a line instead of text.
+    pub json: bool,
+}

@@ -1,0 +1,6 @@
+//! tarsec keeps at most one writable Tarantool instance per replica set.
+
+pub mod config;
+pub mod consul;
+pub mod decide;
+pub mod tarantool;

@@ -1,0 +1,2 @@
+//! tarsec.
+fn main() {}
