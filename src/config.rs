@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::decide::timing::Timing;
 
 /// Everything the agent was told, checked once; nothing below checks it again.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Config {
     /// How to reach the instance beside us.
     pub tarantool: TarantoolConfig,
