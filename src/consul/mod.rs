@@ -1,1 +1,83 @@
-//! The Consul adapter.
+//! The Consul adapter: sessions, the lock, the catalog, the members' keys. It reports what happened and never decides.
+//!
+//! | file | what it speaks |
+//! | --- | --- |
+//! | `wire` | HTTP through `reqwest`: deadlines, bounds, denials |
+//! | `tls` | the one TLS configuration |
+//! | `session` | sessions |
+//! | `lock`, `watch` | the lock key: reads, watches, transactions |
+//! | `members` | plain keys, through `rs-consul` |
+
+mod error;
+mod lock;
+mod members;
+mod session;
+#[cfg(test)]
+mod testing;
+mod tls;
+mod watch;
+mod wire;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use error::{BodyError, Cause, ConsulError, SetupError};
+pub use lock::{LockKey, LockOutcome, LockStep, LockView};
+pub use session::Renewal;
+pub use watch::LockWatch;
+
+use crate::config::ConsulConfig;
+use members::Members;
+use wire::Wire;
+
+/// A handle on the Consul agent beside us; clones share its connections.
+///
+/// Dropping one of its futures drops the request: it may or may not have been carried out.
+#[derive(Clone)]
+pub struct Consul {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    wire: Wire,
+    members: Members,
+    /// As it goes into the operations of a transaction.
+    namespace: Option<String>,
+}
+
+impl Consul {
+    /// Reads the certificates and prepares the clients. Nothing is sent.
+    ///
+    /// Every request is given `request_timeout` from the connect to the last byte of the answer.
+    ///
+    /// # Errors
+    /// A setting that cannot be used, by the variable's name.
+    pub fn new(config: &ConsulConfig, request_timeout: Duration) -> Result<Self, SetupError> {
+        let tls = if config.base_url.starts_with("https:") {
+            tls::verified(&config.tls)?
+        } else {
+            tls::unused()?
+        };
+        let members = Members::new(config, tls.clone())?;
+        let wire = Wire::new(config, request_timeout, tls)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                wire,
+                members,
+                namespace: config.namespace.clone(),
+            }),
+        })
+    }
+
+    fn wire(&self) -> &Wire {
+        &self.inner.wire
+    }
+}
+
+impl fmt::Debug for Consul {
+    /// Nothing of the settings: they hold the token and the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consul").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,351 @@
+//! The lock key: reads, watches and the five steps that may change it, each one transaction.
+//!
+//! This goes over our own wire: `rs-consul` has no transactions, drops the index of a missing key (which a watch needs)
+//! and fails on values that are not UTF-8.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Serialize};
+
+use super::Consul;
+use super::error::{BodyError, ConsulError};
+use super::session::json;
+use super::wire::{Answer, Call, Entry, is_denial, key_path};
+use crate::decide::ids::SessionId;
+
+/// The lock key as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockView {
+    /// What the next watch goes on from; at least 1.
+    pub index: u64,
+    /// `None`: Consul says that there is no such key.
+    pub key: Option<LockKey>,
+}
+
+/// The lock key that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockKey {
+    /// Grows with every change of the value or of the holder.
+    pub modify_index: u64,
+    /// Who holds the lock; `None` is nobody.
+    pub session: Option<SessionId>,
+    /// The record, or whatever somebody wrote over it.
+    pub value: Vec<u8>,
+}
+
+/// A change of the lock key. Each is one transaction that fails as a whole if what it rests on is no longer so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LockStep {
+    /// First acquisition: there is no such key.
+    Create {
+        /// Mine.
+        session: SessionId,
+        /// The new value.
+        value: Vec<u8>,
+    },
+    /// Acquisition of a free lock that nobody has touched since I looked.
+    Acquire {
+        /// The key's `modify_index` when I looked.
+        index: u64,
+        /// Mine.
+        session: SessionId,
+        /// The new value.
+        value: Vec<u8>,
+    },
+    /// A new value under a lock that I hold.
+    Refresh {
+        /// Mine.
+        session: SessionId,
+        /// The new value. Consul takes one that has not changed for no write at all: the index stands still and no
+        /// watch wakes.
+        value: Vec<u8>,
+    },
+    /// The end of my hold, with a last value.
+    Release {
+        /// Mine.
+        session: SessionId,
+        /// The new value.
+        value: Vec<u8>,
+    },
+    /// The end of another's hold and the start of mine, if they have not touched the key since I looked.
+    TakeOver {
+        /// The key's `modify_index` when I looked.
+        index: u64,
+        /// The session that held it when I looked.
+        holder: SessionId,
+        /// Mine.
+        session: SessionId,
+        /// The new value.
+        value: Vec<u8>,
+    },
+}
+
+/// What Consul said to a [`LockStep`]. An answer that never came is an error, never a refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LockOutcome {
+    /// It is done.
+    Done {
+        /// The key's index from now on.
+        modify_index: u64,
+    },
+    /// Nothing has changed, because what the step rests on was not so.
+    Refused {
+        /// Consul's words.
+        why: String,
+    },
+}
+
+impl LockStep {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Create { .. } => "create",
+            Self::Acquire { .. } => "acquire",
+            Self::Refresh { .. } => "refresh",
+            Self::Release { .. } => "release",
+            Self::TakeOver { .. } => "take over",
+        }
+    }
+
+    fn operations<'a>(&'a self, key: &'a str, namespace: Option<&'a str>) -> Vec<Operation<'a>> {
+        let op = |verb| KvOperation {
+            verb,
+            key,
+            value: None,
+            index: None,
+            session: None,
+            namespace,
+        };
+        let check_index = |index| KvOperation {
+            index: Some(index),
+            ..op("check-index")
+        };
+        let check_session = |session: &'a SessionId| KvOperation {
+            session: Some(session),
+            ..op("check-session")
+        };
+        let write = |verb, session: &'a SessionId, value: &[u8]| KvOperation {
+            session: Some(session),
+            value: Some(BASE64.encode(value)),
+            ..op(verb)
+        };
+        let operations = match self {
+            Self::Create { session, value } => {
+                vec![op("check-not-exists"), write("lock", session, value)]
+            }
+            Self::Acquire {
+                index,
+                session,
+                value,
+            } => vec![check_index(*index), write("lock", session, value)],
+            Self::Refresh { session, value } => {
+                vec![check_session(session), write("lock", session, value)]
+            }
+            Self::Release { session, value } => {
+                vec![check_session(session), write("unlock", session, value)]
+            }
+            Self::TakeOver {
+                index,
+                holder,
+                session,
+                value,
+            } => {
+                vec![
+                    check_index(*index),
+                    write("unlock", holder, value),
+                    write("lock", session, value),
+                ]
+            }
+        };
+        operations.into_iter().map(|kv| Operation { kv }).collect()
+    }
+}
+
+#[derive(Serialize)]
+struct Operation<'a> {
+    #[serde(rename = "KV")]
+    kv: KvOperation<'a>,
+}
+
+/// <https://developer.hashicorp.com/consul/api-docs/txn#kv-operations>
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct KvOperation<'a> {
+    verb: &'static str,
+    key: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<&'a SessionId>,
+    /// Of the ways to name one this is the only one that transactions have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<&'a str>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Transaction {
+    results: Option<Vec<TransactionResult>>,
+    errors: Option<Vec<TransactionError>>,
+}
+
+#[derive(Deserialize)]
+struct TransactionResult {
+    #[serde(rename = "KV")]
+    kv: KvResult,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct KvResult {
+    modify_index: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct TransactionError {
+    what: String,
+}
+
+impl Consul {
+    /// Reads the lock `consistent`ly: no earlier than the request, and confirmed by a quorum.
+    ///
+    /// # Errors
+    /// The lock's state is unknown, never free.
+    pub async fn read_lock(&self, key: &str) -> Result<LockView, ConsulError> {
+        let what = format!("read lock {key}");
+        let path = key_path(&what, key)?;
+        self.look(key, Call::get(what, path).query("consistent"))
+            .await
+    }
+
+    /// Waits until the store has gone past index `after`, at most for `wait` and a sixteenth (Consul's jitter), and
+    /// reads the lock.
+    ///
+    /// With `after` 0 it does not wait. A caller whose next `index` is lower than the one before starts again from 0
+    /// (<https://developer.hashicorp.com/consul/api-docs/features/blocking>): [`LockWatch`](super::LockWatch) does.
+    ///
+    /// Consul confirms its leadership when the question comes in and whenever it looks again, but not when `wait` runs
+    /// out: an answer with an unchanged index is as old as the question. A watch on a missing key may wake for writes to
+    /// other keys.
+    ///
+    /// # Errors
+    /// The lock's state is unknown, never free.
+    pub async fn watch_lock(
+        &self,
+        key: &str,
+        after: u64,
+        wait: Duration,
+    ) -> Result<LockView, ConsulError> {
+        let what = format!("watch lock {key}");
+        let path = key_path(&what, key)?;
+        let mut call = Call::get(what, path).query("consistent");
+        if after > 0 {
+            // 0 would be Consul's default of five minutes.
+            let wait = wait.max(Duration::from_millis(1));
+            call = call
+                .query(format!("index={after}"))
+                .query(format!("wait={}ms", wait.as_millis()))
+                .held_for(wait.saturating_add(wait / 16));
+        }
+        self.look(key, call).await
+    }
+
+    /// Makes one change of the lock key.
+    ///
+    /// # Errors
+    /// Unless it is a denial, the step may have been done: read the lock and see.
+    pub async fn transact(&self, key: &str, step: &LockStep) -> Result<LockOutcome, ConsulError> {
+        let what = format!("{} lock {key}", step.name());
+        // The key must be one that can be read back.
+        key_path(&what, key)?;
+        let body = json(
+            &what,
+            &step.operations(key, self.inner.namespace.as_deref()),
+        )?;
+        outcome(self.wire().send(Call::put(what, "/v1/txn", body)).await?)
+    }
+
+    async fn look(&self, key: &str, call: Call) -> Result<LockView, ConsulError> {
+        view(key, self.wire().send(call).await?)
+    }
+}
+
+fn view(key: &str, answer: Answer) -> Result<LockView, ConsulError> {
+    let found = match answer.code {
+        200 => Some(
+            lock_key(key, &answer.json::<Vec<Entry>>()?)
+                .map_err(|source| answer.senseless(source))?,
+        ),
+        404 => None,
+        _ => return Err(answer.unexpected()),
+    };
+    // What has no index is not from Consul: a proxy's "not found" is no free lock.
+    match (answer.index, found) {
+        (Some(index), key) => Ok(LockView {
+            index: index.max(1),
+            key,
+        }),
+        (None, Some(_)) => Err(answer.senseless(BodyError::NoIndex)),
+        (None, None) => Err(answer.unexpected()),
+    }
+}
+
+fn lock_key(key: &str, entries: &[Entry]) -> Result<LockKey, BodyError> {
+    let entry = match entries {
+        [entry] if entry.key == key => entry,
+        [entry, ..] => {
+            return Err(BodyError::Other {
+                expected: key.to_owned(),
+                found: entry.key.clone(),
+            });
+        }
+        [] => return Err(BodyError::Empty),
+    };
+    let session = entry.session.as_ref().filter(|session| !session.is_empty());
+    Ok(LockKey {
+        modify_index: entry.modify_index,
+        session: session.map(SessionId::new),
+        value: entry.bytes()?,
+    })
+}
+
+fn outcome(answer: Answer) -> Result<LockOutcome, ConsulError> {
+    match answer.code {
+        200 => {
+            let results = answer.json::<Transaction>()?.results.unwrap_or_default();
+            let last = results
+                .last()
+                .ok_or_else(|| answer.senseless(BodyError::Empty))?;
+            Ok(LockOutcome::Done {
+                modify_index: last.kv.modify_index,
+            })
+        }
+        409 => {
+            let errors = answer.json::<Transaction>()?.errors.unwrap_or_default();
+            if errors.is_empty() {
+                return Err(answer.senseless(BodyError::Empty));
+            }
+            let denied = errors.iter().any(|error| is_denial(&error.what));
+            let why = errors
+                .into_iter()
+                .map(|error| error.what)
+                .collect::<Vec<_>>()
+                .join("; ");
+            if denied {
+                return Err(ConsulError::Denied {
+                    what: answer.what,
+                    message: why,
+                });
+            }
+            Ok(LockOutcome::Refused { why })
+        }
+        _ => Err(answer.unexpected()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,405 @@
+//! HTTP towards Consul: one request, one deadline, one bounded answer.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, Url};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::error::{BodyError, ConsulError, SetupError};
+use super::tls::{self, AddressOf};
+use crate::config::ConsulConfig;
+
+/// The longest answer that is read. A value is at most 512 KiB, 700 KiB in base64
+/// (<https://developer.hashicorp.com/consul/docs/agent/config/config-files#kv_max_value_size>); the rest is room for a
+/// prefix with many members.
+const ANSWER_LIMIT_BYTES: usize = 4 * 1024 * 1024;
+
+/// Consul's own words are quoted up to this length: enough for its sentences, too short for a proxy's HTML page.
+const MESSAGE_LIMIT_CHARS: usize = 300;
+
+/// Idle connections kept: a watch, a refresh and a check update overlap, more do not.
+const IDLE_CONNECTIONS: usize = 4;
+
+/// Longer than the longest interval between two calls, so that the connection is still there for the next one.
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// A kept-alive connection to Consul, with what every request carries.
+pub(super) struct Wire {
+    client: reqwest::Client,
+    /// Without a slash at its end.
+    base: String,
+    namespace: Option<String>,
+    request_timeout: Duration,
+}
+
+/// One request.
+pub(super) struct Call {
+    /// Completes "could not …".
+    pub(super) what: String,
+    method: Method,
+    path: String,
+    query: Vec<String>,
+    body: Vec<u8>,
+    /// Added to the request timeout: how long Consul was asked to wait.
+    hold: Duration,
+}
+
+impl Call {
+    /// Reads `path`, whose parts are [encoded](encode) already.
+    pub(super) fn get(what: impl Into<String>, path: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            method: Method::GET,
+            path: path.into(),
+            query: Vec::new(),
+            body: Vec::new(),
+            hold: Duration::ZERO,
+        }
+    }
+
+    /// Writes `body` to `path`, whose parts are [encoded](encode) already.
+    pub(super) fn put(what: impl Into<String>, path: impl Into<String>, body: Vec<u8>) -> Self {
+        Self {
+            method: Method::PUT,
+            body,
+            ..Self::get(what, path)
+        }
+    }
+
+    /// Adds a query parameter, encoded already.
+    pub(super) fn query(mut self, parameter: impl Into<String>) -> Self {
+        self.query.push(parameter.into());
+        self
+    }
+
+    /// Consul may hold the answer back for this long before its deadline begins.
+    pub(super) fn held_for(mut self, hold: Duration) -> Self {
+        self.hold = hold;
+        self
+    }
+}
+
+/// What Consul answered, other than a denial.
+pub(super) struct Answer {
+    /// Completes "could not …".
+    pub(super) what: String,
+    /// The HTTP status.
+    pub(super) code: u16,
+    /// `X-Consul-Index`.
+    pub(super) index: Option<u64>,
+    /// At most [`ANSWER_LIMIT_BYTES`].
+    pub(super) body: Vec<u8>,
+}
+
+impl Answer {
+    /// The body, if the status is 200.
+    pub(super) fn ok(self) -> Result<Self, ConsulError> {
+        if self.code == 200 {
+            Ok(self)
+        } else {
+            Err(self.unexpected())
+        }
+    }
+
+    /// The body as JSON.
+    pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, ConsulError> {
+        serde_json::from_slice(&self.body).map_err(|source| self.senseless(source))
+    }
+
+    /// Whether the body has these words in it.
+    pub(super) fn says(&self, words: &str) -> bool {
+        self.body
+            .windows(words.len())
+            .any(|part| part == words.as_bytes())
+    }
+
+    /// The error for a status that this request should not get.
+    pub(super) fn unexpected(self) -> ConsulError {
+        ConsulError::Status {
+            message: quoted(&self.body),
+            what: self.what,
+            code: self.code,
+        }
+    }
+
+    /// The error for a body that cannot be read.
+    pub(super) fn senseless(&self, source: impl Into<BodyError>) -> ConsulError {
+        ConsulError::Body {
+            what: self.what.clone(),
+            source: source.into(),
+        }
+    }
+}
+
+impl Wire {
+    pub(super) fn new(
+        config: &ConsulConfig,
+        request_timeout: Duration,
+        tls_config: rustls::ClientConfig,
+    ) -> Result<Self, SetupError> {
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls_config)
+            .http1_only()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .pool_idle_timeout(IDLE_TIMEOUT);
+        let mut headers = headers(config)?;
+        let mut base = config.base_url.trim_end_matches('/').to_owned();
+        let mut url = Url::parse(&base).map_err(|source| SetupError::Address {
+            source: Some(source.into()),
+        })?;
+        if let Some(name) = &config.tls.server_name
+            && url.scheme() == "https"
+        {
+            let host = url
+                .host_str()
+                .ok_or(SetupError::Address { source: None })?
+                .to_owned();
+            let port = url
+                .port()
+                .map(|port| format!(":{port}"))
+                .unwrap_or_default();
+            let authority = HeaderValue::from_str(&format!("{host}{port}")).map_err(|source| {
+                SetupError::Address {
+                    source: Some(source.into()),
+                }
+            })?;
+            headers.insert(HOST, authority);
+            tls::server_name(name)?;
+            url.set_host(Some(name))
+                .map_err(|_| SetupError::ServerName { name: name.clone() })?;
+            url.as_str().trim_end_matches('/').clone_into(&mut base);
+            let host = host.trim_start_matches('[').trim_end_matches(']').into();
+            builder = builder.dns_resolver(Arc::new(AddressOf { host }));
+        }
+        let client =
+            builder
+                .default_headers(headers)
+                .build()
+                .map_err(|source| SetupError::Client {
+                    source: source.into(),
+                })?;
+        let namespace = config.namespace.as_deref().map(encode);
+        Ok(Self {
+            client,
+            base,
+            namespace,
+            request_timeout,
+        })
+    }
+
+    /// The deadline of a request that Consul answers at once.
+    pub(super) fn request_timeout(&self) -> Duration {
+        self.request_timeout
+    }
+
+    /// Sends the request and reads the whole answer. A denial is an error here, any other status is for the caller.
+    ///
+    /// # Errors
+    /// [`ConsulError::Unreachable`], [`ConsulError::Timeout`], [`ConsulError::TooLong`], [`ConsulError::Denied`].
+    pub(super) async fn send(&self, call: Call) -> Result<Answer, ConsulError> {
+        let after = self.request_timeout.saturating_add(call.hold);
+        let what = call.what.clone();
+        let answer = tokio::time::timeout(after, self.exchange(call))
+            .await
+            .map_err(|_| ConsulError::Timeout { what, after })??;
+        if denies(answer.code, &answer) {
+            return Err(ConsulError::Denied {
+                message: quoted(&answer.body),
+                what: answer.what,
+            });
+        }
+        Ok(answer)
+    }
+
+    async fn exchange(&self, call: Call) -> Result<Answer, ConsulError> {
+        let url = self.url(&call);
+        let Call {
+            what, method, body, ..
+        } = call;
+        let mut response = match self.client.request(method, url).body(body).send().await {
+            Ok(response) => response,
+            Err(source) => return Err(unreachable(what, source)),
+        };
+        let code = response.status().as_u16();
+        let index = response
+            .headers()
+            .get("x-consul-index")
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.parse().ok());
+        let mut body = Vec::new();
+        loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) if body.len() + chunk.len() > ANSWER_LIMIT_BYTES => {
+                    return Err(ConsulError::TooLong {
+                        what,
+                        limit_bytes: ANSWER_LIMIT_BYTES,
+                    });
+                }
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                Ok(None) => {
+                    return Ok(Answer {
+                        what,
+                        code,
+                        index,
+                        body,
+                    });
+                }
+                Err(source) => return Err(unreachable(what, source)),
+            }
+        }
+    }
+
+    fn url(&self, call: &Call) -> String {
+        let mut url = format!("{}{}", self.base, call.path);
+        let namespace = self
+            .namespace
+            .as_ref()
+            .map(|namespace| format!("ns={namespace}"));
+        for (at, parameter) in call.query.iter().chain(&namespace).enumerate() {
+            url.push(if at == 0 { '?' } else { '&' });
+            url.push_str(parameter);
+        }
+        url
+    }
+}
+
+/// The URL stays out of the error: `what` says more, and an address may carry a password.
+fn unreachable(what: String, source: reqwest::Error) -> ConsulError {
+    ConsulError::Unreachable {
+        what,
+        source: source.without_url().into(),
+    }
+}
+
+/// Consul says no with 403; some of its endpoints wrap the same words into a 500. 401 is a proxy in front of it.
+fn denies(code: u16, answer: &Answer) -> bool {
+    match code {
+        401 | 403 => true,
+        500 => is_denial_in(answer),
+        _ => false,
+    }
+}
+
+fn is_denial_in(answer: &Answer) -> bool {
+    DENIALS.iter().any(|words| answer.says(words))
+}
+
+/// The words of Consul's `acl.ErrPermissionDenied` and `acl.ErrNotFound`.
+const DENIALS: [&str; 2] = ["Permission denied", "ACL not found"];
+
+/// Whether this error of a transaction's operation is a denial.
+pub(super) fn is_denial(words: &str) -> bool {
+    DENIALS.iter().any(|denial| words.contains(denial))
+}
+
+/// The token and the password, on every request and in no log.
+fn headers(config: &ConsulConfig) -> Result<HeaderMap, SetupError> {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(token) = &config.token {
+        let mut value = HeaderValue::from_str(token).map_err(|_| SetupError::Header {
+            variable: "CONSUL_HTTP_TOKEN",
+        })?;
+        value.set_sensitive(true);
+        headers.insert(HeaderName::from_static("x-consul-token"), value);
+    }
+    if let Some((user, password)) = &config.basic_auth {
+        let credentials = BASE64.encode(format!("{user}:{password}"));
+        let mut value = HeaderValue::from_str(&format!("Basic {credentials}")).map_err(|_| {
+            SetupError::Header {
+                variable: "CONSUL_HTTP_AUTH",
+            }
+        })?;
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
+    Ok(headers)
+}
+
+/// Consul's words, bounded, on one line.
+pub(super) fn quoted(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let line = text.trim().chars().take(MESSAGE_LIMIT_CHARS);
+    line.map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// One part of a path, or a query parameter's value: everything but RFC 3986's unreserved characters is escaped.
+pub(super) fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                encoded.push(char::from(byte))
+            }
+            _ => {
+                let _ = write!(encoded, "%{byte:02X}");
+            }
+        }
+    }
+    encoded
+}
+
+/// A key as a path. Only a prefix may end in a slash.
+///
+/// Parts that are empty or made of dots are refused: the URL parser on this side and the router on Consul's take them
+/// out, and the request would read another key than the one that a transaction, which carries keys in its body, writes.
+///
+/// # Errors
+/// [`ConsulError::Key`].
+pub(super) fn key_path(what: &str, key: &str) -> Result<String, ConsulError> {
+    let parts = key.strip_suffix('/').unwrap_or(key).split('/');
+    let mut path = String::from("/v1/kv");
+    for part in parts {
+        if part.is_empty() || part == "." || part == ".." {
+            return Err(ConsulError::Key {
+                what: what.to_owned(),
+                key: key.to_owned(),
+            });
+        }
+        path.push('/');
+        path.push_str(&encode(part));
+    }
+    if key.ends_with('/') {
+        path.push('/');
+    }
+    Ok(path)
+}
+
+/// One entry of the store, as Consul writes it.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Entry {
+    /// The whole key.
+    pub(super) key: String,
+    /// Base64; null for an empty value.
+    value: Option<String>,
+    /// Grows with every write.
+    pub(super) modify_index: u64,
+    /// Who holds it.
+    #[serde(default)]
+    pub(super) session: Option<String>,
+}
+
+impl Entry {
+    /// The value as it was written: any bytes.
+    pub(super) fn bytes(&self) -> Result<Vec<u8>, BodyError> {
+        match &self.value {
+            Some(text) => BASE64
+                .decode(text)
+                .map_err(|source| BodyError::Base64(source.into())),
+            None => Ok(Vec::new()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
