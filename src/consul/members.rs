@@ -364,6 +364,11 @@ mod tests {
             consul.create_session("ns", TIMEOUT).await.unwrap_err(),
             consul.renew_session(&session).await.unwrap_err(),
             consul.destroy_session(&session).await.unwrap_err(),
+            consul
+                .update_check("ns", crate::consul::CheckStatus::Passing, "")
+                .await
+                .unwrap_err(),
+            consul.deregister("ns").await.unwrap_err(),
         ];
         for refusal in refusals {
             assert!(

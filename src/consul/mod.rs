@@ -6,8 +6,10 @@
 //! | `tls` | the one TLS configuration |
 //! | `session` | sessions |
 //! | `lock`, `watch` | the lock key: reads, watches, transactions |
+//! | `catalog` | the agent's services and checks |
 //! | `members` | plain keys, through `rs-consul` |
 
+mod catalog;
 mod error;
 mod lock;
 mod members;
@@ -22,6 +24,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use catalog::{CheckStatus, CheckUpdate, Registration};
 pub use error::{BodyError, Cause, ConsulError, SetupError};
 pub use lock::{LockKey, LockOutcome, LockStep, LockView};
 pub use session::Renewal;
