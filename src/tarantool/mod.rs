@@ -1,1 +1,3 @@
 //! The Tarantool adapter.
+
+pub mod iproto;
