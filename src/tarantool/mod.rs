@@ -1,3 +1,4 @@
 //! The Tarantool adapter.
 
+pub mod conn;
 pub mod iproto;
