@@ -1,1 +1,4 @@
 //! The Tarantool adapter.
+
+pub mod conn;
+pub mod iproto;
