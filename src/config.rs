@@ -149,3 +149,9 @@ pub struct LogConfig {
     /// One JSON object a line instead of text.
     pub json: bool,
 }
+impl Config {
+    /// tmp
+    pub fn effective(&self) -> Vec<(&'static str, String)> {
+        vec![]
+    }
+}

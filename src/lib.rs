@@ -1,6 +1,16 @@
 //! tarsec keeps at most one writable Tarantool instance per replica set.
 
+pub mod agent;
+pub mod clock;
 pub mod config;
 pub mod consul;
 pub mod decide;
+mod dump;
+pub mod errors;
+pub mod execute;
+pub mod exit;
+mod journal;
+pub mod process;
 pub mod tarantool;
+
+pub use agent::run;

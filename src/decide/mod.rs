@@ -1,4 +1,454 @@
 //! The pure core: state and event in, plan out. No I/O, no clock, no randomness, no logging.
+//!
+//! [`State::apply`] writes facts down, [`decide`] says what to do about them and why, [`State::begin`] notes what
+//! is being started. The loop in `agent.rs` calls the three in turn and owns the clock.
 
+mod apply;
+mod candidate;
+mod catalog;
+pub mod event;
+mod holder;
 pub mod ids;
+pub mod observed;
+pub mod plan;
+pub mod record;
+pub mod state;
+mod stop;
+#[cfg(test)]
+mod tests;
 pub mod timing;
+
+use event::LockSight;
+use plan::{Action, Ending, Plan, Reason};
+use record::{Record, Status};
+use state::{Attempt, Gain, Link, Reading, State};
+use timing::Tick;
+
+/// Says what to do about `state` at `now`.
+#[must_use]
+pub fn decide(state: &State, now: Tick) -> Plan {
+    let mut planner = Planner {
+        state,
+        now,
+        actions: Vec::new(),
+        wake_at: None,
+    };
+    let reason = planner.reason();
+    planner.tell_catalog(&reason);
+    planner.keep_up_to_date();
+    Plan {
+        actions: planner.actions,
+        reason,
+        wake_at: planner.wake_at,
+    }
+}
+
+/// One decision in the making.
+struct Planner<'a> {
+    state: &'a State,
+    now: Tick,
+    actions: Vec<Action>,
+    wake_at: Option<Tick>,
+}
+
+impl Planner<'_> {
+    /// The rules, most urgent first.
+    fn reason(&mut self) -> Reason {
+        if let Some(by) = &self.state.superseded {
+            self.act(Action::Exit {
+                how: Ending::Superseded,
+            });
+            return Reason::Superseded { by: by.clone() };
+        }
+        if let Some(why) = self.unsuitable() {
+            if self.state.holds_lock() {
+                let _ = self.give_up(&why);
+            } else {
+                self.act(Action::Exit {
+                    how: Ending::Unsuitable,
+                });
+            }
+            return Reason::InstanceUnsuitable { why };
+        }
+        if self.state.stopping.is_some() {
+            return self.stop();
+        }
+        self.keep_session();
+        if let Some(reason) = self.end_hung_instance() {
+            return reason;
+        }
+        if self.state.holds_lock() {
+            self.hold()
+        } else {
+            self.do_without_lock()
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    fn wake(&mut self, at: Tick) {
+        if at > self.now {
+            self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+        }
+    }
+
+    /// Whether a call that may be tried again at `retry_at` may be made; if not, sees to it that it will be.
+    fn may_call(&mut self, under_way: bool, retry_at: Option<Tick>) -> bool {
+        if under_way {
+            return false;
+        }
+        match retry_at {
+            Some(at) if at > self.now => {
+                self.wake(at);
+                false
+            }
+            Some(_) | None => true,
+        }
+    }
+
+    fn may_command_guard(&mut self) -> bool {
+        let under_way = self.state.pending.guard.is_some() || self.planned(Place::Guard);
+        self.state.live_probe().is_some()
+            && self.may_call(under_way, self.state.pending.guard_retry_at)
+    }
+
+    fn may_call_lock(&mut self) -> bool {
+        let under_way = self.state.pending.lock || self.planned(Place::Lock);
+        self.may_call(under_way, self.state.pending.lock_retry_at)
+    }
+
+    fn may_call_session(&mut self) -> bool {
+        let under_way = self.state.pending.session || self.planned(Place::Session);
+        self.may_call(under_way, self.state.pending.session_retry_at)
+    }
+
+    fn planned(&self, place: Place) -> bool {
+        self.actions.iter().any(|action| action.place() == place)
+    }
+
+    fn fence(&mut self, why: &str) -> Reason {
+        if self.state.live_probe().is_some()
+            && self.may_call(self.state.pending.fence, self.state.pending.fence_retry_at)
+        {
+            self.act(Action::Fence {
+                why: why.to_owned(),
+            });
+        }
+        Reason::Fencing {
+            why: why.to_owned(),
+        }
+    }
+
+    /// The last reading, if it is fresh enough to rest a lease on; else asks for one.
+    fn fresh_reading(&mut self) -> Option<Reading> {
+        let limit = self.state.settings.timing.refresh_interval() / 10;
+        let reading = self.state.live_probe().and(self.state.instance.reading);
+        match reading {
+            Some(reading) if self.now.since(reading.reply_at) <= limit => Some(reading),
+            Some(_) | None => {
+                if self.may_command_guard() {
+                    self.act(Action::Probe);
+                }
+                None
+            }
+        }
+    }
+
+    /// A failover mode of Tarantool's own would fight us for `read_only`.
+    fn unsuitable(&self) -> Option<String> {
+        if let Link::Unsuitable { why } = &self.state.instance.link {
+            return Some(why.clone());
+        }
+        let probe = self.state.live_probe()?;
+        if let Some(mode @ ("candidate" | "manual")) = probe.election_mode.as_deref() {
+            return Some(format!(
+                "box.cfg.election_mode is '{mode}', so Tarantool's own elections decide who is writable; set it to 'off' or 'voter'"
+            ));
+        }
+        match probe.failover.as_deref() {
+            None | Some("supervised") => None,
+            Some(mode) => Some(format!(
+                "replication.failover is '{mode}' in the instance's configuration, so Tarantool decides who is writable; set it to 'supervised'"
+            )),
+        }
+    }
+
+    /// Why this instance cannot be promoted, if it cannot.
+    fn unfit(&self) -> Option<String> {
+        let Some(probe) = self.state.live_probe() else {
+            return Some(self.instance_words());
+        };
+        if self.state.settings.priority < 0 {
+            return Some(format!("PRIORITY is {}", self.state.settings.priority));
+        }
+        if self.state.instance.silent_since.is_some() {
+            return Some("the instance does not answer".to_owned());
+        }
+        (probe.status != "running").then(|| format!("its status is '{}'", probe.status))
+    }
+
+    fn instance_words(&self) -> String {
+        match &self.state.instance.link {
+            Link::Unknown => "it has not answered yet".to_owned(),
+            Link::Up => "it answers".to_owned(),
+            Link::Down { why, .. } => why.clone(),
+            Link::Dead { proof, .. } => format!("its process is dead: {proof}"),
+            Link::Unsuitable { why } => why.clone(),
+        }
+    }
+
+    /// A session is renewed while it holds or is to take the lock, asked after when in doubt, and removed otherwise.
+    fn keep_session(&mut self) {
+        let Some(id) = self.state.session.id.clone() else {
+            return;
+        };
+        let renew_at =
+            self.state.session.renewed_at + self.state.settings.timing.session_renew_interval();
+        if self.state.session.doubted || (self.state.holds_lock() && renew_at <= self.now) {
+            if self.may_call_session() {
+                self.act(Action::RenewSession { session: id });
+            }
+        } else if self.state.holds_lock() {
+            self.wake(renew_at);
+        }
+    }
+
+    /// The record to write next, resting on `reading`. `gain` says that it begins a hold, after which promotion has
+    /// to wait for a predecessor or not.
+    fn next_record(
+        &self,
+        reading: Reading,
+        term: u64,
+        reason: &str,
+        gain: Option<Gain>,
+    ) -> Attempt {
+        let settings = &self.state.settings;
+        let probe = self.state.instance.probe.as_ref();
+        let own = self
+            .state
+            .hold
+            .record
+            .as_ref()
+            .filter(|record| record.term == term);
+        let waiting = match &gain {
+            Some(gain) => gain.wait.is_some(),
+            None => self
+                .state
+                .hold
+                .predecessor_over_at
+                .is_some_and(|at| at > self.now),
+        };
+        let mut lease = settings.timing.lease();
+        if let Some(seen) = self.state.lock.unchanged.as_ref().filter(|_| waiting) {
+            // Whoever comes after us, should we fall before we are promoted, must wait for our predecessor too.
+            lease = lease.max(seen.record.lease());
+        }
+        let record = Record {
+            v: Record::VERSION,
+            term,
+            instance: probe.map(|probe| probe.uuid.clone()).unwrap_or_default(),
+            replicaset: probe
+                .map(|probe| probe.replicaset_uuid.clone())
+                .unwrap_or_default(),
+            name: settings.announce.clone(),
+            uri: settings.announce.clone(),
+            status: if probe.is_some_and(|probe| probe.is_master(term)) {
+                Status::Active
+            } else {
+                Status::Promoting
+            },
+            lease_ms: u64::try_from(lease.as_millis()).unwrap_or(Record::MAX_LEASE_MS),
+            refresh: self.next_refresh(),
+            vclock: probe.map(|probe| probe.vclock.clone()).unwrap_or_default(),
+            members: probe
+                .map(|probe| {
+                    probe
+                        .replication
+                        .iter()
+                        .map(|peer| peer.uuid.clone())
+                        .collect()
+                })
+                .unwrap_or_default(),
+            since: own.map_or(
+                settings.started_at + self.now.elapsed().as_secs(),
+                |record| record.since,
+            ),
+            reason: reason.to_owned(),
+            handover_to: None,
+        };
+        Attempt {
+            record,
+            reading,
+            gain,
+        }
+    }
+
+    /// Higher than any write before it, of ours or of whoever wrote what we see.
+    fn next_refresh(&self) -> u64 {
+        let hold = &self.state.hold;
+        let own = hold.record.as_ref().map_or(0, |record| record.refresh);
+        let seen = self.state.seen_record().map_or(0, |record| record.refresh);
+        own.max(seen).max(hold.refresh_sent) + 1
+    }
+
+    /// Without the lock: follow, run for it, or take it back.
+    fn do_without_lock(&mut self) -> Reason {
+        let state = self.state;
+        if state.lock.outdated && self.may_call_lock() {
+            self.act(Action::ReadLock);
+        }
+        let Some(sight) = &state.lock.sight else {
+            return self.wait_for_consul();
+        };
+        if state.lock.outdated {
+            return self.while_lock_is_doubtful();
+        }
+        match &sight.key {
+            Some(key) if key.session.is_some() => self.follow_holder(sight),
+            Some(_) | None => self.consider_free_lock(sight),
+        }
+    }
+
+    fn wait_for_consul(&mut self) -> Reason {
+        let why = match &self.state.consul_fault {
+            Some(fault) => fault.why.clone(),
+            None => "it has not answered yet".to_owned(),
+        };
+        if self.state.live_probe().is_none() {
+            return Reason::WaitingForInstance {
+                why: self.instance_words(),
+            };
+        }
+        Reason::WaitingForConsul { why }
+    }
+
+    /// The lease runs on until somebody is known to have the lock or it ends; nobody else is writable before.
+    fn while_lock_is_doubtful(&mut self) -> Reason {
+        match self.state.instance.lease {
+            Some(lease) if self.state.is_serving() => Reason::ServingWithoutConsul {
+                until: lease.over_at,
+            },
+            Some(_) | None if self.state.consul_fault.is_none() => Reason::LookingAgain,
+            Some(_) | None => self.wait_for_consul(),
+        }
+    }
+
+    fn follow_holder(&mut self, sight: &LockSight) -> Reason {
+        let key = sight.key.as_ref();
+        self.forget_session();
+        if let Some(probe) = self.state.live_probe()
+            && (!probe.ro || probe.guard.leased)
+        {
+            return self.fence("somebody else holds the lock");
+        }
+        match key.map(|key| &key.record) {
+            Some(Ok(record)) => {
+                self.follow_master(record);
+                if self.state.live_probe().is_none() {
+                    return Reason::WaitingForInstance {
+                        why: self.instance_words(),
+                    };
+                }
+                Reason::FollowingMaster {
+                    name: record.name.clone(),
+                }
+            }
+            Some(Err(error)) => Reason::LockHeldByUnknown {
+                why: error.to_string(),
+            },
+            None => Reason::LockHeldByUnknown {
+                why: "there is no key".to_owned(),
+            },
+        }
+    }
+
+    /// A session that does not hold the lock and is not about to take it.
+    fn forget_session(&mut self) {
+        if let Some(id) = self.state.session.id.clone()
+            && !self.state.pending.lock
+            && self.may_call_session()
+        {
+            self.act(Action::DestroySession { session: id });
+        }
+    }
+
+    /// `REPLICATION=follow`, and the guard's memory of terms.
+    fn follow_master(&mut self, record: &Record) {
+        let Some(probe) = self.state.live_probe() else {
+            return;
+        };
+        let is_own = record.instance == probe.uuid;
+        if self.state.highest_term > probe.guard.term
+            && !probe.guard.leased
+            && !is_own
+            && self.may_command_guard()
+        {
+            self.act(Action::Observe {
+                term: self.state.highest_term,
+            });
+            return;
+        }
+        if !self.state.settings.follow || record.status != Status::Active {
+            return;
+        }
+        let wanted = if is_own { "" } else { record.uri.as_str() };
+        if probe.guard.follows.as_deref() != Some(wanted) && self.may_command_guard() {
+            self.act(Action::Follow {
+                uri: (!is_own).then(|| record.uri.clone()),
+            });
+        }
+    }
+
+    /// Probes as often as the operator asked for, and the timers that every plan needs.
+    fn keep_up_to_date(&mut self) {
+        if self.state.live_probe().is_some() {
+            let due_at = self.state.instance.probed_at.map_or(self.now, |at| {
+                at + self.state.settings.timing.healthcheck_interval()
+            });
+            if due_at > self.now {
+                self.wake(due_at);
+            } else if self.may_command_guard() {
+                self.act(Action::Probe);
+            }
+        }
+    }
+}
+
+/// Where an action is carried out; one at a time in each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Guard,
+    Fence,
+    Process,
+    Session,
+    Lock,
+    Catalog,
+    Member,
+    Agent,
+}
+
+impl Action {
+    fn place(&self) -> Place {
+        match self {
+            Self::Probe
+            | Self::Remember { .. }
+            | Self::Promote { .. }
+            | Self::Grant { .. }
+            | Self::Observe { .. }
+            | Self::Follow { .. } => Place::Guard,
+            Self::Fence { .. } => Place::Fence,
+            Self::Kill { .. } => Place::Process,
+            Self::CreateSession | Self::RenewSession { .. } | Self::DestroySession { .. } => {
+                Place::Session
+            }
+            Self::ReadLock | Self::Acquire { .. } | Self::Refresh { .. } | Self::Release { .. } => {
+                Place::Lock
+            }
+            Self::Tell { .. } | Self::Deregister => Place::Catalog,
+            Self::ReadTerms | Self::WriteMember { .. } => Place::Member,
+            Self::Exit { .. } => Place::Agent,
+        }
+    }
+}

@@ -14,7 +14,9 @@ impl Tick {
     /// `elapsed` after the agent's clock began.
     #[must_use]
     pub fn at(elapsed: Duration) -> Self {
-        Self { since_start_ns: u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX) }
+        Self {
+            since_start_ns: u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX),
+        }
     }
 
     /// The time since the agent's clock began.
@@ -30,6 +32,13 @@ impl Tick {
     }
 }
 
+/// In dumps: seconds since the agent's start.
+impl serde::Serialize for Tick {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(self.elapsed().as_secs_f64())
+    }
+}
+
 impl std::ops::Add<Duration> for Tick {
     type Output = Tick;
     fn add(self, rhs: Duration) -> Tick {
@@ -39,7 +48,18 @@ impl std::ops::Add<Duration> for Tick {
 
 /// A point on the instance's monotonic clock (`clock.monotonic64()`), read and compared only there;
 /// the agent carries it back and forth and adds the lease.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Default,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 #[serde(transparent)]
 pub struct InstanceTime {
     /// Nanoseconds on the instance's clock.
@@ -50,7 +70,9 @@ impl std::ops::Add<Duration> for InstanceTime {
     type Output = InstanceTime;
     fn add(self, rhs: Duration) -> InstanceTime {
         let rhs_ns = u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX);
-        InstanceTime { monotonic_ns: self.monotonic_ns.saturating_add(rhs_ns) }
+        InstanceTime {
+            monotonic_ns: self.monotonic_ns.saturating_add(rhs_ns),
+        }
     }
 }
 
@@ -138,18 +160,36 @@ impl Timing {
             return Err(TimingError::LeaseOutOfRange { lease });
         }
         if session_ttl < lease || session_ttl < Self::TTL_MIN || session_ttl > Self::TTL_MAX {
-            return Err(TimingError::TtlTooSmall { ttl: session_ttl, lease });
+            return Err(TimingError::TtlTooSmall {
+                ttl: session_ttl,
+                lease,
+            });
         }
         if healthcheck_timeout.is_zero() || healthcheck_timeout > lease / 2 {
-            return Err(TimingError::TimeoutTooLong { timeout: healthcheck_timeout, lease });
+            return Err(TimingError::TimeoutTooLong {
+                timeout: healthcheck_timeout,
+                lease,
+            });
         }
         if healthcheck_interval < Self::LIVENESS_MIN || healthcheck_interval > lease / 2 {
-            return Err(TimingError::IntervalOutOfRange { interval: healthcheck_interval, lease });
+            return Err(TimingError::IntervalOutOfRange {
+                interval: healthcheck_interval,
+                lease,
+            });
         }
         if liveness_interval < Self::LIVENESS_MIN || liveness_interval > healthcheck_interval {
-            return Err(TimingError::LivenessOutOfRange { liveness: liveness_interval, interval: healthcheck_interval });
+            return Err(TimingError::LivenessOutOfRange {
+                liveness: liveness_interval,
+                interval: healthcheck_interval,
+            });
         }
-        Ok(Self { lease, session_ttl, healthcheck_interval, healthcheck_timeout, liveness_interval })
+        Ok(Self {
+            lease,
+            session_ttl,
+            healthcheck_interval,
+            healthcheck_timeout,
+            liveness_interval,
+        })
     }
 
     /// `MASTER_LEASE`.

@@ -1,4 +1,6 @@
 //! The Tarantool adapter.
 
 pub mod conn;
+mod guard;
 pub mod iproto;
+pub mod link;

@@ -1,0 +1,54 @@
+//! The only reader of time and randomness.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::decide::timing::Tick;
+
+/// The agent's own monotonic clock.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    /// A clock that begins now.
+    #[must_use]
+    #[allow(clippy::disallowed_methods, reason = "this is the one clock")]
+    pub fn start() -> Self {
+        Self {
+            start: Instant::now(),
+        }
+    }
+
+    /// Now.
+    #[must_use]
+    pub fn now(&self) -> Tick {
+        Tick::at(self.start.elapsed())
+    }
+
+    /// A tick as tokio's timers want it.
+    #[must_use]
+    pub fn instant(&self, at: Tick) -> tokio::time::Instant {
+        tokio::time::Instant::from_std(self.start + at.elapsed())
+    }
+}
+
+/// The wall clock, for people: nothing is computed from it.
+#[must_use]
+#[allow(clippy::disallowed_methods, reason = "this is the one clock")]
+pub fn seconds_since_epoch() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO)
+        .as_secs()
+}
+
+/// A name for this run of the agent that no other run has.
+///
+/// # Errors
+/// The operating system has no randomness to give.
+pub fn random_id() -> Result<String, getrandom::Error> {
+    let mut bytes = [0_u8; 8];
+    getrandom::fill(&mut bytes)?;
+    Ok(format!("{:016x}", u64::from_be_bytes(bytes)))
+}

@@ -1,0 +1,177 @@
+//! What can happen to an agent. Past tense: adapters report, they never decide.
+
+use serde::Serialize;
+
+use super::ids::SessionId;
+use super::observed::Probe;
+use super::timing::Tick;
+
+/// Something happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A connection to the instance stands, the guard is installed and we own it.
+    Attached {
+        /// What it said.
+        probe: Box<Probe>,
+        /// Whether its process can be seen and killed from here; `Err` says why not.
+        process: Result<(), String>,
+    },
+    /// The connection ended or could not be made, and nothing proves that the process is dead.
+    Unreachable {
+        /// In words.
+        why: String,
+    },
+    /// A ping has gone unanswered for longer than a liveness interval.
+    FellSilent,
+    /// A ping was answered after `FellSilent`.
+    SpokeAgain,
+    /// The instance's process is dead or beyond return.
+    Died {
+        /// How we know.
+        proof: String,
+    },
+    /// Waiting cannot mend this instance.
+    Unsuitable {
+        /// What to change.
+        why: String,
+    },
+    /// Another agent attached to our instance after us.
+    Superseded {
+        /// Its id.
+        by: String,
+    },
+    /// The guard answered a command.
+    GuardAnswered {
+        /// Which.
+        command: GuardCommand,
+        /// The instance's state afterwards.
+        probe: Box<Probe>,
+        /// Why the guard would not do it.
+        refused: Option<String>,
+    },
+    /// The guard did not answer a command; it may or may not have been carried out.
+    GuardFailed {
+        /// Which.
+        command: GuardCommand,
+        /// In words.
+        why: String,
+    },
+    /// The kill was sent, or the instance spoke at the last moment, or we may not.
+    KillEnded {
+        /// `Err` says why the process was not killed.
+        result: Result<(), String>,
+    },
+    /// Consul was asked for a session.
+    SessionCreated {
+        /// The new session, or why there is none.
+        result: Result<SessionId, ConsulFault>,
+    },
+    /// Consul was asked to renew a session: `Ok(false)` means it is gone.
+    SessionRenewed {
+        /// Which.
+        session: SessionId,
+        /// Whether it still exists.
+        result: Result<bool, ConsulFault>,
+    },
+    /// A session that is of no use was removed, or will expire by itself.
+    SessionDestroyed,
+    /// The lock key was read, by watch or by question.
+    LockRead {
+        /// When the question was sent.
+        asked_at: Tick,
+        /// Whether the watch asked, or a single read.
+        by_watch: bool,
+        /// What there is.
+        result: Result<LockSight, ConsulFault>,
+    },
+    /// A step at the lock ended.
+    LockStepEnded {
+        /// Which.
+        step: LockStepKind,
+        /// `Ok(Ok(index))`: done. `Ok(Err(why))`: refused, nothing changed. `Err`: nobody knows.
+        result: Result<Result<u64, String>, ConsulFault>,
+    },
+    /// The service was registered, or its check updated, or it was deregistered.
+    CatalogEnded {
+        /// `Ok(false)`: Consul does not know the service (any more).
+        result: Result<bool, ConsulFault>,
+    },
+    /// The member key was written.
+    MemberEnded {
+        /// Whether.
+        result: Result<(), ConsulFault>,
+    },
+    /// The highest term that any member key mentions.
+    TermsRead {
+        /// 0 where there is none.
+        result: Result<u64, ConsulFault>,
+    },
+    /// Somebody asked us to stop.
+    StopRequested {
+        /// The signal's name.
+        signal: &'static str,
+    },
+    /// A timer that the last plan asked for.
+    Woke,
+}
+
+/// A call to Consul that did not bring an answer we can use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ConsulFault {
+    /// The error and its causes, in one line.
+    pub why: String,
+    /// Consul answered, and the token does not allow it.
+    pub denied: bool,
+}
+
+/// The lock key as read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LockSight {
+    /// The index of the whole answer: of the key's last change, or of the store's where there is no key.
+    pub index: u64,
+    /// The key, if it exists.
+    pub key: Option<KeySight>,
+}
+
+/// An existing lock key as read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeySight {
+    /// Of the key's last change.
+    pub modify_index: u64,
+    /// Who holds it.
+    pub session: Option<SessionId>,
+    /// The record, or why it is none.
+    pub record: Result<super::record::Record, super::record::RecordError>,
+}
+
+/// Which step at the lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LockStepKind {
+    /// Take a key that does not exist, or a free one.
+    Acquire,
+    /// Write a newer record.
+    Refresh,
+    /// Give it up.
+    Release,
+}
+
+/// Which command to the guard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GuardCommand {
+    /// Only look.
+    Probe,
+    /// Write the session down.
+    Remember,
+    /// Make the instance writable under a lease.
+    Promote,
+    /// Lengthen the lease.
+    Grant,
+    /// Make it read-only and let its commits land.
+    Fence,
+    /// Re-point replication.
+    Follow,
+    /// Tell it of a higher term.
+    Observe,
+}

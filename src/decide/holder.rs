@@ -1,0 +1,276 @@
+//! We hold the lock: be promoted, stay writable, or give it up.
+
+use super::Planner;
+use super::observed::Probe;
+use super::plan::{Action, Reason};
+use super::record::{Record, Status};
+use super::state::{Gain, Link};
+use super::timing::Timing;
+
+impl Planner<'_> {
+    pub(super) fn hold(&mut self) -> Reason {
+        let state = self.state;
+        if let Link::Dead { proof, .. } = &state.instance.link {
+            let proof = proof.clone();
+            self.release(&format!("the instance died: {proof}"));
+            return Reason::InstanceDied { proof };
+        }
+        let Some(probe) = state.live_probe() else {
+            return self.hold_without_instance();
+        };
+        let Some(record) = &state.hold.record else {
+            return self.hold_without_record();
+        };
+        if probe.is_master(record.term) {
+            return self.serve(record, probe);
+        }
+        if probe.guard.leased && probe.guard.term != record.term {
+            return self.fence("its lease is for another term than the lock");
+        }
+        if let Some(why) = self.unfit() {
+            return self.give_up(&why);
+        }
+        self.become_master(record, probe)
+    }
+
+    /// R5: it has not answered, and its lease has passed. Comes before anything else is done about the lock.
+    pub(super) fn end_hung_instance(&mut self) -> Option<Reason> {
+        let state = self.state;
+        let instance = &state.instance;
+        let gone = match &instance.link {
+            Link::Up => instance.silent_since.is_some(),
+            Link::Down { .. } => true,
+            Link::Unknown | Link::Dead { .. } | Link::Unsuitable { .. } => false,
+        };
+        let lease = instance.lease.filter(|_| state.may_hold_lease())?;
+        if !gone && !self.outlived_lease(lease.over_at) {
+            return None;
+        }
+        if self.now < lease.due_at {
+            self.wake(lease.due_at);
+            // A moment of silence is no news, and it may speak again: ask.
+            let silent_for = instance.silent_since.map(|since| self.now.since(since));
+            let patience = state.settings.timing.healthcheck_timeout();
+            if silent_for.is_some_and(|silent_for| silent_for < patience) {
+                return None;
+            }
+            let _ = self.fresh_reading();
+            return Some(Reason::WaitingForSilentInstance {
+                until: lease.due_at,
+            });
+        }
+        let impossible = if state.settings.kill_hung {
+            instance
+                .process
+                .clone()
+                .or_else(|| instance.kill_failed.clone())
+        } else {
+            Some("HUNG_INSTANCE_ACTION is wait".to_owned())
+        };
+        if state.settings.kill_hung && instance.process.is_none() {
+            if self.may_call(state.pending.kill, state.pending.kill_retry_at) {
+                self.act(Action::Kill {
+                    unless_it_answers: gone,
+                });
+            }
+        }
+        let Some(why) = impossible else {
+            return Some(Reason::KillingHungInstance);
+        };
+        if self.now < lease.over_at {
+            self.wake(lease.over_at);
+        } else if state.holds_lock() {
+            self.release(&format!("the instance hangs and its lease is over: {why}"));
+        } else {
+            return None;
+        }
+        Some(Reason::HungInstanceLeftAlone { why })
+    }
+
+    /// It answers pings, and still its guard has not said, long after the lease's end, that it is read-only: asked
+    /// after that end, it did not answer, or it answered that it is writable.
+    fn outlived_lease(&mut self, over_at: super::Tick) -> bool {
+        if self.now < over_at {
+            return false;
+        }
+        let instance = &self.state.instance;
+        let asked = instance.probed_at.is_some_and(|at| at > over_at);
+        let unanswered = instance.unanswered_at.is_some_and(|at| at > over_at);
+        if !asked && self.may_command_guard() {
+            self.act(Action::Probe);
+        }
+        asked || unanswered
+    }
+
+    /// No connection; what the guard said last is all we know.
+    fn hold_without_instance(&mut self) -> Reason {
+        let why = self.instance_words();
+        match self.state.instance.lease {
+            _ if matches!(self.state.instance.link, Link::Unknown) => {
+                Reason::WaitingForInstance { why }
+            }
+            Some(lease) if self.state.may_be_writable(self.now) => {
+                self.wake(lease.over_at);
+                Reason::WaitingForSilentInstance {
+                    until: lease.over_at,
+                }
+            }
+            Some(_) | None => self.give_up(&format!("the instance cannot be reached: {why}")),
+        }
+    }
+
+    /// The key was overwritten, and we do not know what was in it: write a record of our own.
+    fn hold_without_record(&mut self) -> Reason {
+        let own = self.state.settings.timing.lease();
+        let wait = Some(Timing::lease_and_margin(
+            own.max(std::time::Duration::from_millis(Record::MAX_LEASE_MS)),
+        ));
+        let term = self
+            .state
+            .serving_term()
+            .unwrap_or(self.state.highest_term + 1);
+        self.refresh(term, "the lock key held no record", Some(Gain { wait }));
+        Reason::Promoting
+    }
+
+    fn serve(&mut self, record: &Record, probe: &Probe) -> Reason {
+        if let Some(reading) = self.state.hold.reading {
+            let deadline = reading.t0 + self.state.settings.timing.lease();
+            if deadline > probe.guard.deadline && self.may_command_guard() {
+                self.act(Action::Grant {
+                    term: record.term,
+                    deadline,
+                    reading,
+                });
+            }
+        }
+        self.follow_master(record);
+        let announce = record.status != Status::Active;
+        let due_at = self.state.hold.accepted_at + self.state.settings.timing.refresh_interval();
+        if due_at <= self.now || announce || self.state.lock.outdated {
+            self.refresh(record.term, &self.state.hold.reason.clone(), None);
+        } else {
+            self.wake(due_at);
+        }
+        match self.state.instance.lease {
+            Some(lease) if self.state.lock.outdated => Reason::ServingWithoutConsul {
+                until: lease.over_at,
+            },
+            Some(_) | None => Reason::Serving,
+        }
+    }
+
+    fn become_master(&mut self, record: &Record, probe: &Probe) -> Reason {
+        let reason = self.state.hold.reason.clone();
+        let due_at = self.state.hold.accepted_at + self.state.settings.timing.refresh_interval();
+        if self.state.highest_term > record.term {
+            // The guard would refuse this term, and rightly: it has seen a higher one.
+            let wait = Some(Timing::lease_and_margin(
+                self.state.settings.timing.lease().max(record.lease()),
+            ));
+            self.refresh(self.state.highest_term + 1, &reason, Some(Gain { wait }));
+            return Reason::Promoting;
+        }
+        if let Some(until) = self
+            .state
+            .hold
+            .predecessor_over_at
+            .filter(|at| *at > self.now)
+        {
+            self.wake(until);
+            if due_at <= self.now || self.state.lock.outdated {
+                self.refresh(record.term, &reason, None);
+            } else {
+                self.wake(due_at);
+            }
+            return Reason::WaitingForPredecessor { until };
+        }
+        let lease = self.state.settings.timing.lease();
+        match self.state.hold.reading {
+            // What is left of the lease must be worth a promotion.
+            Some(reading) if reading.t0 + lease / 2 > probe.now && !self.state.lock.outdated => {
+                if self.may_command_guard() {
+                    self.act(Action::Promote {
+                        term: record.term,
+                        deadline: reading.t0 + lease,
+                        reading,
+                    });
+                }
+            }
+            Some(_) | None => self.refresh(record.term, &reason, None),
+        }
+        Reason::Promoting
+    }
+
+    /// R1: a reading of the instance's clock, then a write that Consul accepts, then the grant.
+    pub(super) fn refresh(&mut self, term: u64, reason: &str, gain: Option<Gain>) {
+        let Some(session) = self.state.session.id.clone() else {
+            return;
+        };
+        let Some(reading) = self.fresh_reading() else {
+            return;
+        };
+        if self.may_call_lock() {
+            let attempt = Box::new(self.next_record(reading, term, reason, gain));
+            self.act(Action::Refresh { session, attempt });
+        }
+    }
+
+    pub(super) fn give_up(&mut self, why: &str) -> Reason {
+        if self.state.may_be_writable(self.now) {
+            self.fence(why);
+            if let Some(lease) = self.state.instance.lease {
+                self.wake(lease.over_at);
+            }
+        } else {
+            self.release(why);
+        }
+        Reason::Releasing {
+            why: why.to_owned(),
+        }
+    }
+
+    /// R2: only once the instance is known read-only, known dead, or its lease has passed. Says `fenced` only if
+    /// whoever was before us is over too.
+    pub(super) fn release(&mut self, why: &str) {
+        if self.state.may_be_writable(self.now) {
+            return;
+        }
+        let Some(session) = self.state.session.id.clone() else {
+            return;
+        };
+        let Some(reading) = self.state.instance.reading else {
+            return;
+        };
+        let mut record = match &self.state.hold.record {
+            Some(record) => record.clone(),
+            // The key was overwritten: nobody knows who was before us.
+            None => {
+                self.next_record(reading, self.state.highest_term.max(1), why, None)
+                    .record
+            }
+        };
+        let predecessor_over = self.state.hold.record.is_some()
+            && self
+                .state
+                .hold
+                .predecessor_over_at
+                .is_none_or(|at| at <= self.now);
+        record.refresh = self.next_refresh();
+        record.reason = why.to_owned();
+        record.status = if predecessor_over {
+            Status::Fenced
+        } else {
+            Status::Promoting
+        };
+        if let Some(probe) = &self.state.instance.probe {
+            record.vclock = probe.vclock.clone();
+        }
+        if self.may_call_lock() {
+            self.act(Action::Release {
+                session,
+                record: Box::new(record),
+            });
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What the guard says of its instance. The guard is ours, so its reply has the core's own shape.
+
+use serde::{Deserialize, Serialize};
+
+use super::record::Vclock;
+use super::timing::InstanceTime;
+
+/// Everything one word from the guard tells.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    /// The instance's monotonic clock when it answered.
+    pub now: InstanceTime,
+    /// Instance UUID.
+    pub uuid: String,
+    /// Replica-set UUID.
+    pub replicaset_uuid: String,
+    /// `box.info.ro`: whether writes are refused now.
+    pub ro: bool,
+    /// Why, where Tarantool says (2.10 and later).
+    #[serde(default)]
+    pub ro_reason: Option<String>,
+    /// `box.cfg.read_only`: what it was told to be.
+    pub read_only: bool,
+    /// `box.info.status`.
+    pub status: String,
+    /// `box.info.vclock` without component 0.
+    #[serde(default)]
+    pub vclock: Vclock,
+    /// `box.info.id`: its own component of the vclock.
+    #[serde(default)]
+    pub id: u64,
+    /// Its peers, itself among them.
+    #[serde(default)]
+    pub replication: Vec<Peer>,
+    /// `box.cfg.election_mode` (2.6 and later).
+    #[serde(default)]
+    pub election_mode: Option<String>,
+    /// Its process id, in its own PID namespace.
+    pub pid: u32,
+    /// That namespace, as `/proc/self/ns/pid` names it.
+    #[serde(default)]
+    pub pid_namespace: Option<String>,
+    /// The machine's boot id: a PID namespace's name is unique within one boot only.
+    #[serde(default)]
+    pub boot_id: Option<String>,
+    /// Tarantool's version.
+    #[serde(default)]
+    pub version: String,
+    /// `replication.failover` of Tarantool 3's declarative configuration, where there is one.
+    #[serde(default)]
+    pub failover: Option<String>,
+    /// The guard's own state.
+    pub guard: GuardState,
+}
+
+/// One row of `box.info.replication`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its component of the vclock.
+    #[serde(default)]
+    pub id: u64,
+    /// Instance UUID.
+    pub uuid: String,
+    /// How we follow it; `None` for ourselves and for those we do not follow.
+    #[serde(default)]
+    pub upstream: Option<Upstream>,
+    /// How it follows us.
+    #[serde(default)]
+    pub downstream_status: Option<String>,
+    /// How far it has confirmed our rows.
+    #[serde(default)]
+    pub downstream_vclock: Option<Vclock>,
+}
+
+/// `box.info.replication[n].upstream`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Upstream {
+    /// `follow`, `disconnected`, `stopped`, …
+    pub status: String,
+    /// Its URI, without the password.
+    #[serde(default)]
+    pub peer: Option<String>,
+    /// Seconds between a row's birth there and its arrival here.
+    #[serde(default)]
+    pub lag_s: Option<f64>,
+    /// Seconds since it was last heard.
+    #[serde(default)]
+    pub idle_s: Option<f64>,
+    /// Why it is not followed.
+    #[serde(default)]
+    pub message: Option<String>,
+}
+
+/// The guard inside the instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardState {
+    /// The session that an agent of this instance last created to take the lock.
+    #[serde(default)]
+    pub session: Option<String>,
+    /// The highest term it has seen.
+    pub term: u64,
+    /// Until when it lets the instance be writable.
+    pub deadline: InstanceTime,
+    /// Promoted and not fenced since.
+    pub leased: bool,
+    /// Read-only, and the barrier behind its last commits has passed.
+    pub landed: bool,
+    /// The master it was told to follow (`REPLICATION=follow`).
+    #[serde(default)]
+    pub follows: Option<String>,
+    /// How often the guard itself made the instance read-only.
+    #[serde(default)]
+    pub fences: u64,
+    /// How often somebody made it writable without a lease.
+    #[serde(default)]
+    pub unleased: u64,
+    /// Why it last fenced.
+    #[serde(default)]
+    pub last_fence: Option<String>,
+}
+
+impl Probe {
+    /// Read-only for certain: refused now, meant to be, no lease, and no commit still in flight.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        self.ro && self.read_only && !self.guard.leased && self.guard.landed
+    }
+
+    /// Writable under a lease of `term`.
+    #[must_use]
+    pub fn is_master(&self, term: u64) -> bool {
+        !self.ro && self.guard.leased && self.guard.term == term
+    }
+
+    /// Whether some replica that is connected has every row that this instance wrote itself.
+    #[must_use]
+    pub fn has_caught_up_replica(&self) -> bool {
+        let own = self.id.to_string();
+        let written = self.vclock.get(&own).copied().unwrap_or(0);
+        self.replication
+            .iter()
+            .filter(|peer| peer.uuid != self.uuid)
+            .any(|peer| {
+                peer.downstream_status.as_deref() == Some("follow")
+                    && peer
+                        .downstream_vclock
+                        .as_ref()
+                        .is_some_and(|seen| seen.get(&own).copied().unwrap_or(0) >= written)
+            })
+    }
+
+    /// Whether anyone replicates from this instance at all.
+    #[must_use]
+    pub fn has_replica(&self) -> bool {
+        self.replication.iter().any(|peer| {
+            peer.uuid != self.uuid && peer.downstream_status.as_deref() == Some("follow")
+        })
+    }
+}

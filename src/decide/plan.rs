@@ -1,0 +1,337 @@
+//! What to do, and why. The executor is left no meaningful choice.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::ids::SessionId;
+use super::record::Record;
+use super::state::Reading;
+use super::timing::{InstanceTime, Tick};
+
+/// What to do now, why, and when to look again.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Plan {
+    /// To be started in this order; each ends in an event.
+    pub actions: Vec<Action>,
+    /// Why these, or why none.
+    pub reason: Reason,
+    /// When to decide again if nothing happens before.
+    pub wake_at: Option<Tick>,
+}
+
+/// Something to do.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "do")]
+pub enum Action {
+    /// Ask the guard for everything.
+    Probe,
+    /// Let the guard write our session down.
+    Remember {
+        /// Which.
+        session: SessionId,
+    },
+    /// Make the instance writable until `deadline`.
+    Promote {
+        /// For this term.
+        term: u64,
+        /// On the instance's clock.
+        deadline: InstanceTime,
+        /// The reading that the deadline rests on.
+        reading: Reading,
+    },
+    /// Let it stay writable until `deadline`.
+    Grant {
+        /// For this term.
+        term: u64,
+        /// On the instance's clock.
+        deadline: InstanceTime,
+        /// The reading that the deadline rests on.
+        reading: Reading,
+    },
+    /// Make it read-only and let its commits land.
+    Fence {
+        /// For the instance's log.
+        why: String,
+    },
+    /// Tell the guard of a higher term.
+    Observe {
+        /// Which.
+        term: u64,
+    },
+    /// Replicate from this master alone, or from nobody.
+    Follow {
+        /// `host:port`; `None`: nobody.
+        uri: Option<String>,
+    },
+    /// End the instance's process (R5).
+    Kill {
+        /// Not if it answers one more ping: an agent that was itself asleep must not judge by what it missed.
+        unless_it_answers: bool,
+    },
+    /// Create a session.
+    CreateSession,
+    /// Renew it.
+    RenewSession {
+        /// Which.
+        session: SessionId,
+    },
+    /// Remove it.
+    DestroySession {
+        /// Which.
+        session: SessionId,
+    },
+    /// Read the lock key, consistently.
+    ReadLock,
+    /// Read the highest term in the members' keys.
+    ReadTerms,
+    /// Take the lock.
+    Acquire {
+        /// With this.
+        session: SessionId,
+        /// As last seen; `None`: there is no key.
+        index: Option<u64>,
+        /// To be written.
+        attempt: Box<super::state::Attempt>,
+    },
+    /// Write a newer record.
+    Refresh {
+        /// With this.
+        session: SessionId,
+        /// To be written.
+        attempt: Box<super::state::Attempt>,
+    },
+    /// Give the lock up.
+    Release {
+        /// With this.
+        session: SessionId,
+        /// The last word.
+        record: Box<Record>,
+    },
+    /// Tell the catalog.
+    Tell {
+        /// What.
+        entry: CatalogEntry,
+        /// Register anew, rather than update the check.
+        register: bool,
+    },
+    /// Remove the service.
+    Deregister,
+    /// Write the member key.
+    WriteMember {
+        /// What.
+        member: Registered,
+    },
+    /// End the agent.
+    Exit {
+        /// How.
+        how: Ending,
+    },
+}
+
+/// How the agent ends by its own decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// Asked to, and done.
+    Stopped,
+    /// Another agent owns the guard.
+    Superseded,
+    /// Waiting cannot mend the instance.
+    Unsuitable,
+}
+
+/// The service as the catalog is to show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CatalogEntry {
+    /// What does not change without a new registration.
+    pub registered: Registered,
+    /// The check's status.
+    pub health: Health,
+    /// The check's words.
+    pub output: String,
+}
+
+/// The part of an entry that needs a new registration when it changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Registered {
+    /// In the catalog's eyes.
+    pub role: Role,
+    /// Instance UUID.
+    pub instance: String,
+    /// Replica-set UUID.
+    pub replicaset: String,
+    /// The highest term known.
+    pub term: u64,
+    /// Tarantool's version.
+    pub version: String,
+    /// Without a word for that long, Consul calls the service critical.
+    pub ttl: Duration,
+}
+
+/// The role in the catalog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Writable under a lease.
+    Master,
+    /// Anything else.
+    Replica,
+}
+
+/// The status of the check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// Use it.
+    Passing,
+    /// Use it, and look.
+    Warning,
+    /// Do not use it.
+    Critical,
+}
+
+/// Why a plan is as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Reason {
+    /// No word from the instance yet.
+    WaitingForInstance {
+        /// What is known.
+        why: String,
+    },
+    /// No word from Consul yet.
+    WaitingForConsul {
+        /// What is known.
+        why: String,
+    },
+    /// Writable, lease running.
+    Serving,
+    /// Holding the lock, about to be writable.
+    Promoting,
+    /// Holding the lock while the one before may still be writable (R3).
+    WaitingForPredecessor {
+        /// Until then.
+        until: Tick,
+    },
+    /// The lock is free, its last holder may still be writable or come back (R3).
+    WaitingForPredecessorLease {
+        /// Until then.
+        until: Tick,
+    },
+    /// A step at the lock was refused, or its reply was lost: the lock is read again.
+    LookingAgain,
+    /// Running for a free lock.
+    RunningForLock,
+    /// The lock is free and we may not have it.
+    NotACandidate {
+        /// Why.
+        why: String,
+    },
+    /// Somebody else is master.
+    FollowingMaster {
+        /// Who.
+        name: String,
+    },
+    /// Somebody holds the lock without a record that we can read.
+    LockHeldByUnknown {
+        /// What is there.
+        why: String,
+    },
+    /// The lock key is not ours to judge.
+    UnknownRecordVersion {
+        /// What is there.
+        why: String,
+    },
+    /// Our instance is dead: the lock is given up.
+    InstanceDied {
+        /// How we know.
+        proof: String,
+    },
+    /// The instance does not answer; its lease runs until then.
+    WaitingForSilentInstance {
+        /// Until then.
+        until: Tick,
+    },
+    /// It did not answer and its lease is over (R5).
+    KillingHungInstance,
+    /// It did not answer, its lease is over, and it cannot be or is not to be killed.
+    HungInstanceLeftAlone {
+        /// Why.
+        why: String,
+    },
+    /// Writable without right to it.
+    Fencing {
+        /// Why.
+        why: String,
+    },
+    /// Giving the lock up.
+    Releasing {
+        /// Why.
+        why: String,
+    },
+    /// The lock was lost; the lease still runs and the lock is being taken again.
+    TakingLockAgain,
+    /// Consul does not answer; the lease runs until then at the latest.
+    ServingWithoutConsul {
+        /// Until then.
+        until: Tick,
+    },
+    /// Asked to stop.
+    Stopping {
+        /// What is being waited for.
+        waiting_for: &'static str,
+    },
+    /// Another agent owns the guard.
+    Superseded {
+        /// Who.
+        by: String,
+    },
+    /// Waiting cannot mend the instance.
+    InstanceUnsuitable {
+        /// What to change.
+        why: String,
+    },
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WaitingForInstance { why } => write!(f, "waiting for the instance: {why}"),
+            Self::WaitingForConsul { why } => write!(f, "waiting for Consul: {why}"),
+            Self::Serving => f.write_str("master: writable, the lease is running"),
+            Self::Promoting => f.write_str("holds the lock, is being promoted"),
+            Self::WaitingForPredecessor { .. } => {
+                f.write_str("holds the lock, waits until the lease of whoever was master before is certainly over")
+            }
+            Self::WaitingForPredecessorLease { .. } => {
+                f.write_str("the lock is free, waits until the lease of its last holder is certainly over")
+            }
+            Self::LookingAgain => f.write_str("looks at the lock again"),
+            Self::RunningForLock => f.write_str("runs for the free lock"),
+            Self::NotACandidate { why } => write!(f, "there is no master and this instance cannot be it: {why}"),
+            Self::FollowingMaster { name } => write!(f, "replica: the master is {name}"),
+            Self::LockHeldByUnknown { why } => write!(f, "somebody holds the lock: {why}"),
+            Self::UnknownRecordVersion { why } => write!(f, "does nothing about the lock: {why}"),
+            Self::InstanceDied { proof } => write!(f, "the instance died: {proof}"),
+            Self::WaitingForSilentInstance { .. } => {
+                f.write_str("the instance does not answer, its lease still runs")
+            }
+            Self::KillingHungInstance => f.write_str("the instance is not known to be read-only and its lease is over: killing it"),
+            Self::HungInstanceLeftAlone { why } => write!(
+                f,
+                "the instance is not known to be read-only and its lease is over; IT IS NOT KILLED and may acknowledge late writes when it wakes: {why}"
+            ),
+            Self::Fencing { why } => write!(f, "making the instance read-only: {why}"),
+            Self::Releasing { why } => write!(f, "giving the lock up: {why}"),
+            Self::TakingLockAgain => f.write_str("lost the lock, its lease still runs: taking the lock again"),
+            Self::ServingWithoutConsul { .. } => {
+                f.write_str("master: writable until its lease ends, which Consul's silence keeps from being refreshed")
+            }
+            Self::Stopping { waiting_for } => write!(f, "stopping: waiting for {waiting_for}"),
+            Self::Superseded { by } => write!(f, "another agent ({by}) attached to this instance and owns it now"),
+            Self::InstanceUnsuitable { why } => write!(f, "cannot run this instance: {why}"),
+        }
+    }
+}

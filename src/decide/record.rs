@@ -1,0 +1,163 @@
+//! The record: the JSON value of the lock key, written by the holder alone.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What the holder says of itself in the lock key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The version of this layout.
+    pub v: u64,
+    /// One higher each time the lock changes hands.
+    pub term: u64,
+    /// The holder's instance UUID.
+    pub instance: String,
+    /// Its replica set's UUID.
+    pub replicaset: String,
+    /// A name that operators know it by: the address it announces.
+    pub name: String,
+    /// Where it accepts iproto connections.
+    pub uri: String,
+    /// How far the holder is.
+    pub status: Status,
+    /// The longest lease that may rest on this record.
+    pub lease_ms: u64,
+    /// Grows with every write, so that every write is a change.
+    pub refresh: u64,
+    /// The holder's vclock when it wrote this, without component 0.
+    #[serde(default)]
+    pub vclock: Vclock,
+    /// Instance UUIDs that the holder knows in its replica set.
+    #[serde(default)]
+    pub members: Vec<String>,
+    /// Wall-clock seconds since the epoch when this term began, for people; nothing is computed from it.
+    #[serde(default)]
+    pub since: u64,
+    /// Why the lock changed hands.
+    #[serde(default)]
+    pub reason: String,
+    /// The instance UUID that is to go first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handover_to: Option<String>,
+}
+
+/// Instance id (as text, since JSON has no other keys) → LSN.
+pub type Vclock = BTreeMap<String, u64>;
+
+/// How far a holder is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It has the lock and is not known to be writable yet.
+    Promoting,
+    /// It is writable while its lease runs.
+    Active,
+    /// It is read-only, its last commits have landed, and whoever was before it is over too.
+    Fenced,
+}
+
+/// Why bytes are not a record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
+pub enum RecordError {
+    /// Another layout, from another version of tarsec: nobody may draw conclusions from it.
+    #[error("the record has v={found}, this version knows v={known}", known = Record::VERSION)]
+    UnknownVersion {
+        /// The version found.
+        found: u64,
+    },
+    /// Not a record at all.
+    #[error("the lock key holds no record: {why}")]
+    Garbage {
+        /// What the parser said.
+        why: String,
+    },
+    /// More bytes than any record has.
+    #[error("the lock key holds {len} bytes, a record has at most {max}", max = Record::MAX_BYTES)]
+    TooLong {
+        /// How many.
+        len: usize,
+    },
+}
+
+#[derive(Deserialize)]
+struct VersionOnly {
+    v: u64,
+}
+
+impl Record {
+    /// The layout that this version writes and reads.
+    pub const VERSION: u64 = 1;
+    /// A replica set has at most 31 members at 36 bytes a UUID; the rest is small. Consul's own limit is 512 KiB.
+    pub const MAX_BYTES: usize = 64 * 1024;
+    /// What a Lua number holds exactly.
+    pub const MAX_TERM: u64 = 1 << 53;
+    /// No lease is longer (`Timing::LEASE_MAX`), so no record may make anyone wait longer.
+    pub const MAX_LEASE_MS: u64 = 60_000;
+
+    /// Reads the value of a lock key. Unknown fields are ignored.
+    ///
+    /// # Errors
+    /// Whatever keeps these bytes from being a record of this version.
+    pub fn parse(bytes: &[u8]) -> Result<Self, RecordError> {
+        if bytes.len() > Self::MAX_BYTES {
+            return Err(RecordError::TooLong { len: bytes.len() });
+        }
+        let garbage = |error: serde_json::Error| RecordError::Garbage {
+            why: error.to_string(),
+        };
+        let VersionOnly { v } = serde_json::from_slice(bytes).map_err(garbage)?;
+        if v != Self::VERSION {
+            return Err(RecordError::UnknownVersion { found: v });
+        }
+        let record: Self = serde_json::from_slice(bytes).map_err(garbage)?;
+        if record.lease_ms > Self::MAX_LEASE_MS {
+            let why = format!(
+                "lease_ms is {}, at most {} is allowed",
+                record.lease_ms,
+                Self::MAX_LEASE_MS
+            );
+            return Err(RecordError::Garbage { why });
+        }
+        if record.term == 0 || record.term > Self::MAX_TERM {
+            return Err(RecordError::Garbage {
+                why: format!("term is {}", record.term),
+            });
+        }
+        Ok(record)
+    }
+
+    /// The bytes to write to the lock key.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        // A struct of strings, numbers and maps with string keys always serialises.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// The longest lease that may rest on this record.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms)
+    }
+
+    /// What changes with each write of a holder, and with nothing else.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        Stamp {
+            term: self.term,
+            refresh: self.refresh,
+            instance: self.instance.clone(),
+            status: self.status,
+        }
+    }
+}
+
+/// Two records with the same stamp are one write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Stamp {
+    term: u64,
+    refresh: u64,
+    instance: String,
+    status: Status,
+}

@@ -1,0 +1,381 @@
+//! What an agent knows. Changed by events and by the notes of what was begun, by nothing else.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::event::{GuardCommand, LockSight};
+use super::ids::SessionId;
+use super::observed::Probe;
+use super::plan::{CatalogEntry, Registered};
+use super::record::{Record, Stamp};
+use super::timing::{InstanceTime, Tick, Timing};
+
+/// The settings that decisions depend on.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The lease and what fits into it.
+    pub timing: Timing,
+    /// Negative: never master.
+    pub priority: i64,
+    /// `HUNG_INSTANCE_ACTION=kill`.
+    pub kill_hung: bool,
+    /// `REPLICATION=follow`.
+    pub follow: bool,
+    /// The name and the address that the record carries.
+    pub announce: String,
+    /// Seconds since the epoch, for people.
+    pub started_at: u64,
+}
+
+/// Everything an agent knows.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// What it was told at the start.
+    pub settings: Settings,
+    /// The instance beside it.
+    pub instance: Instance,
+    /// The lock key.
+    pub lock: Lock,
+    /// Its session.
+    pub session: Session,
+    /// The highest term seen anywhere: records, guard, member keys.
+    pub highest_term: u64,
+    /// Whether the member keys were asked for their terms since the key was last missing.
+    pub terms_read: bool,
+    /// What it did at the lock.
+    pub hold: Hold,
+    /// What Consul's catalog was told.
+    pub catalog: Catalog,
+    /// What is under way.
+    pub pending: Pending,
+    /// The signal that asked it to stop, and when.
+    pub stopping: Option<(&'static str, Tick)>,
+    /// Another agent owns the guard now.
+    pub superseded: Option<String>,
+    /// The last thing that Consul refused or failed to answer, until it answers again.
+    pub consul_fault: Option<super::event::ConsulFault>,
+}
+
+/// The instance beside us.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Instance {
+    /// Whether there is a connection, and if not, what became of it.
+    pub link: Link,
+    /// The last thing the guard said.
+    #[serde(skip)]
+    pub probe: Option<Probe>,
+    /// When that arrived.
+    pub probed_at: Option<Tick>,
+    /// Its clock as last read, for the next lease.
+    pub reading: Option<Reading>,
+    /// Since when pings go unanswered.
+    pub silent_since: Option<Tick>,
+    /// The lease that may be running inside, as far as we can tell from outside.
+    pub lease: Option<Granted>,
+    /// First attached to this process then: what was read from its clock before may come from another clock.
+    pub process_since: Tick,
+    /// A command that was begun then got no answer.
+    pub unanswered_at: Option<Tick>,
+    /// Why its process cannot be seen or killed from here.
+    pub process: Option<String>,
+    /// Why the last kill did not happen.
+    pub kill_failed: Option<String>,
+    /// Why the guard refused its last promotion or fence.
+    pub guard_refused: Option<String>,
+}
+
+/// The connection to the instance.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum Link {
+    /// Not tried to the end yet.
+    #[default]
+    Unknown,
+    /// Attached.
+    Up,
+    /// No connection, and no proof of death.
+    Down {
+        /// In words.
+        why: String,
+        /// Since when.
+        since: Tick,
+    },
+    /// Proven dead.
+    Dead {
+        /// How we know.
+        proof: String,
+        /// Since when.
+        since: Tick,
+    },
+    /// Waiting cannot mend it.
+    Unsuitable {
+        /// What to change.
+        why: String,
+    },
+}
+
+/// A lease that was handed to the guard, or that it may have received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Granted {
+    /// Its end on the instance's clock.
+    pub deadline: InstanceTime,
+    /// On ours: the lease has certainly ended then (R2).
+    pub over_at: Tick,
+    /// On ours: it has ended if both clocks run alike; the moment to kill what is still silent (R5).
+    pub due_at: Tick,
+    /// When it was handed over: what the guard said before then says nothing about it.
+    pub handed_at: Tick,
+}
+
+/// A clock reading that a lease may rest on (R1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Reading {
+    /// The instance's clock.
+    pub t0: InstanceTime,
+    /// When the reply that carried it came in.
+    pub reply_at: Tick,
+}
+
+/// The lock key as last seen.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Lock {
+    /// What was seen; `None`: unknown.
+    pub sight: Option<LockSight>,
+    /// When the answer that showed it came in.
+    pub learned_at: Tick,
+    /// The last proper record, which may be older than the sight, with the time since which it has been unchanged
+    /// while Consul was readable (R3).
+    pub unchanged: Option<Unchanged>,
+    /// Consul could not be read since `learned_at`.
+    pub unreadable: bool,
+    /// The sight is known to be outdated: a step was refused or its reply lost.
+    pub outdated: bool,
+}
+
+/// A record and how long it has stood.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unchanged {
+    /// The record.
+    pub record: Record,
+    /// Which write it was.
+    pub stamp: Stamp,
+    /// First seen then, or again after a time without Consul.
+    pub since: Tick,
+}
+
+/// Our session.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Session {
+    /// The one to use; `None`: none yet, or lost.
+    pub id: Option<SessionId>,
+    /// The guard has written it down.
+    pub remembered: bool,
+    /// When it was created or last renewed.
+    pub renewed_at: Tick,
+    /// Something suggests that it is gone: ask before it is used again.
+    pub doubted: bool,
+}
+
+/// What we did at the lock.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Hold {
+    /// The record as last accepted with our session.
+    pub record: Option<Record>,
+    /// The record of the step under way, or whose reply was lost.
+    pub attempted: Option<Attempt>,
+    /// The highest `refresh` ever sent: no two writes may look alike, or a watcher would count a lease from the
+    /// first of them and we from the second.
+    pub refresh_sent: u64,
+    /// The newest reading under an accepted record.
+    pub reading: Option<Reading>,
+    /// When the last record was accepted.
+    pub accepted_at: Tick,
+    /// The lock's last owner may be writable until then; `None`: nobody is.
+    pub predecessor_over_at: Option<Tick>,
+    /// Why this term began.
+    pub reason: String,
+    /// A release was asked for, and this is why.
+    pub giving_up: Option<String>,
+    /// No run for the lock before then: we have just given it up.
+    pub hold_back_until: Option<Tick>,
+}
+
+/// A record sent to Consul.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Attempt {
+    /// What was sent.
+    pub record: Record,
+    /// The reading it rests on.
+    pub reading: Reading,
+    /// It begins a hold, rather than lengthening one.
+    pub gain: Option<Gain>,
+}
+
+/// What is new about a hold that begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Gain {
+    /// How long after it promotion has to wait for whoever was master before (R3).
+    pub wait: Option<Duration>,
+}
+
+/// What the catalog was told.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Catalog {
+    /// Last accepted registration and words.
+    pub told: Option<CatalogEntry>,
+    /// When it was last told.
+    pub told_at: Tick,
+    /// What is being told.
+    #[serde(skip)]
+    pub telling: Option<CatalogEntry>,
+    /// Consul does not know the service.
+    pub lost: bool,
+    /// The member key's identity as last written.
+    #[serde(skip)]
+    pub member: Option<Registered>,
+    /// What is being written there.
+    #[serde(skip)]
+    pub member_writing: Option<Registered>,
+    /// Do not try again before then.
+    pub retry_at: Option<Tick>,
+    /// Do not try the member key again before then.
+    pub member_retry_at: Option<Tick>,
+    /// The service was removed because we stop.
+    pub removed: bool,
+}
+
+/// What is under way; at most one of each.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Pending {
+    /// A command to the guard, other than a fence.
+    pub guard: Option<GuardCommand>,
+    /// When it was begun.
+    pub guard_since: Tick,
+    /// A fence.
+    pub fence: bool,
+    /// A kill.
+    pub kill: bool,
+    /// A session call.
+    pub session: bool,
+    /// A step at the lock, or a read of it.
+    pub lock: bool,
+    /// A catalog call.
+    pub catalog: bool,
+    /// A member write, or the read of the members' terms.
+    pub member: bool,
+    /// No session call before then.
+    pub session_retry_at: Option<Tick>,
+    /// No lock call before then.
+    pub lock_retry_at: Option<Tick>,
+    /// No guard command but a fence before then.
+    pub guard_retry_at: Option<Tick>,
+    /// No fence before then.
+    pub fence_retry_at: Option<Tick>,
+    /// No kill before then.
+    pub kill_retry_at: Option<Tick>,
+}
+
+impl State {
+    /// An agent that knows nothing yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            instance: Instance::default(),
+            lock: Lock::default(),
+            session: Session::default(),
+            highest_term: 0,
+            terms_read: false,
+            hold: Hold::default(),
+            catalog: Catalog::default(),
+            pending: Pending::default(),
+            stopping: None,
+            superseded: None,
+            consul_fault: None,
+        }
+    }
+
+    /// Whether the lock, as last seen, is held by our session.
+    #[must_use]
+    pub fn holds_lock(&self) -> bool {
+        match (self.key_session(), &self.session.id) {
+            (Some(holder), Some(own)) => holder == own,
+            (Some(_) | None, None) | (None, Some(_)) => false,
+        }
+    }
+
+    /// The session in the lock key as last seen.
+    #[must_use]
+    pub fn key_session(&self) -> Option<&SessionId> {
+        self.lock.sight.as_ref()?.key.as_ref()?.session.as_ref()
+    }
+
+    /// The last proper record in the lock key, whoever wrote it.
+    #[must_use]
+    pub fn seen_record(&self) -> Option<&Record> {
+        self.lock.sight.as_ref()?.key.as_ref()?.record.as_ref().ok()
+    }
+
+    /// The instance's last word, while it is attached.
+    #[must_use]
+    pub fn live_probe(&self) -> Option<&Probe> {
+        match self.instance.link {
+            Link::Up => self.instance.probe.as_ref(),
+            Link::Unknown | Link::Down { .. } | Link::Dead { .. } | Link::Unsuitable { .. } => None,
+        }
+    }
+
+    /// Whether the instance is writable now, under our term.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        match (&self.hold.record, self.live_probe()) {
+            (Some(record), Some(probe)) => probe.is_master(record.term),
+            (Some(_) | None, None) | (None, Some(_)) => false,
+        }
+    }
+
+    /// R2: whether the instance may be writable, for all we know.
+    #[must_use]
+    pub fn may_be_writable(&self, now: Tick) -> bool {
+        if matches!(self.instance.link, Link::Dead { .. }) || self.is_fenced() {
+            return false;
+        }
+        match self.instance.lease {
+            Some(lease) => now < lease.over_at,
+            None => true,
+        }
+    }
+
+    /// Whether the guard said that the instance is fenced, and nothing was handed to it since.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        !self.lease_in_flight() && self.instance.probe.as_ref().is_some_and(Probe::is_fenced)
+    }
+
+    /// Whether a lease was running at the guard's last word, or was handed to it since.
+    #[must_use]
+    pub fn may_hold_lease(&self) -> bool {
+        self.lease_in_flight()
+            || self
+                .instance
+                .probe
+                .as_ref()
+                .is_some_and(|probe| probe.guard.leased || !probe.ro)
+    }
+
+    fn lease_in_flight(&self) -> bool {
+        match (self.instance.lease, self.instance.probed_at) {
+            (Some(lease), Some(probed_at)) => lease.handed_at >= probed_at,
+            (Some(_) | None, None) | (None, Some(_)) => false,
+        }
+    }
+
+    /// The term under which the instance is writable at its last word, while it is attached.
+    #[must_use]
+    pub fn serving_term(&self) -> Option<u64> {
+        self.live_probe()
+            .filter(|probe| !probe.ro && probe.guard.leased)
+            .map(|probe| probe.guard.term)
+    }
+}

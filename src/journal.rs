@@ -1,0 +1,258 @@
+//! What goes into the log: INFO when something changed, DEBUG for every changed field.
+
+use serde_json::{Map, Value, json};
+use tracing::{Level, debug, enabled, error, info, warn};
+
+use crate::decide::event::{Event, GuardCommand, LockStepKind};
+use crate::decide::plan::{Action, Reason};
+use crate::decide::record::Status;
+use crate::decide::state::State;
+
+/// Says what happened, where it is more than routine.
+pub(crate) fn event(event: &Event) {
+    match event {
+        Event::Attached { probe, process } => {
+            info!(
+                uuid = probe.uuid,
+                replicaset = probe.replicaset_uuid,
+                ro = probe.ro,
+                term = probe.guard.term,
+                leased = probe.guard.leased,
+                "instance attached"
+            );
+            if let Err(why) = process {
+                warn!(
+                    why,
+                    "the instance's process cannot be seen or killed from here: should it hang, its lease is waited out"
+                );
+            }
+        }
+        Event::Unreachable { why } => warn!(why, "instance unreachable"),
+        Event::FellSilent => info!("instance fell silent"),
+        Event::SpokeAgain => info!("instance speaks again"),
+        Event::Died { proof } => warn!(proof, "instance died"),
+        Event::Unsuitable { why } => error!(why, "instance unsuitable"),
+        Event::Superseded { by } => error!(by, "superseded"),
+        Event::GuardAnswered {
+            command,
+            probe,
+            refused,
+        } => guard_answered(*command, probe.ro, refused.as_deref()),
+        Event::GuardFailed { command, why } => warn!(?command, why, "the guard did not answer"),
+        Event::KillEnded { result: Ok(()) } => warn!("hung instance killed"),
+        Event::KillEnded { result: Err(why) } => error!(why, "hung instance not killed"),
+        Event::SessionCreated {
+            result: Ok(session),
+        } => info!(%session, "session created"),
+        Event::SessionCreated { result: Err(fault) } => {
+            warn!(why = fault.why, "could not create a session")
+        }
+        Event::SessionRenewed {
+            session,
+            result: Ok(false),
+        } => warn!(%session, "session lost"),
+        Event::SessionRenewed {
+            session,
+            result: Err(fault),
+        } => {
+            warn!(%session, why = fault.why, "could not renew the session");
+        }
+        Event::LockRead {
+            result: Ok(sight), ..
+        } => {
+            let key = sight.key.as_ref();
+            let free = key.is_none_or(|key| key.session.is_none());
+            let status = key
+                .and_then(|key| key.record.as_ref().ok())
+                .map(|record| record.status);
+            if free {
+                info!(
+                    fenced = status == Some(Status::Fenced),
+                    index = sight.index,
+                    "lock seen free"
+                );
+            }
+        }
+        Event::LockRead {
+            result: Err(fault), ..
+        } => warn!(why = fault.why, "could not read the lock"),
+        Event::LockStepEnded { step, result } => lock_step_ended(*step, result),
+        Event::CatalogEnded { result: Ok(false) } => {
+            warn!("Consul does not know the service any more")
+        }
+        Event::CatalogEnded { result: Err(fault) } => {
+            warn!(why = fault.why, "could not tell the catalog")
+        }
+        Event::MemberEnded { result: Err(fault) } => {
+            warn!(why = fault.why, "could not write the member key")
+        }
+        Event::TermsRead { result: Err(fault) } => {
+            warn!(why = fault.why, "could not read the members' terms")
+        }
+        Event::SessionRenewed {
+            result: Ok(true), ..
+        }
+        | Event::SessionDestroyed
+        | Event::CatalogEnded { result: Ok(true) }
+        | Event::MemberEnded { result: Ok(()) }
+        | Event::TermsRead { result: Ok(_) }
+        | Event::StopRequested { .. }
+        | Event::Woke => {}
+    }
+}
+
+fn guard_answered(command: GuardCommand, ro: bool, refused: Option<&str>) {
+    if let Some(why) = refused {
+        warn!(?command, why, "the guard refused");
+        return;
+    }
+    match command {
+        GuardCommand::Promote => info!(ro, "promoted"),
+        GuardCommand::Fence => info!(ro, "fenced"),
+        GuardCommand::Follow => info!("replication re-pointed"),
+        GuardCommand::Probe
+        | GuardCommand::Remember
+        | GuardCommand::Grant
+        | GuardCommand::Observe => {}
+    }
+}
+
+fn lock_step_ended(
+    step: LockStepKind,
+    result: &Result<Result<u64, String>, crate::decide::event::ConsulFault>,
+) {
+    match (step, result) {
+        (LockStepKind::Acquire, Ok(Ok(index))) => info!(index, "lock acquired"),
+        (LockStepKind::Release, Ok(Ok(index))) => info!(index, "lock released"),
+        (LockStepKind::Refresh, Ok(Ok(index))) => debug!(index, "lock refreshed"),
+        (LockStepKind::Acquire, Ok(Err(why))) => info!(why, "lock not acquired"),
+        (LockStepKind::Release | LockStepKind::Refresh, Ok(Err(why))) => {
+            warn!(?step, why, "lock step refused")
+        }
+        (_, Err(fault)) => warn!(?step, why = fault.why, "lock step's outcome unknown"),
+    }
+}
+
+/// Says why the plan is another one than before.
+pub(crate) fn reason(from: Option<&Reason>, to: &Reason) {
+    let from = from.map(ToString::to_string);
+    let to_words = to.to_string();
+    if from.as_ref() != Some(&to_words) {
+        info!(from, to = to_words, "reason changed");
+    }
+}
+
+/// Says what is being done, where it is more than routine.
+pub(crate) fn action(action: &Action) {
+    match action {
+        Action::Promote { term, .. } => info!(term, "promoting"),
+        Action::Fence { why } => info!(why, "fencing"),
+        Action::Kill { .. } => warn!("killing the hung instance"),
+        Action::Acquire { attempt, .. } => info!(term = attempt.record.term, "acquiring the lock"),
+        Action::Release { record, .. } => {
+            info!(term = record.term, status = ?record.status, "releasing the lock")
+        }
+        Action::Follow { uri } => info!(uri, "re-pointing replication"),
+        Action::Tell { entry, .. } => {
+            debug!(role = ?entry.registered.role, health = ?entry.health, output = entry.output, "telling the catalog");
+        }
+        Action::Probe
+        | Action::Remember { .. }
+        | Action::Grant { .. }
+        | Action::Observe { .. }
+        | Action::CreateSession
+        | Action::RenewSession { .. }
+        | Action::DestroySession { .. }
+        | Action::ReadLock
+        | Action::ReadTerms
+        | Action::Refresh { .. }
+        | Action::Deregister
+        | Action::WriteMember { .. }
+        | Action::Exit { .. } => {}
+    }
+}
+
+/// The state before a change, if anybody wants to see every field that changes.
+pub(crate) fn snapshot(state: &State) -> Option<Value> {
+    enabled!(Level::DEBUG).then(|| describe(state))
+}
+
+/// Logs every field that is not what it was.
+pub(crate) fn changes(before: Option<Value>, state: &State) {
+    let Some(before) = before else { return };
+    let after = describe(state);
+    let mut changed = Vec::new();
+    compare("", &before, &after, &mut changed);
+    for (field, old, new) in changed {
+        debug!(field, old = %old, new = %new, "changed");
+    }
+}
+
+/// The whole state as people and machines read it.
+pub(crate) fn describe(state: &State) -> Value {
+    json!({
+        "instance": state.instance,
+        "probe": state.instance.probe,
+        "lock": state.lock,
+        "session": state.session,
+        "hold": state.hold,
+        "highest_term": state.highest_term,
+        "catalog": state.catalog,
+        "pending": state.pending,
+        "stopping": state.stopping.map(|(signal, since)| json!({"signal": signal, "since": since})),
+        "superseded_by": state.superseded,
+        "consul_fault": state.consul_fault,
+    })
+}
+
+fn compare(path: &str, old: &Value, new: &Value, changed: &mut Vec<(String, Value, Value)>) {
+    match (old, new) {
+        (Value::Object(old), Value::Object(new)) => compare_maps(path, old, new, changed),
+        (old, new) if old != new => changed.push((path.to_owned(), old.clone(), new.clone())),
+        _ => {}
+    }
+}
+
+fn compare_maps(
+    path: &str,
+    old: &Map<String, Value>,
+    new: &Map<String, Value>,
+    changed: &mut Vec<(String, Value, Value)>,
+) {
+    let gone = old.keys().filter(|key| !new.contains_key(*key));
+    for key in new.keys().chain(gone) {
+        let path = if path.is_empty() {
+            key.clone()
+        } else {
+            format!("{path}.{key}")
+        };
+        let missing = Value::Null;
+        compare(
+            &path,
+            old.get(key).unwrap_or(&missing),
+            new.get(key).unwrap_or(&missing),
+            changed,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_changed_field_is_named_with_its_old_and_new_value() {
+        let mut changed = Vec::new();
+        let old = json!({"a": {"b": 1, "c": 2}, "gone": true});
+        let new = json!({"a": {"b": 1, "c": 3}, "come": "x"});
+        compare("", &old, &new, &mut changed);
+        let fields: Vec<_> = changed
+            .iter()
+            .map(|(field, old, new)| format!("{field}: {old} -> {new}"))
+            .collect();
+        assert_eq!(
+            fields,
+            ["a.c: 2 -> 3", "come: null -> \"x\"", "gone: true -> null"]
+        );
+    }
+}

@@ -1,0 +1,174 @@
+//! The instance's process, where it can be seen from here: proof of death, and the means to end it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::decide::observed::Probe;
+
+/// `PF_EXITING` in the flags field of `/proc/<pid>/stat` (`include/linux/sched.h`): the thread is being shut down
+/// and will never run the program's code again. It shows before the memory of a large process is given back.
+const PF_EXITING: u64 = 0x4;
+
+/// A process that we share a PID namespace with.
+#[derive(Debug)]
+pub struct Process {
+    pid: u32,
+    pidfd: AsyncFd<OwnedFd>,
+}
+
+/// Why the instance's process cannot be seen from here.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// Another machine, or a container.
+    #[error("the instance does not share this agent's PID namespace")]
+    Elsewhere,
+    /// The file that tells could not be read.
+    #[error("could not read {path}")]
+    Unreadable {
+        /// Which.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no such process, or the kernel would not give it to us.
+    #[error("could not open process {pid}")]
+    Open {
+        /// Its id.
+        pid: u32,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It could be opened but not be killed.
+    #[error("may not send signals to process {pid}")]
+    NotAllowed {
+        /// Its id.
+        pid: u32,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Process {
+    /// Opens the process that `probe` speaks of, if it is on this machine and in our PID namespace. The caller asks
+    /// the same connection once more afterwards: an answer proves that the id was not used again in between.
+    ///
+    /// # Errors
+    /// It is elsewhere, gone, or not ours to signal.
+    pub fn of(probe: &Probe) -> Result<Self, ProcessError> {
+        let own_namespace = read_link("/proc/self/ns/pid")?;
+        let own_boot = read("/proc/sys/kernel/random/boot_id")?;
+        let same_namespace = probe.pid_namespace.as_deref() == Some(own_namespace.as_str());
+        let same_boot = probe.boot_id.as_deref() == Some(own_boot.trim());
+        if !(same_namespace && same_boot) {
+            return Err(ProcessError::Elsewhere);
+        }
+        Self::open(probe.pid)
+    }
+
+    fn open(pid: u32) -> Result<Self, ProcessError> {
+        let failed = |source: io::Error| ProcessError::Open { pid, source };
+        let id = i32::try_from(pid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or_else(|| failed(io::Error::from(io::ErrorKind::InvalidInput)))?;
+        let pidfd = pidfd_open(id, PidfdFlags::NONBLOCK).map_err(|errno| failed(errno.into()))?;
+        // Signal 0 asks for permission only; it has no name of its own, so the process itself is asked.
+        rustix::process::test_kill_process(id).map_err(|errno| ProcessError::NotAllowed {
+            pid,
+            source: errno.into(),
+        })?;
+        #[allow(
+            deprecated,
+            reason = "its successor is an unsafe fn; an OwnedFd upholds what that asks of its caller"
+        )]
+        let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE).map_err(failed)?;
+        Ok(Self { pid, pidfd })
+    }
+
+    /// Its id, for people.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Whether it is on its way out or gone, and how we know.
+    #[must_use]
+    pub fn death(&self) -> Option<String> {
+        let pid = self.pid;
+        match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+            Ok(stat) => is_exiting(&stat).then(|| format!("process {pid} is exiting")),
+            // Gone and reaped; the pidfd knows that it was this process and no other.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Some(format!("process {pid} is gone"))
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Resolves when it has exited.
+    pub async fn exited(&self) -> String {
+        match self.pidfd.readable().await {
+            Ok(_) => format!("process {} has exited", self.pid),
+            // Without the event there is still `death`.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Ends it with SIGKILL; it cannot refuse, even while it is stopped.
+    ///
+    /// # Errors
+    /// Gone already, or not ours to kill.
+    pub fn kill(&self) -> io::Result<()> {
+        pidfd_send_signal(&self.pidfd, Signal::KILL).map_err(io::Error::from)
+    }
+}
+
+/// The process's name stands in parentheses and may contain anything, so fields count from the last one; `flags`
+/// is the seventh after it (proc(5): pid, comm, state, ppid, pgrp, session, tty_nr, tpgid, flags). A zombie has
+/// left nothing that could write.
+fn is_exiting(stat: &str) -> bool {
+    let Some((_, fields)) = stat.rsplit_once(')') else {
+        return false;
+    };
+    let mut fields = fields.split_ascii_whitespace();
+    let state = fields.next();
+    let flags = fields.nth(5).and_then(|flags| flags.parse::<u64>().ok());
+    matches!(state, Some("Z" | "X")) || flags.is_some_and(|flags| flags & PF_EXITING != 0)
+}
+
+fn read_link(path: &str) -> Result<String, ProcessError> {
+    let target = std::fs::read_link(path).map_err(|source| ProcessError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(target.to_string_lossy().into_owned())
+}
+
+fn read(path: &str) -> Result<String, ProcessError> {
+    std::fs::read_to_string(path).map_err(|source| ProcessError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_exiting;
+
+    #[test]
+    fn exiting_is_read_from_the_flags_whatever_the_name() {
+        let stat =
+            |state: &str, flags: u64| format!("42 (a) b (c)) {state} 1 42 42 0 -1 {flags} 0 0 0");
+        assert!(!is_exiting(&stat("S", 0x0040_0040)));
+        assert!(is_exiting(&stat("R", 0x0040_0044)));
+        assert!(is_exiting(&stat("Z", 0)));
+        assert!(!is_exiting("nonsense"));
+    }
+}

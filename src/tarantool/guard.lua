@@ -1,0 +1,420 @@
+-- tarsec's guard: keeps this instance read-only except under a lease, whatever becomes of the agent.
+--
+-- One global table, `tarsec_guard`. The agent evaluates this file at every attach; a guard of the same version
+-- stays as it is, an older one hands its state over. All times are clock.monotonic64() of this process, never
+-- fiber.clock(), which stands still within a turn of the event loop.
+
+local VERSION = 1
+
+local clock = require('clock')
+local fiber = require('fiber')
+local fio = require('fio')
+local log = require('log')
+local internal = require('box.internal')
+
+if type(box.cfg) == 'function' then
+    error('tarsec: box.cfg{} has not been called yet')
+end
+
+local previous = rawget(_G, 'tarsec_guard')
+if previous ~= nil and previous.version == VERSION then
+    return true
+end
+
+-- What outlives an agent, and this file's next version.
+local state = previous ~= nil and previous.state or {
+    owner = nil,         -- the agent that attached last
+    session = nil,       -- its Consul session, for the agent that comes after it
+    term = 0,            -- the highest term this instance was ever asked to serve or was told of
+    deadline = 0ULL,     -- until when the instance may be writable
+    leased = false,      -- promoted and not fenced since
+    epoch = 0,           -- grows with every promotion: a barrier counts for its own epoch only
+    barrier_epoch = -1,  -- the epoch whose last commits are known to have landed
+    fences = 0,          -- times the guard itself made the instance read-only
+    unleased = 0,        -- of these: because somebody made it writable without a lease
+    last_fence = nil,    -- why
+}
+
+local guard = {version = VERSION, state = state}
+
+-- A local space: a write to it is allowed while read-only, is not replicated, and returns behind all commits in
+-- flight, because the WAL is one queue.
+local BARRIER_SPACE = '_tarsec_barrier'
+-- How long the fencing fiber sleeps at most while nothing can happen.
+local IDLE_S = 0.5
+-- The longest a call waits for its barrier; the fiber behind it goes on.
+local BARRIER_WAIT_S = 5
+-- No lease is longer (a minute, and something for the way): a deadline beyond that comes from another clock.
+local LEASE_MAX_NS = 61 * 1000000000ULL
+
+local function left_s()
+    local now = clock.monotonic64()
+    if now >= state.deadline then
+        return 0
+    end
+    return tonumber(state.deadline - now) / 1e9
+end
+
+-- box.cfg{} waits for whoever is inside box.cfg{} already: a change of `replication` holds that lock for up to
+-- replication_connect_timeout (2.9 s of 3 s measured on 2.6). The setter that it ends in does not wait, and does
+-- not yield, so a deadline checked in the line before still holds.
+local function set_read_only(value)
+    pcall(function()
+        rawset(box.cfg, 'read_only', value)
+        internal.cfg_set_read_only()
+    end)
+    if value and not box.info.ro then
+        box.cfg{read_only = true}
+    end
+end
+
+-- New fibers run as admin whoever's request started them, so the agent's user needs no right to this space.
+local function as_admin(f)
+    local done = fiber.channel(1)
+    fiber.create(function()
+        local ok, result = pcall(f)
+        done:put({ok = ok, result = result})
+    end)
+    return done:get(BARRIER_WAIT_S)
+end
+
+local function pass_barrier()
+    local epoch = state.epoch
+    local space = box.space[BARRIER_SPACE]
+    if space == nil then
+        return
+    end
+    space:replace({1, epoch})
+    if box.info.ro and not state.leased and state.epoch == epoch then
+        state.barrier_epoch = epoch
+    end
+end
+
+local function create_barrier_space()
+    if box.space[BARRIER_SPACE] == nil and not box.info.ro then
+        local space = box.schema.space.create(BARRIER_SPACE, {is_local = true, if_not_exists = true})
+        space:create_index('primary', {if_not_exists = true})
+    end
+end
+
+local function fence(why)
+    state.leased = false
+    state.deadline = 0ULL
+    if not (box.info.ro and box.cfg.read_only) then
+        set_read_only(true)
+        -- Whatever made it writable, its commits in flight are not known to have landed.
+        state.epoch = state.epoch + 1
+        state.fences = state.fences + 1
+        state.last_fence = why
+        log.warn('tarsec: fenced, read-only from now on: %s', why)
+    end
+end
+
+local function needs_barrier()
+    return not state.leased and state.barrier_epoch ~= state.epoch and box.space[BARRIER_SPACE] ~= nil
+end
+
+-- In a fiber of its own: behind a disk that hangs it would keep the fencing fiber from the next lease's end.
+local function start_barrier()
+    if needs_barrier() and not guard.passing then
+        guard.passing = true
+        fiber.create(function()
+            local ok, err = pcall(pass_barrier)
+            guard.passing = false
+            if not ok then
+                log.error('tarsec: could not pass the barrier: %s', err)
+            end
+        end)
+    end
+end
+
+-- One turn of the fencing fiber.
+local function watch()
+    if state.leased then
+        local seconds = left_s()
+        if seconds == 0 then
+            fence('its lease ended')
+        else
+            guard.changed:wait(seconds)
+            return
+        end
+    elseif not (box.info.ro and box.cfg.read_only) then
+        state.unleased = state.unleased + 1
+        fence('somebody made it writable without a lease')
+    end
+    start_barrier()
+    -- Wakes at once when the instance turns writable, by whatever hand.
+    pcall(box.ctl.wait_rw, IDLE_S)
+end
+
+local function upstream_of(replica)
+    local upstream = replica.upstream
+    if upstream == nil then
+        return nil
+    end
+    return {
+        status = upstream.status,
+        peer = upstream.peer and tostring(upstream.peer) or nil,
+        lag_s = upstream.lag and tonumber(upstream.lag) or nil,
+        idle_s = upstream.idle and tonumber(upstream.idle) or nil,
+        message = upstream.message and tostring(upstream.message) or nil,
+    }
+end
+
+local function vclock_of(vclock)
+    local result = setmetatable({}, {__serialize = 'map'})
+    for id, lsn in pairs(vclock or {}) do
+        -- Component 0 counts local writes, the barrier's among them: it is nobody else's business.
+        if id ~= 0 then
+            result[tostring(id)] = lsn
+        end
+    end
+    return result
+end
+
+local function replication_of(info)
+    local result = setmetatable({}, {__serialize = 'seq'})
+    for _, replica in pairs(info.replication) do
+        local downstream = replica.downstream
+        table.insert(result, {
+            id = replica.id,
+            uuid = replica.uuid,
+            upstream = upstream_of(replica),
+            downstream_status = downstream and downstream.status or nil,
+            downstream_vclock = downstream and downstream.vclock and vclock_of(downstream.vclock) or nil,
+        })
+    end
+    return result
+end
+
+-- Tarantool 3's declarative configuration: who decides about read_only there.
+local function configured_failover()
+    local ok, config = pcall(require, 'config')
+    if not ok or type(config) ~= 'table' or config.get == nil then
+        return nil
+    end
+    local got, failover = pcall(config.get, config, 'replication.failover')
+    return got and failover or nil
+end
+
+local function read_line(path)
+    local file = fio.open(path, {'O_RDONLY'})
+    if file == nil then
+        return nil
+    end
+    local text = file:read(64)
+    file:close()
+    return text and text:match('^%S+') or nil
+end
+
+-- What never changes while the process lives.
+local identity = {
+    pid = box.info.pid,
+    pid_namespace = fio.readlink('/proc/self/ns/pid'),
+    boot_id = read_line('/proc/sys/kernel/random/boot_id'),
+    version = box.info.version,
+    failover = configured_failover(),
+}
+
+local function probe()
+    local info = box.info
+    return {
+        now = clock.monotonic64(),
+        uuid = info.uuid,
+        replicaset_uuid = (info.replicaset and info.replicaset.uuid) or info.cluster.uuid,
+        ro = info.ro,
+        ro_reason = info.ro_reason,
+        read_only = box.cfg.read_only and true or false,
+        status = info.status,
+        vclock = vclock_of(info.vclock),
+        id = info.id,
+        replication = replication_of(info),
+        election_mode = box.cfg.election_mode,
+        pid = identity.pid,
+        pid_namespace = identity.pid_namespace,
+        boot_id = identity.boot_id,
+        version = identity.version,
+        failover = identity.failover,
+        guard = {
+            session = state.session,
+            term = state.term,
+            deadline = state.deadline,
+            leased = state.leased,
+            landed = not state.leased and state.barrier_epoch == state.epoch,
+            follows = state.follows,
+            fences = state.fences,
+            unleased = state.unleased,
+            last_fence = state.last_fence,
+        },
+    }
+end
+
+-- Every reply carries the whole probe, so that each word exchanged with the guard also refreshes what is known.
+local function answer(agent, act)
+    if state.owner ~= agent then
+        return {superseded_by = state.owner or 'nobody'}
+    end
+    local refused = act and act()
+    return {refused = refused, probe = probe()}
+end
+
+-- The agent that attached last owns the guard.
+function guard.attach(agent)
+    state.owner = agent
+    return answer(agent)
+end
+
+function guard.probe(agent)
+    return answer(agent)
+end
+
+-- The session is written down before the lock is taken with it, so that an agent that dies in between leaves a
+-- successor that knows whose lock that is.
+function guard.remember(agent, session)
+    return answer(agent, function()
+        state.session = session
+    end)
+end
+
+local function take_synchro_queue()
+    local queue = box.info.synchro and box.info.synchro.queue
+    if queue ~= nil then
+        -- 2.10 and later: 0 is nobody's.
+        if queue.owner ~= nil and queue.owner ~= 0 and queue.owner ~= box.info.id then
+            box.ctl.promote()
+        end
+    elseif box.ctl.clear_synchro_queue ~= nil then
+        -- 2.6: returns at once when the queue is empty, else waits twice this timeout.
+        local configured = box.cfg.replication_synchro_timeout
+        rawset(box.cfg, 'replication_synchro_timeout', 0.1)
+        pcall(internal.cfg_set_replication_synchro_timeout)
+        local ok, err = pcall(box.ctl.clear_synchro_queue)
+        rawset(box.cfg, 'replication_synchro_timeout', configured)
+        pcall(internal.cfg_set_replication_synchro_timeout)
+        if not ok then
+            error(err)
+        end
+    end
+end
+
+local function useless_deadline(deadline)
+    local now = clock.monotonic64()
+    if now >= deadline then
+        return 'that lease ended before word of it arrived'
+    end
+    if deadline > now + LEASE_MAX_NS then
+        return 'no lease is that long: its deadline comes from another clock'
+    end
+end
+
+function guard.promote(agent, term, deadline)
+    return answer(agent, function()
+        if term < state.term then
+            return ('term %d is over, this instance has seen term %d'):format(term, state.term)
+        end
+        local useless = useless_deadline(deadline)
+        if useless ~= nil then
+            return useless
+        end
+        state.term = term
+        if not (state.leased and not box.info.ro) then
+            local done = as_admin(take_synchro_queue)
+            if done == nil or not done.ok then
+                return 'could not take the synchronous queue: ' .. tostring(done and done.result or 'no answer')
+            end
+            -- That may have waited: look again, and from here to the switch nothing yields.
+            if state.owner ~= agent or state.term ~= term then
+                return 'another word came while the synchronous queue was taken'
+            end
+            if clock.monotonic64() >= deadline then
+                return 'the lease ended while the synchronous queue was taken'
+            end
+            state.epoch = state.epoch + 1
+        end
+        state.deadline = 0ULL + deadline
+        state.leased = true
+        set_read_only(false)
+        guard.changed:broadcast()
+        fiber.create(function()
+            local ok, err = pcall(create_barrier_space)
+            if not ok then
+                log.error('tarsec: could not create the space %s: %s', BARRIER_SPACE, err)
+            end
+        end)
+    end)
+end
+
+-- Lengthens a lease that runs; never starts one.
+function guard.grant(agent, term, deadline)
+    return answer(agent, function()
+        if term ~= state.term then
+            return ('the lease is for term %d, this instance is at term %d'):format(term, state.term)
+        end
+        if not state.leased then
+            return 'no lease is running here'
+        end
+        local useless = useless_deadline(deadline)
+        if useless ~= nil then
+            return useless
+        end
+        if deadline > state.deadline then
+            state.deadline = 0ULL + deadline
+            guard.changed:broadcast()
+        end
+    end)
+end
+
+-- Makes the instance read-only and waits until its last commits have landed.
+function guard.fence(agent, why)
+    return answer(agent, function()
+        fence(why)
+        guard.changed:broadcast()
+        if needs_barrier() then
+            as_admin(pass_barrier)
+        end
+    end)
+end
+
+-- A term that somebody else serves: nothing below it is ever served here again.
+function guard.observe(agent, term)
+    return answer(agent, function()
+        if term > state.term and not state.leased then
+            state.term = term
+        end
+    end)
+end
+
+-- Replicate from this URI alone, or from nobody. Quorum 0: an address that does not answer never blocks.
+function guard.follow(agent, uri, name)
+    return answer(agent, function()
+        box.cfg{replication_connect_quorum = 0}
+        box.cfg{replication = uri ~= '' and {uri} or {}}
+        state.follows = name
+    end)
+end
+
+-- For writers and tests that stamp what they write: the term under which this instance is writable, the time of
+-- its lease that is left in nanoseconds.
+function guard.term()
+    return state.leased and state.term or nil
+end
+
+function guard.left_ns()
+    local now = clock.monotonic64()
+    return now < state.deadline and tonumber(state.deadline - now) or -tonumber(now - state.deadline)
+end
+
+guard.changed = fiber.cond()
+rawset(_G, 'tarsec_guard', guard)
+
+fiber.create(function()
+    fiber.name('tarsec_guard')
+    while rawget(_G, 'tarsec_guard') == guard do
+        local ok, err = pcall(watch)
+        if not ok then
+            log.error('tarsec: the guard stumbled and goes on: %s', err)
+            fiber.sleep(0.01)
+        end
+    end
+end)
+return true

@@ -1,0 +1,183 @@
+//! Words exchanged with the guard inside the instance (`guard.lua`).
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::conn::{Connection, RequestError};
+use crate::decide::observed::Probe;
+use crate::decide::timing::InstanceTime;
+
+/// The guard itself; evaluating it where it already runs changes nothing.
+const SOURCE: &str = include_str!("guard.lua");
+
+/// What the guard answers to anything.
+#[derive(Debug, Deserialize)]
+struct Reply {
+    #[serde(default)]
+    superseded_by: Option<String>,
+    #[serde(default)]
+    refused: Option<String>,
+    #[serde(default)]
+    probe: Option<Probe>,
+}
+
+/// The guard's answer to one of our commands.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) probe: Probe,
+    pub(super) refused: Option<String>,
+}
+
+/// Why a word to the guard brought no answer of use.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum GuardError {
+    #[error("another agent ({by}) attached to this instance")]
+    Superseded { by: String },
+    #[error("could not {attempted}")]
+    Request {
+        attempted: &'static str,
+        #[source]
+        source: RequestError,
+    },
+    #[error("the guard's answer has neither a probe nor a reason")]
+    Empty,
+}
+
+/// One agent's way to the guard over one connection.
+#[derive(Debug, Clone)]
+pub(super) struct Guard {
+    conn: Connection,
+    agent: String,
+    deadline: Duration,
+}
+
+impl Guard {
+    /// Installs the guard if need be, and takes possession of it.
+    pub(super) async fn attach(
+        conn: Connection,
+        agent: String,
+        deadline: Duration,
+    ) -> Result<(Self, Probe), GuardError> {
+        let _: bool =
+            conn.eval(SOURCE, &(), deadline)
+                .await
+                .map_err(|source| GuardError::Request {
+                    attempted: "install the guard",
+                    source,
+                })?;
+        let guard = Self {
+            conn,
+            agent,
+            deadline,
+        };
+        let answer = guard
+            .say(
+                "attach to the guard",
+                "tarsec_guard.attach",
+                &(guard.agent.as_str(),),
+            )
+            .await?;
+        Ok((guard, answer.probe))
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.conn
+    }
+
+    pub(super) async fn probe(&self) -> Result<Answer, GuardError> {
+        self.say(
+            "probe the instance",
+            "tarsec_guard.probe",
+            &(self.agent.as_str(),),
+        )
+        .await
+    }
+
+    pub(super) async fn remember(&self, session: &str) -> Result<Answer, GuardError> {
+        self.say(
+            "write the session down",
+            "tarsec_guard.remember",
+            &(self.agent.as_str(), session),
+        )
+        .await
+    }
+
+    pub(super) async fn promote(
+        &self,
+        term: u64,
+        deadline: InstanceTime,
+    ) -> Result<Answer, GuardError> {
+        self.say(
+            "promote the instance",
+            "tarsec_guard.promote",
+            &(self.agent.as_str(), term, deadline),
+        )
+        .await
+    }
+
+    pub(super) async fn grant(
+        &self,
+        term: u64,
+        deadline: InstanceTime,
+    ) -> Result<Answer, GuardError> {
+        self.say(
+            "lengthen the lease",
+            "tarsec_guard.grant",
+            &(self.agent.as_str(), term, deadline),
+        )
+        .await
+    }
+
+    pub(super) async fn fence(&self, why: &str) -> Result<Answer, GuardError> {
+        self.say(
+            "fence the instance",
+            "tarsec_guard.fence",
+            &(self.agent.as_str(), why),
+        )
+        .await
+    }
+
+    pub(super) async fn observe(&self, term: u64) -> Result<Answer, GuardError> {
+        self.say(
+            "tell the guard of a term",
+            "tarsec_guard.observe",
+            &(self.agent.as_str(), term),
+        )
+        .await
+    }
+
+    pub(super) async fn follow(&self, uri: &str, name: &str) -> Result<Answer, GuardError> {
+        self.say(
+            "re-point replication",
+            "tarsec_guard.follow",
+            &(self.agent.as_str(), uri, name),
+        )
+        .await
+    }
+
+    async fn say<A: Serialize + Sync>(
+        &self,
+        attempted: &'static str,
+        function: &str,
+        args: &A,
+    ) -> Result<Answer, GuardError> {
+        let reply: Reply = self
+            .conn
+            .call(function, args, self.deadline)
+            .await
+            .map_err(|source| GuardError::Request { attempted, source })?;
+        match reply {
+            Reply {
+                superseded_by: Some(by),
+                ..
+            } => Err(GuardError::Superseded { by }),
+            Reply {
+                probe: Some(probe),
+                refused,
+                ..
+            } => Ok(Answer { probe, refused }),
+            Reply { probe: None, .. } => Err(GuardError::Empty),
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! The way to the instance: connect, attach, watch for silence and death, and start over.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+use super::conn::{Connection, Ended, OpenError, RequestError};
+use super::guard::{Answer, Guard, GuardError};
+use crate::config::TarantoolConfig;
+use crate::decide::event::{Event, GuardCommand};
+use crate::decide::observed::Probe;
+use crate::decide::timing::{InstanceTime, Timing};
+use crate::errors::chain;
+use crate::process::Process;
+
+/// A ping that takes this long is late, and the process is looked at: a round trip takes well under a millisecond.
+const LATE: Duration = Duration::from_millis(5);
+/// Between two tries to reach an instance that does not answer.
+const RETRY: Duration = Duration::from_millis(100);
+/// Tarantool's error for a user without the right (`src/box/errcode.h`).
+const ER_ACCESS_DENIED: u32 = 42;
+
+/// What commands need; `None` parts while there is nothing.
+#[derive(Debug, Clone, Default)]
+struct Shared {
+    guard: Option<Guard>,
+    process: Option<Arc<Process>>,
+}
+
+/// For the executor: commands to the instance, whichever connection stands.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    shared: watch::Receiver<Shared>,
+    liveness: Duration,
+}
+
+/// A command to the guard with what it needs.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Ask for everything.
+    Probe,
+    /// Write the session down.
+    Remember(String),
+    /// Make it writable.
+    Promote(u64, InstanceTime),
+    /// Lengthen its lease.
+    Grant(u64, InstanceTime),
+    /// Make it read-only.
+    Fence(String),
+    /// Tell it of a term.
+    Observe(u64),
+    /// Re-point replication: the URI with its password, and without.
+    Follow {
+        /// For `box.cfg`.
+        uri: String,
+        /// For everybody else.
+        name: String,
+    },
+}
+
+impl Command {
+    fn kind(&self) -> GuardCommand {
+        match self {
+            Self::Probe => GuardCommand::Probe,
+            Self::Remember(_) => GuardCommand::Remember,
+            Self::Promote(..) => GuardCommand::Promote,
+            Self::Grant(..) => GuardCommand::Grant,
+            Self::Fence(_) => GuardCommand::Fence,
+            Self::Observe(_) => GuardCommand::Observe,
+            Self::Follow { .. } => GuardCommand::Follow,
+        }
+    }
+}
+
+impl Instance {
+    /// Carries a command out and says what came of it.
+    pub async fn command(&self, command: Command) -> Event {
+        let kind = command.kind();
+        let guard = self.shared.borrow().guard.clone();
+        let Some(guard) = guard else {
+            return Event::GuardFailed {
+                command: kind,
+                why: "there is no connection to the instance".to_owned(),
+            };
+        };
+        let result = match command {
+            Command::Probe => guard.probe().await,
+            Command::Remember(session) => guard.remember(&session).await,
+            Command::Promote(term, deadline) => guard.promote(term, deadline).await,
+            Command::Grant(term, deadline) => guard.grant(term, deadline).await,
+            Command::Fence(why) => guard.fence(&why).await,
+            Command::Observe(term) => guard.observe(term).await,
+            Command::Follow { uri, name } => guard.follow(&uri, &name).await,
+        };
+        match result {
+            Ok(Answer { probe, refused }) => Event::GuardAnswered {
+                command: kind,
+                probe: Box::new(probe),
+                refused,
+            },
+            Err(GuardError::Superseded { by }) => Event::Superseded { by },
+            Err(error @ (GuardError::Request { .. } | GuardError::Empty)) => Event::GuardFailed {
+                command: kind,
+                why: chain(&error),
+            },
+        }
+    }
+
+    /// Ends the instance's process, if need be unless it answers one more ping.
+    pub async fn kill(&self, unless_it_answers: bool) -> Event {
+        let Shared { guard, process } = self.shared.borrow().clone();
+        if unless_it_answers
+            && let Some(guard) = guard
+            && guard.connection().ping(self.liveness).await.is_ok()
+        {
+            return Event::KillEnded {
+                result: Err("it spoke at the last moment".to_owned()),
+            };
+        }
+        let result = match process {
+            Some(process) => process
+                .kill()
+                .map_err(|error| format!("could not kill process {}: {error}", process.pid())),
+            None => Err("its process is not known".to_owned()),
+        };
+        Event::KillEnded { result }
+    }
+}
+
+/// Keeps the connection; runs until the events' receiver is gone.
+pub struct Link {
+    config: TarantoolConfig,
+    agent: String,
+    timing: Timing,
+    events: mpsc::Sender<Event>,
+    shared: watch::Sender<Shared>,
+    told: Option<Event>,
+}
+
+impl Link {
+    /// A link, and the handle for commands over it.
+    #[must_use]
+    pub fn new(
+        config: TarantoolConfig,
+        agent: String,
+        timing: Timing,
+        events: mpsc::Sender<Event>,
+    ) -> (Self, Instance) {
+        let (sender, receiver) = watch::channel(Shared::default());
+        let instance = Instance {
+            shared: receiver,
+            liveness: timing.liveness_interval(),
+        };
+        (
+            Self {
+                config,
+                agent,
+                timing,
+                events,
+                shared: sender,
+                told: None,
+            },
+            instance,
+        )
+    }
+
+    /// Attaches, watches, and starts over.
+    pub async fn run(mut self) {
+        let mut reset = false;
+        while !self.events.is_closed() {
+            match self.attach().await {
+                Ok(guard) => reset = self.watch(guard).await,
+                Err(event) => {
+                    let event = match event {
+                        AttachFailure::Refused { why } if reset && self.process().is_none() => {
+                            Event::Died {
+                                proof: format!(
+                                    "its connection was reset, the next one refused: {why}"
+                                ),
+                            }
+                        }
+                        AttachFailure::Refused { why } | AttachFailure::Other { why } => {
+                            Event::Unreachable { why }
+                        }
+                        AttachFailure::Unsuitable { why } => Event::Unsuitable { why },
+                    };
+                    reset = reset && matches!(event, Event::Unreachable { .. });
+                    self.tell(event).await;
+                }
+            }
+            self.pause().await;
+        }
+    }
+
+    /// Waits before the next try, and meanwhile for the death of a process that we still see.
+    async fn pause(&mut self) {
+        let Some(process) = self.process() else {
+            sleep(RETRY).await;
+            return;
+        };
+        let death = match process.death() {
+            Some(proof) => Some(proof),
+            None => timeout(RETRY, process.exited()).await.ok(),
+        };
+        if let Some(proof) = death {
+            self.shared.send_modify(|shared| shared.process = None);
+            self.tell(Event::Died { proof }).await;
+            sleep(RETRY).await;
+        }
+    }
+
+    fn process(&self) -> Option<Arc<Process>> {
+        self.shared.borrow().process.clone()
+    }
+
+    /// Says it once: an instance that stays unreachable for the same reason is no news.
+    async fn tell(&mut self, event: Event) {
+        if self.told.as_ref() != Some(&event) {
+            self.told = Some(event.clone());
+            // The receiver is gone only when the agent ends.
+            let _ = self.events.send(event).await;
+        }
+    }
+
+    async fn attach(&mut self) -> Result<Guard, AttachFailure> {
+        let deadline = self.timing.healthcheck_timeout();
+        let conn = Connection::open(&self.config, deadline)
+            .await
+            .map_err(AttachFailure::from_open)?;
+        let (guard, probe) = Guard::attach(conn, self.agent.clone(), deadline)
+            .await
+            .map_err(|error| AttachFailure::from_guard(&error, &self.config))?;
+        let (process, probe) = find_process(&guard, probe)
+            .await
+            .map_err(|error| AttachFailure::from_guard(&error, &self.config))?;
+        let (process, lacking) = match process {
+            Ok(process) => (Some(Arc::new(process)), Ok(())),
+            Err(why) => (None, Err(why)),
+        };
+        self.shared.send_replace(Shared {
+            guard: Some(guard.clone()),
+            process,
+        });
+        self.tell(Event::Attached {
+            probe: Box::new(probe),
+            process: lacking,
+        })
+        .await;
+        Ok(guard)
+    }
+
+    /// Watches an attached instance until its connection ends; says whether that was as a dying process does it.
+    async fn watch(&mut self, guard: Guard) -> bool {
+        let process = self.process();
+        let conn = guard.connection();
+        let mut pings = interval(self.timing.liveness_interval());
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let ended = loop {
+            tokio::select! {
+                ended = conn.closed() => break ended,
+                proof = exited(process.as_deref()) => {
+                    self.tell(Event::Died { proof }).await;
+                    break conn.closed().await;
+                }
+                _ = pings.tick() => {
+                    if self.ping(conn, process.as_deref()).await {
+                        break conn.closed().await;
+                    }
+                }
+            }
+        };
+        self.shared.send_modify(|shared| shared.guard = None);
+        if let Some(proof) = process.as_deref().and_then(Process::death) {
+            self.shared.send_modify(|shared| shared.process = None);
+            self.tell(Event::Died { proof }).await;
+            return false;
+        }
+        let like_death = matches!(ended, Ended::Eof | Ended::Reset);
+        if process.is_some() || !like_death {
+            self.tell(Event::Unreachable {
+                why: format!("its connection ended: {ended}"),
+            })
+            .await;
+        }
+        like_death
+    }
+
+    /// One ping; returns when it is answered or timed out, or when the process is dead, and whether it is.
+    async fn ping(&mut self, conn: &Connection, process: Option<&Process>) -> bool {
+        let mut ping = pin!(conn.ping(self.timing.healthcheck_timeout()));
+        if let Ok(result) = timeout(LATE, &mut ping).await {
+            self.ping_ended(result).await;
+            return false;
+        }
+        loop {
+            if let Some(proof) = process.and_then(Process::death) {
+                self.tell(Event::Died { proof }).await;
+                return true;
+            }
+            match timeout(self.timing.liveness_interval(), &mut ping).await {
+                Ok(result) => {
+                    self.ping_ended(result).await;
+                    return false;
+                }
+                Err(_) => self.tell(Event::FellSilent).await,
+            }
+        }
+    }
+
+    async fn ping_ended(&mut self, result: Result<(), RequestError>) {
+        match (result, &self.told) {
+            (Ok(()), Some(Event::FellSilent)) => self.tell(Event::SpokeAgain).await,
+            (Ok(()), _) => {}
+            // Whatever ended it, the connection's own end says it better; a time-out is silence.
+            (Err(_), Some(Event::FellSilent | Event::Died { .. })) => {}
+            (Err(_), _) => self.tell(Event::FellSilent).await,
+        }
+    }
+}
+
+/// The process behind the guard, if it can be seen; asked once more so that its id is known not to be another's.
+async fn find_process(
+    guard: &Guard,
+    probe: Probe,
+) -> Result<(Result<Process, String>, Probe), GuardError> {
+    match Process::of(&probe) {
+        Ok(process) => {
+            let answer = guard.probe().await?;
+            Ok((Ok(process), answer.probe))
+        }
+        Err(error) => Ok((Err(chain(&error)), probe)),
+    }
+}
+
+async fn exited(process: Option<&Process>) -> String {
+    match process {
+        Some(process) => process.exited().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Why there is no attached connection.
+enum AttachFailure {
+    Refused { why: String },
+    Unsuitable { why: String },
+    Other { why: String },
+}
+
+impl AttachFailure {
+    fn from_open(error: OpenError) -> Self {
+        let why = chain(&error);
+        match error {
+            OpenError::Refused(_) => Self::Refused { why },
+            OpenError::NotTarantool { .. } => Self::Unsuitable { why },
+            OpenError::Timeout { .. }
+            | OpenError::Unreachable(_)
+            | OpenError::Auth { .. }
+            | OpenError::Closed(_) => Self::Other { why },
+        }
+    }
+
+    fn from_guard(error: &GuardError, config: &TarantoolConfig) -> Self {
+        let mut why = chain(error);
+        if let GuardError::Request { source, .. } = error
+            && source.code() == Some(ER_ACCESS_DENIED)
+        {
+            let user = config.user.as_deref().unwrap_or("guest");
+            why = format!(
+                "{why}; on the instance: box.schema.user.grant('{user}', 'execute', 'universe')"
+            );
+        }
+        Self::Other { why }
+    }
+}
