@@ -251,8 +251,11 @@ end
 
 -- Every reply carries the whole probe, so that each word exchanged with the guard also refreshes what is known.
 local function answer(agent, act)
+    if state.owner == nil then
+        error('tarsec: no agent has attached to this guard yet', 0)
+    end
     if state.owner ~= agent then
-        return {superseded_by = state.owner or 'nobody'}
+        return {superseded_by = state.owner}
     end
     local refused = act and act()
     return {refused = refused, probe = probe()}

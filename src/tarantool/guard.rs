@@ -44,6 +44,16 @@ pub(super) enum GuardError {
     Empty,
 }
 
+impl GuardError {
+    /// Tarantool's error code, where it was Tarantool that refused.
+    pub(super) fn code(&self) -> Option<u32> {
+        match self {
+            Self::Request { source, .. } => source.code(),
+            Self::Superseded { .. } | Self::Empty => None,
+        }
+    }
+}
+
 /// One agent's way to the guard over one connection.
 #[derive(Debug, Clone)]
 pub(super) struct Guard {

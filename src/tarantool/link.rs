@@ -4,11 +4,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::conn::{Connection, Ended, OpenError, RequestError};
 use super::guard::{Answer, Guard, GuardError};
+use super::iproto::code;
 use crate::config::TarantoolConfig;
 use crate::decide::event::{Event, GuardCommand};
 use crate::decide::observed::Probe;
@@ -20,8 +21,6 @@ use crate::process::Process;
 const LATE: Duration = Duration::from_millis(5);
 /// Between two tries to reach an instance that does not answer.
 const RETRY: Duration = Duration::from_millis(100);
-/// Tarantool's error for a user without the right (`src/box/errcode.h`).
-const ER_ACCESS_DENIED: u32 = 42;
 
 /// What commands need; `None` parts while there is nothing.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +33,7 @@ struct Shared {
 #[derive(Debug, Clone)]
 pub struct Instance {
     shared: watch::Receiver<Shared>,
+    guard_lost: Arc<Notify>,
     liveness: Duration,
 }
 
@@ -102,10 +102,16 @@ impl Instance {
                 refused,
             },
             Err(GuardError::Superseded { by }) => Event::Superseded { by },
-            Err(error @ (GuardError::Request { .. } | GuardError::Empty)) => Event::GuardFailed {
-                command: kind,
-                why: chain(&error),
-            },
+            Err(error @ (GuardError::Request { .. } | GuardError::Empty)) => {
+                if error.code() == Some(code::NO_SUCH_PROC) {
+                    // Somebody removed the guard's global, and with it the fencing: install it anew.
+                    self.guard_lost.notify_one();
+                }
+                Event::GuardFailed {
+                    command: kind,
+                    why: chain(&error),
+                }
+            }
         }
     }
 
@@ -137,6 +143,7 @@ pub struct Link {
     timing: Timing,
     events: mpsc::Sender<Event>,
     shared: watch::Sender<Shared>,
+    guard_lost: Arc<Notify>,
     told: Option<Event>,
 }
 
@@ -150,8 +157,10 @@ impl Link {
         events: mpsc::Sender<Event>,
     ) -> (Self, Instance) {
         let (sender, receiver) = watch::channel(Shared::default());
+        let guard_lost = Arc::new(Notify::new());
         let instance = Instance {
             shared: receiver,
+            guard_lost: Arc::clone(&guard_lost),
             liveness: timing.liveness_interval(),
         };
         (
@@ -161,6 +170,7 @@ impl Link {
                 timing,
                 events,
                 shared: sender,
+                guard_lost,
                 told: None,
             },
             instance,
@@ -170,9 +180,17 @@ impl Link {
     /// Attaches, watches, and starts over.
     pub async fn run(mut self) {
         let mut reset = false;
+        let mut paused = true;
         while !self.events.is_closed() {
             match self.attach().await {
-                Ok(guard) => reset = self.watch(guard).await,
+                Ok(guard) => {
+                    reset = self.watch(guard).await;
+                    // A connection that ended as a dying process's does: whether the next one is refused tells.
+                    if reset && paused {
+                        paused = false;
+                        continue;
+                    }
+                }
                 Err(event) => {
                     let event = match event {
                         AttachFailure::Refused { why } if reset && self.process().is_none() => {
@@ -192,6 +210,7 @@ impl Link {
                 }
             }
             self.pause().await;
+            paused = true;
         }
     }
 
@@ -262,22 +281,20 @@ impl Link {
             tokio::select! {
                 ended = conn.closed() => break ended,
                 proof = exited(process.as_deref()) => {
-                    self.tell(Event::Died { proof }).await;
-                    break conn.closed().await;
+                    return self.died(conn, proof).await;
                 }
+                () = self.guard_lost.notified() => return false,
                 _ = pings.tick() => {
-                    if self.ping(conn, process.as_deref()).await {
-                        break conn.closed().await;
+                    if let Some(proof) = self.ping(conn, process.as_deref()).await {
+                        return self.died(conn, proof).await;
                     }
                 }
             }
         };
-        self.shared.send_modify(|shared| shared.guard = None);
         if let Some(proof) = process.as_deref().and_then(Process::death) {
-            self.shared.send_modify(|shared| shared.process = None);
-            self.tell(Event::Died { proof }).await;
-            return false;
+            return self.died(conn, proof).await;
         }
+        self.shared.send_modify(|shared| shared.guard = None);
         let like_death = matches!(ended, Ended::Eof | Ended::Reset);
         if process.is_some() || !like_death {
             self.tell(Event::Unreachable {
@@ -288,22 +305,30 @@ impl Link {
         like_death
     }
 
-    /// One ping; returns when it is answered or timed out, or when the process is dead, and whether it is.
-    async fn ping(&mut self, conn: &Connection, process: Option<&Process>) -> bool {
+    /// Says so, and waits for the kernel to close the dead process's sockets: a large one takes its time.
+    async fn died(&mut self, conn: &Connection, proof: String) -> bool {
+        self.shared.send_replace(Shared::default());
+        self.tell(Event::Died { proof }).await;
+        // A proxy in between may keep the connection for ever.
+        let _ = timeout(self.timing.healthcheck_timeout(), conn.closed()).await;
+        false
+    }
+
+    /// One ping; returns when it is answered or timed out, or when the process is found dead, with the proof.
+    async fn ping(&mut self, conn: &Connection, process: Option<&Process>) -> Option<String> {
         let mut ping = pin!(conn.ping(self.timing.healthcheck_timeout()));
         if let Ok(result) = timeout(LATE, &mut ping).await {
             self.ping_ended(result).await;
-            return false;
+            return None;
         }
         loop {
             if let Some(proof) = process.and_then(Process::death) {
-                self.tell(Event::Died { proof }).await;
-                return true;
+                return Some(proof);
             }
             match timeout(self.timing.liveness_interval(), &mut ping).await {
                 Ok(result) => {
                     self.ping_ended(result).await;
-                    return false;
+                    return None;
                 }
                 Err(_) => self.tell(Event::FellSilent).await,
             }
@@ -365,7 +390,7 @@ impl AttachFailure {
     fn from_guard(error: &GuardError, config: &TarantoolConfig) -> Self {
         let mut why = chain(error);
         if let GuardError::Request { source, .. } = error
-            && source.code() == Some(ER_ACCESS_DENIED)
+            && source.code() == Some(code::ACCESS_DENIED)
         {
             let user = config.user.as_deref().unwrap_or("guest");
             why = format!(
