@@ -197,6 +197,23 @@ impl Requests {
         sent.map_err(Error::io("send to tarantool"))
     }
 
+    /// Whether [`Requests::send_some`] has something to send.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
+    /// Sends as much of what was queued as the socket takes at once. Safe to cancel.
+    ///
+    /// # Errors
+    /// When the connection has ended.
+    pub async fn send_some(&mut self) -> Result<()> {
+        let sent = self.socket.write(&self.buffer).await;
+        self.buffer
+            .drain(..sent.map_err(Error::io("send to tarantool"))?);
+        Ok(())
+    }
+
     fn queue_auth(&mut self, user: &str, scramble: &[u8; 20]) {
         self.frame(7, 0, |out| {
             out.extend([0x82, USER]);

@@ -1,15 +1,20 @@
 //! Replica sets: how instances are born together, and who of them is writable.
 
+use std::collections::HashSet;
 use std::ops::{Deref, Index};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::instance::Instance;
+use serde_json::Value;
+
 use crate::error::{Error, Result, chain};
+use crate::oracle::History;
 use crate::process::Recipe;
 use crate::proxy::Proxy;
 use crate::wait::eventually;
 use crate::world::Shared;
+use crate::writers::WritersBuilder;
 
 const INIT_LUA: &str = include_str!("../../lua/init.lua");
 const APP_LUA: &str = include_str!("../../lua/app.lua");
@@ -32,6 +37,7 @@ pub struct ReplicaSetOptions {
 pub struct ReplicaSet {
     uuid: String,
     instances: Vec<Instance>,
+    pub(crate) handle: tokio::runtime::Handle,
 }
 
 impl ReplicaSetOptions {
@@ -144,7 +150,11 @@ impl ReplicaSet {
                 links,
             });
         }
-        let set = Self { uuid, instances };
+        let set = Self {
+            uuid,
+            instances,
+            handle: shared.handle.clone(),
+        };
         set.start_all().await?;
         Ok(set)
     }
@@ -194,10 +204,7 @@ impl ReplicaSet {
                     .eval(FOLLOWED, &[])
                     .await
                     .map_err(|error| chain(&error))?;
-                let followed = seen
-                    .first()
-                    .and_then(serde_json::Value::as_u64)
-                    .unwrap_or(0);
+                let followed = seen.first().and_then(Value::as_u64).unwrap_or(0);
                 if (followed as usize) < running - 1 {
                     return Err(format!("{} follows {seen:?}", instance.name));
                 }
@@ -286,6 +293,58 @@ impl ReplicaSet {
             }
         })
         .await
+    }
+
+    /// The acknowledged writes of a history that a member does not have.
+    ///
+    /// # Errors
+    /// When the member does not answer.
+    pub async fn missing_writes(&self, index: usize, history: &History) -> Result<usize> {
+        let mut missing = 0;
+        for (instance, writer) in history.writers.iter().enumerate() {
+            let rows = self[index].eval(SEQS, &[writer.as_str().into()]).await?;
+            let rows = rows.first().and_then(Value::as_array).into_iter().flatten();
+            let rows: HashSet<u64> = rows.filter_map(Value::as_u64).collect();
+            let own = history
+                .writes
+                .iter()
+                .filter(|write| write.instance == instance);
+            missing += own
+                .filter(|write| write.is_accepted() && !rows.contains(&write.seq))
+                .count();
+        }
+        Ok(missing)
+    }
+
+    /// Waits until a member has every acknowledged write of a history; returns how many there are.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], with how many are missing.
+    pub async fn wait_for_all_writes(
+        &self,
+        index: usize,
+        history: &History,
+        deadline: Duration,
+    ) -> Result<usize> {
+        let what = format!("{} to have every acknowledged write", self[index].name);
+        eventually(deadline, &what, async || {
+            match self.missing_writes(index, history).await {
+                Ok(0) => Ok(history
+                    .writes
+                    .iter()
+                    .filter(|write| write.is_accepted())
+                    .count()),
+                Ok(missing) => Err(format!("{missing} are missing")),
+                Err(error) => Err(chain(&error)),
+            }
+        })
+        .await
+    }
+
+    /// Writers against every member at once.
+    #[must_use]
+    pub fn writers(&self) -> WritersBuilder {
+        WritersBuilder::new(self)
     }
 }
 
@@ -381,4 +440,10 @@ for id, peer in pairs(box.info.replication) do
     end
 end
 return followed, table.concat(rest, '; ')
+";
+
+const SEQS: &str = "
+local seqs = setmetatable({}, {__serialize = 'seq'})
+for _, row in box.space.journal.index.primary:pairs(...) do table.insert(seqs, row[2]) end
+return seqs
 ";
