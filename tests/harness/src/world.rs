@@ -48,6 +48,7 @@ pub(crate) struct Shared {
     ports: Mutex<Vec<Port>>,
     processes: Mutex<Vec<Process>>,
     sets: AtomicU32,
+    consuls: AtomicU32,
 }
 
 impl WorldBuilder {
@@ -92,6 +93,7 @@ impl WorldBuilder {
             ports: Mutex::default(),
             processes: Mutex::default(),
             sets: AtomicU32::new(0),
+            consuls: AtomicU32::new(0),
         };
         if self.keep {
             shared.keep_dir();
@@ -297,6 +299,14 @@ impl Shared {
     pub(crate) fn next_set(&self) -> char {
         let number = self.sets.fetch_add(1, Ordering::Relaxed);
         char::from(b'a' + (number % 26) as u8)
+    }
+
+    /// How the next Consul's servers are called, up to their number.
+    pub(crate) fn next_consul(&self) -> String {
+        match self.consuls.fetch_add(1, Ordering::Relaxed) {
+            0 => "consul".to_owned(),
+            more => format!("consul-{}-", char::from(b'a' + (more % 26) as u8)),
+        }
     }
 
     /// Makes a directory below the world's.

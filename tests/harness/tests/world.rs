@@ -3,7 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use tarsec_harness::{ConsulOptions, Error, World, eventually, json};
+use tarsec_harness::{
+    Connection, ConsulOptions, Error, Fault, Instance, ReplicaSetOptions, World, eventually, json,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -53,7 +55,6 @@ async fn a_replica_set_is_born_read_only_and_survives_the_loss_of_a_disk() {
 async fn the_agents_user_may_evaluate_and_not_write() {
     World::builder()
         .story("grants", async |world| {
-            use tarsec_harness::{Connection, Instance};
             let set = world.replica_set(1).await?;
             set[0].set_writable(true).await?;
             let mut agent = Connection::open(set[0].addr(), &Instance::agent_login(), SOON).await?;
@@ -299,4 +300,109 @@ async fn echoed(socket: &mut TcpStream, deadline_ms: u64) -> Result<(), String> 
         Ok(Err(error)) => Err(format!("{:?}", error.kind())),
         Ok(Ok(_)) => Ok(()),
     }
+}
+
+#[tokio::test]
+async fn replication_can_be_broken_one_way() {
+    World::builder()
+        .story("split", async |world| {
+            let set = world
+                .replica_set_with(ReplicaSetOptions::of(2).linked())
+                .await?;
+            let link = set.link(1, 0).expect("the set is linked");
+            set[0].set_writable(true).await?;
+            link.black_hole().await?;
+            set[0].eval("journal_write('hand', 1)", &[]).await?;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert_eq!(
+                (set[0].journal_len().await?, set[1].journal_len().await?),
+                (1, 0)
+            );
+            link.restore().await?;
+            eventually(SOON, "the row to arrive", async || {
+                match set[1].journal_len().await {
+                    Ok(1) => Ok(()),
+                    other => Err(format!("{other:?}")),
+                }
+            })
+            .await
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_lost_reply_is_not_a_lost_request() {
+    World::builder()
+        .story("mute", async |world| {
+            let set = world.replica_set(1).await?;
+            set[0].set_writable(true).await?;
+            let link = world.proxy(set[0].addr()).await?;
+            let mut connection = Connection::open(link.addr(), &Instance::login(), SOON).await?;
+            link.set(Fault::MuteReplies).await?;
+            let answer = connection
+                .eval("journal_write('hand', 1)", &[], Duration::from_millis(200))
+                .await;
+            assert!(matches!(answer, Err(Error::Timeout { .. })), "{answer:?}");
+            assert_eq!(set[0].journal_len().await?, 1);
+            Ok(())
+        })
+        .await;
+}
+
+/// Not a test of its own: the process that the next one kills.
+#[tokio::test]
+#[ignore = "run by processes_end_with_the_test_that_started_them"]
+async fn starts_a_process_and_aborts() {
+    let world = World::builder()
+        .start("doomed")
+        .expect("a world can be made");
+    // In a thread that ends at once, which must not take the process with it.
+    let pid = std::thread::scope(|scope| {
+        let start = || {
+            world
+                .spawn("sleeper", "sleep", &["1000"])
+                .expect("sleep can be started")
+                .pid()
+        };
+        scope
+            .spawn(start)
+            .join()
+            .expect("it does not panic")
+            .expect("it runs")
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let alive = std::path::Path::new(&format!("/proc/{pid}")).exists();
+    let report = std::env::var("DOOMED_REPORT").expect("the file to report to is given");
+    std::fs::write(report, format!("{pid} {alive} {}", world.dir().display()))
+        .expect("it can be written");
+    std::process::abort();
+}
+
+#[tokio::test]
+async fn processes_end_with_the_test_that_started_them() {
+    let report = std::env::temp_dir().join(format!("tarsec-doomed-{}", std::process::id()));
+    let status = std::process::Command::new(std::env::current_exe().expect("we have a path"))
+        .args(["--ignored", "--exact", "starts_a_process_and_aborts"])
+        .env("DOOMED_REPORT", &report)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .status()
+        .expect("we can be run");
+    assert!(!status.success());
+    let text = std::fs::read_to_string(&report).expect("it reported");
+    std::fs::remove_file(report).expect("the report can be removed");
+    let [pid, alive, dir] = text.split(' ').collect::<Vec<_>>()[..] else {
+        panic!("{text}")
+    };
+    assert_eq!(alive, "true");
+    eventually(SOON, "the process to be gone", async || {
+        // Whoever inherits it may take its time to reap it.
+        match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+            Ok(stat) if !stat.contains(") Z ") => Err(stat),
+            _ => Ok(()),
+        }
+    })
+    .await
+    .expect("it ends with its parent");
+    std::fs::remove_dir_all(dir).expect("the world can be removed");
 }

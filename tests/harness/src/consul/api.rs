@@ -255,11 +255,14 @@ impl ConsulApi {
         Ok(text(&self.get("/v1/status/leader").await?))
     }
 
-    /// Succeeds only where a leader answers and the token is known.
-    pub(crate) async fn consistent_read(&self) -> Result<()> {
-        self.get("/v1/kv/harness/ready?consistent")
-            .await
-            .map(|_| ())
+    /// Succeeds only where a leader answers and, with ACLs, tokens can be made.
+    pub(crate) async fn check_ready(&self) -> Result<()> {
+        self.get("/v1/kv/harness/ready?consistent").await?;
+        if self.token.is_some() {
+            // A server keeps to the "legacy mode" until it has heard of all others.
+            self.get("/v1/acl/token/self").await?;
+        }
+        Ok(())
     }
 }
 

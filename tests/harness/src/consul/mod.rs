@@ -121,11 +121,12 @@ impl ConsulOptions {
 
 impl Consul {
     pub(crate) async fn start(shared: &Shared, options: ConsulOptions) -> Result<Self> {
+        let prefix = shared.next_consul();
         let token = options.acl.then(|| MASTER_TOKEN.to_owned());
         let tls = match options.tls {
             Tls::Off => None,
             wanted @ (Tls::Server | Tls::Mutual) => {
-                Some((tls::make(&shared.subdir("tls")?)?, wanted))
+                Some((tls::make(&shared.subdir(&format!("{prefix}tls"))?)?, wanted))
             }
         };
         let ports: Vec<Ports> = (0..options.servers)
@@ -133,7 +134,7 @@ impl Consul {
             .collect::<Result<_>>()?;
         let mut servers = Vec::new();
         for (index, own) in ports.iter().enumerate() {
-            let name = format!("consul{index}");
+            let name = format!("{prefix}{index}");
             let config = configure(shared, &name, &options, *own, &ports, tls.as_ref())?;
             let file = shared.write(&format!("{name}.json"), &config.to_string())?;
             let recipe = Recipe {
@@ -210,7 +211,7 @@ impl Consul {
                 }
                 server
                     .api
-                    .consistent_read()
+                    .check_ready()
                     .await
                     .map_err(|error| chain(&error))?;
             }
