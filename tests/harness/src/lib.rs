@@ -1,1 +1,46 @@
-//! Harness.
+//! Real Consul, real Tarantool and faults between them, for tests, demo and benchmark of tarsec.
+//!
+//! ```text
+//!  World ── temp dir, ports, pids, logs; ends everything when it is dropped
+//!    ├─ Consul       one server or three; ACL, TLS; kill, restart, leader
+//!    ├─ ReplicaSet   Instances under lua/init.lua; kill, freeze, restart; who is writable
+//!    │    └─ Writers ── write to every instance at once → History → Verdict (the oracle)
+//!    ├─ Agent        the tarsec binary; signals, dumps, JSON logs
+//!    └─ Proxy        a TCP link that can be cut, stalled, delayed, healed
+//! ```
+//!
+//! A story starts a world, starts what it needs in it, breaks something, and asks the oracle:
+//! see `World::builder().story(…)`. Waiting for what other processes do is [`eventually`]'s work.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the harness measures real time; the one clock is a rule for the agent"
+)]
+
+mod agent;
+mod consul;
+mod error;
+mod oracle;
+mod ports;
+mod process;
+mod proxy;
+mod tarantool;
+mod wait;
+mod world;
+mod writers;
+
+pub use agent::{Agent, AgentBuilder, LogLine};
+pub use consul::{Consul, ConsulApi, ConsulOptions, KvEntry, Server, ServiceEntry, Token};
+pub use error::{Error, Result};
+pub use oracle::{
+    Accepted, Change, Gap, History, Outcome, Overrun, Share, Tenure, Verdict, Violation, Write,
+};
+pub use process::Process;
+pub use proxy::{Fault, Proxy};
+pub use serde_json::{Value, json};
+pub use tarantool::{
+    Connection, Instance, Login, ReplicaSet, ReplicaSetOptions, Replies, Reply, Request, Requests,
+    Standing,
+};
+pub use wait::eventually;
+pub use world::{World, WorldBuilder};
+pub use writers::{Writers, WritersBuilder};

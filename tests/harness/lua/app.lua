@@ -1,0 +1,62 @@
+-- What the tests' writers need inside an instance; init.lua loads it as its APP.
+local clock = require('clock')
+
+local app = {}
+
+-- Runs once in a replica set's life, on the instance it is born on.
+function app.bootstrap()
+    box.schema.user.create('harness', { password = os.getenv('HARNESS_PASSWORD') })
+    box.schema.user.grant('harness', 'super')
+    local journal = box.schema.space.create('journal')
+    journal:format({
+        { 'writer', 'string' },
+        { 'seq', 'unsigned' },
+        { 'instance', 'string' },
+        { 'term', 'unsigned' },
+    })
+    journal:create_index('primary', { parts = { 'writer', 'seq' } })
+    -- Temporary: neither logged nor replicated, and writable while the instance is read-only.
+    local ballast = box.schema.space.create('ballast', { temporary = true })
+    ballast:create_index('primary', { parts = { { 1, 'unsigned' } } })
+end
+
+-- What the guard says, or nil without a guard.
+local function ask_guard(name)
+    local guard = rawget(_G, 'tarsec_guard')
+    if type(guard) ~= 'table' then return nil end
+    local value = guard[name]
+    if type(value) == 'function' then value = value() end
+    return tonumber(value)
+end
+
+-- One write. The term is read in the same turn of the event loop in which the write begins, that is,
+-- in which the instance decides whether it is read-only.
+-- Returns term, begin and end on the host's monotonic clock [ns], remaining lease at the end [ns], lsn.
+function journal_write(writer, seq)
+    local began = clock.monotonic64()
+    local term = ask_guard('term')
+    box.space.journal:insert({ writer, seq, os.getenv('INSTANCE_NAME') or '', term or 0 })
+    local ended = clock.monotonic64()
+    local deadline = ask_guard('deadline')
+    return term, began, ended, deadline and deadline - tonumber(ended), box.info.lsn
+end
+
+-- Grows the resident memory by about `megabytes`; returns the bytes that the arena then holds.
+function ballast_fill(megabytes)
+    local ballast = box.space.ballast
+    local first = ballast:len()
+    local block = string.rep('x', 512 * 1024 - 64)
+    for number = first + 1, first + megabytes * 2 do
+        ballast:replace({ number, block })
+        if number % 64 == 0 then require('fiber').yield() end
+    end
+    return box.slab.info().arena_used
+end
+
+function app.start()
+    local extra = os.getenv('EXTRA_LUA')
+    if extra ~= nil and extra ~= '' then assert(loadstring(extra))() end
+    app_is_ready = true
+end
+
+return app

@@ -1,0 +1,10 @@
+//! Tarantool: instances, replica sets and the harness's own client for them.
+
+mod instance;
+mod iproto;
+mod msgpack;
+mod replica_set;
+
+pub use instance::{Instance, Standing};
+pub use iproto::{Connection, Login, Replies, Reply, Request, Requests};
+pub use replica_set::{ReplicaSet, ReplicaSetOptions};
