@@ -401,6 +401,22 @@ impl Planner<'_> {
         }
     }
 
+    /// Whether the lock is just being taken: the guard is to be free for the promotion.
+    fn is_gaining(&self) -> bool {
+        let under_way = self.state.pending.lock
+            && self
+                .state
+                .hold
+                .attempted
+                .as_ref()
+                .is_some_and(|attempt| attempt.gain.is_some());
+        under_way
+            || self
+                .actions
+                .iter()
+                .any(|action| matches!(action, Action::Acquire { .. }))
+    }
+
     /// Probes as often as the operator asked for, and the timers that every plan needs.
     fn keep_up_to_date(&mut self) {
         if self.state.live_probe().is_some() {
@@ -409,7 +425,7 @@ impl Planner<'_> {
             });
             if due_at > self.now {
                 self.wake(due_at);
-            } else if self.may_command_guard() {
+            } else if !self.is_gaining() && self.may_command_guard() {
                 self.act(Action::Probe);
             }
         }

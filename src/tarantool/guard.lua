@@ -396,15 +396,14 @@ function guard.follow(agent, uri, name)
     end)
 end
 
--- For writers and tests that stamp what they write: the term under which this instance is writable, the time of
--- its lease that is left in nanoseconds.
+-- For whoever stamps its writes: the term under which this instance is writable, and until when, in nanoseconds of
+-- clock.monotonic64(). Neither yields.
 function guard.term()
     return state.leased and state.term or nil
 end
 
-function guard.left_ns()
-    local now = clock.monotonic64()
-    return now < state.deadline and tonumber(state.deadline - now) or -tonumber(now - state.deadline)
+function guard.deadline()
+    return state.deadline
 end
 
 guard.changed = fiber.cond()
