@@ -45,10 +45,11 @@ end
 function ballast_fill(megabytes)
     local ballast = box.space.ballast
     local first = ballast:len()
-    local block = string.rep('x', 512 * 1024 - 64)
-    for number = first + 1, first + megabytes * 2 do
+    -- Measured: rows of 60 KiB fill 3 GiB in 5 to 6 s, rows of 512 KiB in 7 to 11 s.
+    local block = string.rep('x', 60 * 1024 - 64)
+    for number = first + 1, first + math.ceil(megabytes * 1024 / 60) do
         ballast:replace({ number, block })
-        if number % 64 == 0 then require('fiber').yield() end
+        if number % 500 == 0 then require('fiber').yield() end
     end
     return box.slab.info().arena_used
 end
