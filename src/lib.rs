@@ -3,4 +3,6 @@
 pub mod config;
 pub mod consul;
 pub mod decide;
+pub mod exit;
 pub mod tarantool;
+

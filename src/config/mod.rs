@@ -1,9 +1,21 @@
-//! Environment → [`RawConfig`] → [`Config`]: a checked configuration or a sentence that says what to change.
+//! Environment → `RawConfig` → [`Config`]: a checked configuration or sentences that say what to change.
 
+mod build;
+mod effective;
+pub mod error;
+pub mod help;
+mod names;
+mod parse;
+pub mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::decide::timing::Timing;
+pub use error::ConfigError;
 
 /// Everything the agent was told, checked once; nothing below checks it again.
 #[derive(Clone)]
@@ -30,6 +42,13 @@ pub struct Config {
     pub log: LogConfig,
 }
 
+/// The effective settings, secrets redacted.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.effective()).finish()
+    }
+}
+
 /// How to reach the instance.
 #[derive(Clone)]
 pub struct TarantoolConfig {
@@ -53,7 +72,7 @@ pub enum TarantoolAddr {
 /// The address that the catalog and the record carry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announce {
-    /// Empty: Consul fills in its node's address.
+    /// Without brackets where it is an IPv6 address. Empty: Consul fills in its node's address.
     pub host: String,
     /// 0 for a unix socket.
     pub port: u16,

@@ -1,0 +1,341 @@
+//! [`RawConfig`] → [`Config`], section by section, every error kept.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use super::error::{AndAlso, ConfigError, SettingError};
+use super::names::{check_names, check_reserved};
+use super::settings::{RawConfig, Var, settings};
+use super::{
+    Announce, CatalogConfig, Config, ConsulConfig, ConsulTls, LogConfig, ServiceNaming,
+    TarantoolConfig, parse,
+};
+use crate::decide::timing::Timing;
+
+/// Consul reaps critical services no sooner than this
+/// (<https://developer.hashicorp.com/consul/api-docs/agent/check>, `DeregisterCriticalServiceAfter`).
+const DEREGISTER_MIN: Duration = Duration::from_secs(60);
+/// Ten years: as good as never.
+const DEREGISTER_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+impl Config {
+    /// Reads the environment of this process.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        let mut variables = Vec::new();
+        let mut not_unicode = Vec::new();
+        for (name, value) in std::env::vars_os() {
+            // A name that is not text is not one of ours.
+            let Ok(name) = name.into_string() else {
+                continue;
+            };
+            match value.into_string() {
+                Ok(value) => variables.push((name, value)),
+                Err(_) if settings().any(|setting| setting.name == name) => {
+                    not_unicode.push(SettingError::NotUnicode { name });
+                }
+                Err(_) => {}
+            }
+        }
+        let ((), config) =
+            ConfigError::from_all(not_unicode).and_also(Self::from_iter(variables))?;
+        Ok(config)
+    }
+
+    /// Reads an environment that is given as pairs of name and value.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "named after envy's; it may fail, so it cannot be the trait's"
+    )]
+    pub fn from_iter(
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let environment: HashMap<String, String> = variables.into_iter().collect();
+        // Only our own names reach envy: it folds case, and would trip over `priority` beside `PRIORITY`.
+        let ours = settings().filter_map(|setting| {
+            environment
+                .get(setting.name)
+                .map(|value| (setting.name.to_owned(), value.clone()))
+        });
+        let raw: RawConfig = envy::from_iter(ours)?;
+        let (((), ()), config) = check_names(&environment)
+            .and_also(check_reserved(&environment))
+            .and_also(build(&raw))?;
+        Ok(config)
+    }
+}
+
+fn build(raw: &RawConfig) -> Result<Config, ConfigError> {
+    let instance = tarantool(raw)
+        .and_also(raw.hung_instance_action().required(parse::hung_instance))
+        .and_also(raw.replication().required(parse::replication));
+    let replica_set = not_blank(raw.cluster_name(), parse::name)
+        .and_also(raw.priority().required(parse::integer));
+    let log = raw
+        .log_level()
+        .required(parse::level)
+        .and_also(raw.log_format().required(parse::log_format));
+    let (((((instance, replica_set), timing), consul), catalog), log) = instance
+        .and_also(replica_set)
+        .and_also(timing(raw))
+        .and_also(consul(raw))
+        .and_also(catalog(raw))
+        .and_also(log)?;
+
+    let (((tarantool, announce), hung_instance), replication) = instance;
+    let (cluster, priority) = replica_set;
+    let (level, json) = log;
+    let log = LogConfig { level, json };
+    Ok(Config {
+        tarantool,
+        consul,
+        catalog,
+        announce,
+        cluster,
+        priority,
+        timing,
+        replication,
+        hung_instance,
+        log,
+    })
+}
+
+fn tarantool(raw: &RawConfig) -> Result<(TarantoolConfig, Announce), ConfigError> {
+    let addr = raw.tarantool_addr().required(parse::tarantool_addr);
+    let derived = addr.as_ref().ok().and_then(parse::announce_from);
+    let announce = match (raw.announce_addr().optional(parse::announce), derived) {
+        (Ok(Some(announce)), _) | (Ok(None), Some(announce)) => Ok(Some(announce)),
+        // The address is wrong, and says so itself.
+        (Ok(None), None) => Ok(None),
+        (Err(error), _) => Err(error),
+    };
+    let user = raw.tarantool_user().optional(parse::text);
+    let password = secret(raw.tarantool_password(), raw.tarantool_password_file());
+    let (((addr, announce), user), password) =
+        addr.and_also(announce).and_also(user).and_also(password)?;
+
+    if user.is_none() && password.is_some() {
+        let name = if raw.tarantool_password().set().is_some() {
+            "TARANTOOL_PASSWORD"
+        } else {
+            "TARANTOOL_PASSWORD_FILE"
+        };
+        return Err(SettingError::Without {
+            name,
+            missing: "TARANTOOL_USER",
+        }
+        .into());
+    }
+    let announce = announce.ok_or_else(|| raw.tarantool_addr().invalid("host:port"))?;
+    Ok((
+        TarantoolConfig {
+            addr,
+            user,
+            password: password.unwrap_or_default(),
+        },
+        announce,
+    ))
+}
+
+fn timing(raw: &RawConfig) -> Result<Timing, ConfigError> {
+    let (((lease, ttl), (interval, timeout)), liveness) = raw
+        .master_lease()
+        .required(parse::duration)
+        .and_also(raw.consul_lock_ttl().required(parse::duration))
+        .and_also(
+            raw.healthcheck_interval()
+                .optional(parse::duration)
+                .and_also(raw.healthcheck_timeout().optional(parse::duration)),
+        )
+        .and_also(raw.liveness_interval().optional(parse::duration))?;
+    let interval = interval.unwrap_or_else(|| Duration::from_secs(1).min(lease / 4));
+    let timeout = timeout.unwrap_or_else(|| Duration::from_secs(2).min(lease / 2));
+    let liveness = liveness.unwrap_or_else(|| Duration::from_millis(50).min(interval));
+    Ok(Timing::new(lease, ttl, interval, timeout, liveness)?)
+}
+
+fn consul(raw: &RawConfig) -> Result<ConsulConfig, ConfigError> {
+    let base_url = raw
+        .consul_http_ssl()
+        .required(parse::boolean)
+        .and_then(|ssl| raw.consul_http_addr().required(parse::consul_url(ssl)));
+    let token = token(raw);
+    let basic_auth = raw.consul_http_auth().optional(parse::basic_auth);
+    let namespace = raw.consul_namespace().optional(parse::name);
+    let keys = not_blank(raw.consul_kv_prefix(), parse::key)
+        .and_also(raw.consul_lock_key().optional(parse::key))
+        .and_also(not_blank(raw.consul_lock_session_name(), parse::name));
+    let interval = parse::duration_within(Duration::from_millis(10), Duration::from_secs(60));
+    let monitor = raw
+        .consul_lock_monitor_retries()
+        .required(parse::retries)
+        .and_also(raw.consul_lock_monitor_retry_interval().required(interval));
+    let (((access, tls), keys), monitor) = base_url
+        .and_also(token)
+        .and_also(basic_auth)
+        .and_also(namespace)
+        .and_also(consul_tls(raw))
+        .and_also(keys)
+        .and_also(monitor)?;
+
+    let (((base_url, token), basic_auth), namespace) = access;
+    let ((kv_prefix, lock_key), session_name) = keys;
+    let (monitor_retries, monitor_retry_interval) = monitor;
+    Ok(ConsulConfig {
+        base_url,
+        token,
+        basic_auth,
+        tls,
+        namespace,
+        kv_prefix,
+        lock_key,
+        session_name,
+        monitor_retries,
+        monitor_retry_interval,
+    })
+}
+
+/// A token travels in a header, so it must be visible ASCII.
+fn token(raw: &RawConfig) -> Result<Option<String>, ConfigError> {
+    let token = secret(raw.consul_http_token(), raw.consul_http_token_file())?;
+    let visible = token
+        .iter()
+        .flat_map(|token| token.bytes())
+        .all(|byte| byte.is_ascii_graphic());
+    match (visible, raw.consul_http_token_file().set()) {
+        (true, _) => Ok(token),
+        (false, None) => Err(raw
+            .consul_http_token()
+            .invalid("visible ASCII without blanks")),
+        (false, Some(_)) => Err(raw
+            .consul_http_token_file()
+            .invalid("a file with visible ASCII without blanks")),
+    }
+}
+
+fn consul_tls(raw: &RawConfig) -> Result<ConsulTls, ConfigError> {
+    let pair = match (
+        raw.consul_client_cert().set(),
+        raw.consul_client_key().set(),
+    ) {
+        (Some(cert), Some(key)) => Ok(Some((cert.into(), key.into()))),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(lone("CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY")),
+        (None, Some(_)) => Err(lone("CONSUL_CLIENT_KEY", "CONSUL_CLIENT_CERT")),
+    };
+    let (((((), verify), ca_file), ca_path), (client, server_name)) = Ok(())
+        .and_also(raw.consul_http_ssl_verify().required(parse::boolean))
+        .and_also(raw.consul_cacert().optional(parse::path))
+        .and_also(raw.consul_capath().optional(parse::path))
+        .and_also(pair.and_also(raw.consul_tls_server_name().optional(parse::text)))?;
+    Ok(ConsulTls {
+        skip_verify: !verify,
+        ca_file,
+        ca_path,
+        client,
+        server_name,
+    })
+}
+
+fn lone(name: &'static str, missing: &'static str) -> ConfigError {
+    SettingError::Without { name, missing }.into()
+}
+
+fn catalog(raw: &RawConfig) -> Result<CatalogConfig, ConfigError> {
+    let (replica_tags, replica_variable) = match (raw.replica_tags().set(), raw.slave_tags().set())
+    {
+        (Some(_), Some(_)) => (
+            Err(SettingError::Both {
+                first: "REPLICA_TAGS",
+                second: "SLAVE_TAGS",
+            }
+            .into()),
+            "REPLICA_TAGS",
+        ),
+        (None, Some(_)) => (raw.slave_tags().required(parse::tags), "SLAVE_TAGS"),
+        (Some(_) | None, None) => (raw.replica_tags().required(parse::tags), "REPLICA_TAGS"),
+    };
+    let after = parse::duration_within(DEREGISTER_MIN, DEREGISTER_MAX);
+    let (((naming, master_tags), replica_tags), deregister_after) = naming(raw)
+        .and_also(raw.master_tags().required(parse::tags))
+        .and_also(replica_tags)
+        .and_also(raw.consul_deregister_service_after().required(after))?;
+    match (&naming, master_tags.first()) {
+        (ServiceNaming::Name(_), Some(tag)) if replica_tags.first() == Some(tag) => {
+            Err(SettingError::SameTags {
+                replica_variable,
+                tag: tag.clone(),
+            }
+            .into())
+        }
+        (ServiceNaming::Name(_) | ServiceNaming::Prefix(_), _) => Ok(CatalogConfig {
+            naming,
+            master_tags,
+            replica_tags,
+            deregister_after,
+        }),
+    }
+}
+
+fn naming(raw: &RawConfig) -> Result<ServiceNaming, ConfigError> {
+    match (
+        raw.consul_service_name().set(),
+        raw.consul_service_prefix().set(),
+    ) {
+        (Some(_), Some(_)) => Err(SettingError::Both {
+            first: "CONSUL_SERVICE_NAME",
+            second: "CONSUL_SERVICE_PREFIX",
+        }
+        .into()),
+        (Some(_), None) => raw
+            .consul_service_name()
+            .required(parse::name)
+            .map(ServiceNaming::Name),
+        (None, Some(_)) => raw
+            .consul_service_prefix()
+            .required(parse::name)
+            .map(ServiceNaming::Prefix),
+        (None, None) => Ok(ServiceNaming::Prefix("tarantool".to_owned())),
+    }
+}
+
+/// A name set to nothing is a template that went wrong, and the default would be somebody else's name.
+fn not_blank<T>(var: Var<'_>, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, ConfigError> {
+    if var.is_blank() {
+        parse("").map_err(|allowed| var.invalid(allowed))
+    } else {
+        var.required(parse)
+    }
+}
+
+/// A secret from its variable or from the file that another one names.
+fn secret(direct: Var<'_>, file: Var<'_>) -> Result<Option<String>, ConfigError> {
+    match (direct.verbatim(), file.set()) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => Err(SettingError::Both {
+            first: direct.setting.name,
+            second: file.setting.name,
+        }
+        .into()),
+        (Some(secret), None) => Ok(Some(secret.to_owned())),
+        (None, Some(path)) => read_secret(file.setting.name, Path::new(path)).map(Some),
+    }
+}
+
+fn read_secret(name: &'static str, path: &Path) -> Result<String, ConfigError> {
+    let path = path.to_owned();
+    match fs::read_to_string(&path) {
+        Err(source) => Err(SettingError::Unreadable { name, path, source }.into()),
+        Ok(content) => match content.trim_end_matches(['\r', '\n']) {
+            "" => Err(SettingError::EmptyFile { name, path }.into()),
+            secret => Ok(secret.to_owned()),
+        },
+    }
+}

@@ -1,0 +1,140 @@
+//! What holds, variable by variable: for the state dump and for whoever wonders which default applied.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Config, HungInstanceAction, ReplicationMode, ServiceNaming, TarantoolAddr, settings};
+
+const NONE: &str = "";
+const REDACTED: &str = "(redacted)";
+
+impl Config {
+    /// Every variable of the table and the value that holds for it: empty where there is none, secrets redacted.
+    /// Variables that are another way to say the same (`*_FILE`, `SLAVE_TAGS`) are left out.
+    #[must_use]
+    pub fn effective(&self) -> Vec<(&'static str, String)> {
+        settings::settings()
+            .map(|setting| setting.name)
+            .filter_map(|name| Some((name, self.value_of(name)?)))
+            .collect()
+    }
+
+    fn value_of(&self, name: &str) -> Option<String> {
+        self.instance_value(name)
+            .or_else(|| self.consul_value(name))
+            .or_else(|| self.catalog_value(name))
+    }
+
+    fn instance_value(&self, name: &str) -> Option<String> {
+        Some(match name {
+            "TARANTOOL_ADDR" => match &self.tarantool.addr {
+                TarantoolAddr::Tcp(addr) => addr.clone(),
+                TarantoolAddr::Unix(path) => shown(path),
+            },
+            "TARANTOOL_USER" => self
+                .tarantool
+                .user
+                .clone()
+                .unwrap_or_else(|| "guest".to_owned()),
+            "TARANTOOL_PASSWORD" => redacted(!self.tarantool.password.is_empty()),
+            "ANNOUNCE_ADDR" => self.announced(),
+            "HUNG_INSTANCE_ACTION" => match self.hung_instance {
+                HungInstanceAction::Kill => "kill".to_owned(),
+                HungInstanceAction::Wait => "wait".to_owned(),
+            },
+            "REPLICATION" => match self.replication {
+                ReplicationMode::Keep => "keep".to_owned(),
+                ReplicationMode::Follow => "follow".to_owned(),
+            },
+            "CLUSTER_NAME" => self.cluster.clone(),
+            "PRIORITY" => self.priority.to_string(),
+            "MASTER_LEASE" => human(self.timing.lease()),
+            "HEALTHCHECK_INTERVAL" => human(self.timing.healthcheck_interval()),
+            "HEALTHCHECK_TIMEOUT" => human(self.timing.healthcheck_timeout()),
+            "LIVENESS_INTERVAL" => human(self.timing.liveness_interval()),
+            "LOG_LEVEL" => self.log.level.as_str().to_ascii_lowercase(),
+            "LOG_FORMAT" => if self.log.json { "json" } else { "text" }.to_owned(),
+            _ => return None,
+        })
+    }
+
+    /// What was announced, in the form in which it could have been set.
+    fn announced(&self) -> String {
+        match (&self.tarantool.addr, self.announce.port) {
+            (TarantoolAddr::Unix(_), 0) => self.announce.id.clone(),
+            (TarantoolAddr::Tcp(_) | TarantoolAddr::Unix(_), port)
+                if self.announce.host.contains(':') =>
+            {
+                format!("[{}]:{port}", self.announce.host)
+            }
+            (TarantoolAddr::Tcp(_) | TarantoolAddr::Unix(_), port) => {
+                format!("{}:{port}", self.announce.host)
+            }
+        }
+    }
+
+    fn consul_value(&self, name: &str) -> Option<String> {
+        let consul = &self.consul;
+        let tls = &consul.tls;
+        Some(match name {
+            "CONSUL_HTTP_ADDR" => consul.base_url.clone(),
+            "CONSUL_HTTP_TOKEN" => redacted(consul.token.is_some()),
+            "CONSUL_HTTP_AUTH" => consul
+                .basic_auth
+                .as_ref()
+                .map_or_else(none, |(user, _)| format!("{user}:{REDACTED}")),
+            "CONSUL_HTTP_SSL" => consul.base_url.starts_with("https://").to_string(),
+            "CONSUL_HTTP_SSL_VERIFY" => (!tls.skip_verify).to_string(),
+            "CONSUL_CACERT" => tls.ca_file.as_deref().map_or_else(none, shown),
+            "CONSUL_CAPATH" => tls.ca_path.as_deref().map_or_else(none, shown),
+            "CONSUL_CLIENT_CERT" => tls
+                .client
+                .as_ref()
+                .map_or_else(none, |(cert, _)| shown(cert)),
+            "CONSUL_CLIENT_KEY" => tls.client.as_ref().map_or_else(none, |(_, key)| shown(key)),
+            "CONSUL_TLS_SERVER_NAME" => tls.server_name.clone().unwrap_or_default(),
+            "CONSUL_NAMESPACE" => consul.namespace.clone().unwrap_or_default(),
+            "CONSUL_KV_PREFIX" => consul.kv_prefix.clone(),
+            "CONSUL_LOCK_KEY" => consul.lock_key.clone().unwrap_or_else(|| {
+                format!(
+                    "{}/{}/<replica-set UUID>/leader",
+                    consul.kv_prefix, self.cluster
+                )
+            }),
+            "CONSUL_LOCK_SESSION_NAME" => consul.session_name.clone(),
+            "CONSUL_LOCK_TTL" => human(self.timing.session_ttl()),
+            "CONSUL_LOCK_MONITOR_RETRIES" => consul.monitor_retries.to_string(),
+            "CONSUL_LOCK_MONITOR_RETRY_INTERVAL" => human(consul.monitor_retry_interval),
+            _ => return None,
+        })
+    }
+
+    fn catalog_value(&self, name: &str) -> Option<String> {
+        let catalog = &self.catalog;
+        Some(match (name, &catalog.naming) {
+            ("CONSUL_SERVICE_NAME", ServiceNaming::Name(name)) => name.clone(),
+            ("CONSUL_SERVICE_PREFIX", ServiceNaming::Prefix(prefix)) => prefix.clone(),
+            ("CONSUL_SERVICE_NAME" | "CONSUL_SERVICE_PREFIX", _) => none(),
+            ("MASTER_TAGS", _) => catalog.master_tags.join(","),
+            ("REPLICA_TAGS", _) => catalog.replica_tags.join(","),
+            ("CONSUL_DEREGISTER_SERVICE_AFTER", _) => human(catalog.deregister_after),
+            _ => return None,
+        })
+    }
+}
+
+fn none() -> String {
+    NONE.to_owned()
+}
+
+fn redacted(is_set: bool) -> String {
+    if is_set { REDACTED.to_owned() } else { none() }
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn human(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}

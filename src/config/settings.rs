@@ -1,0 +1,267 @@
+//! The table of settings: the one source of names, defaults, `--help` and README's table.
+
+use serde::Deserialize;
+
+use super::error::{ConfigError, SettingError};
+
+/// One environment variable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name.
+    pub name: &'static str,
+    /// What holds when it is not set.
+    pub default: Fallback,
+    /// What it means, in one or two sentences.
+    pub doc: &'static str,
+    /// Whether its value stays out of errors and dumps.
+    pub secret: bool,
+}
+
+/// What holds when a variable is not set (or empty, as the Consul CLI has it).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fallback {
+    /// As if this had been set.
+    Value(&'static str),
+    /// Follows from other settings, in these words.
+    Derived(&'static str),
+    /// Nothing.
+    Unset,
+}
+
+/// A heading of the table and what stands under it.
+pub type Section = (&'static str, &'static [Setting]);
+
+/// A variable as the environment has it, together with what it means.
+#[derive(Clone, Copy)]
+pub(super) struct Var<'a> {
+    pub(super) setting: &'static Setting,
+    value: Option<&'a str>,
+}
+
+impl<'a> Var<'a> {
+    /// What the environment says; an empty value is no value.
+    pub(super) fn set(self) -> Option<&'a str> {
+        self.value.map(str::trim).filter(|value| !value.is_empty())
+    }
+
+    /// Whether the environment sets it to nothing.
+    pub(super) fn is_blank(self) -> bool {
+        self.value.is_some_and(|value| value.trim().is_empty())
+    }
+
+    /// What the environment says to the letter, for secrets.
+    pub(super) fn verbatim(self) -> Option<&'a str> {
+        self.value.filter(|value| !value.is_empty())
+    }
+
+    fn text(self) -> Option<&'a str> {
+        self.set().or(match self.setting.default {
+            Fallback::Value(value) => Some(value),
+            Fallback::Derived(_) | Fallback::Unset => None,
+        })
+    }
+
+    /// Parses what is set or the default; `None` where there is neither.
+    pub(super) fn optional<T>(
+        self,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, ConfigError> {
+        self.text()
+            .map(parse)
+            .transpose()
+            .map_err(|allowed| self.invalid(allowed))
+    }
+
+    /// Parses what is set or the default.
+    pub(super) fn required<T>(
+        self,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        parse(self.text().unwrap_or_default()).map_err(|allowed| self.invalid(allowed))
+    }
+
+    /// An error that names variable, value and what is allowed.
+    pub(super) fn invalid(self, allowed: impl Into<String>) -> ConfigError {
+        let value = if self.setting.secret {
+            "(redacted)"
+        } else {
+            self.value.unwrap_or_default()
+        };
+        ConfigError::from(SettingError::Invalid {
+            name: self.setting.name,
+            value: value.to_owned(),
+            allowed: allowed.into(),
+        })
+    }
+}
+
+/// Builds the table and, field by field, the raw environment that belongs to it.
+macro_rules! settings {
+    ($($heading:literal { $($field:ident = $setting:expr;)* })*) => {
+        /// The environment's own words, before anything is parsed.
+        #[derive(Clone, Deserialize)]
+        pub(super) struct RawConfig {
+            $($($field: Option<String>,)*)*
+        }
+
+        impl RawConfig {
+            $($(pub(super) fn $field(&self) -> Var<'_> {
+                const SETTING: &Setting = &$setting;
+                Var { setting: SETTING, value: self.$field.as_deref() }
+            })*)*
+        }
+
+        /// Every setting, in the order in which it is shown.
+        pub const SECTIONS: &[Section] = &[$(($heading, &[$($setting),*])),*];
+    };
+}
+
+const fn value(name: &'static str, default: &'static str, doc: &'static str) -> Setting {
+    Setting {
+        name,
+        default: Fallback::Value(default),
+        doc,
+        secret: false,
+    }
+}
+
+const fn derived(name: &'static str, default: &'static str, doc: &'static str) -> Setting {
+    Setting {
+        name,
+        default: Fallback::Derived(default),
+        doc,
+        secret: false,
+    }
+}
+
+const fn unset(name: &'static str, doc: &'static str) -> Setting {
+    Setting {
+        name,
+        default: Fallback::Unset,
+        doc,
+        secret: false,
+    }
+}
+
+const fn secret(name: &'static str, doc: &'static str) -> Setting {
+    Setting {
+        name,
+        default: Fallback::Unset,
+        doc,
+        secret: true,
+    }
+}
+
+settings! {
+    "The instance" {
+        tarantool_addr = value("TARANTOOL_ADDR", "127.0.0.1:3301", "Where the instance listens: `host:port` or the absolute path of a unix socket.");
+        tarantool_user = derived("TARANTOOL_USER", "guest", "The user as whom the agent talks to the instance.");
+        tarantool_password = secret("TARANTOOL_PASSWORD", "That user's password.");
+        tarantool_password_file = unset("TARANTOOL_PASSWORD_FILE", "A file that holds the password; a newline at its end does not count.");
+        announce_addr = derived("ANNOUNCE_ADDR", "`TARANTOOL_ADDR`, only its port where its host is local", "Where others reach the instance: `host:port`, or `:port` for the address of the node's Consul agent.");
+        hung_instance_action = value("HUNG_INSTANCE_ACTION", "kill", "What to do with an instance that has not answered and whose lease has passed: `kill` it, or `wait` for it. With `wait`, writes that were queued in it may still land late when it wakes up.");
+        replication = value("REPLICATION", "keep", "`keep` leaves `box.cfg.replication` as it is; `follow` points replicas at the master alone.");
+    }
+    "The replica set" {
+        cluster_name = value("CLUSTER_NAME", "default", "The cluster's name, part of every key in Consul.");
+        priority = value("PRIORITY", "0", "Greater goes first when a master is chosen; negative: never master.");
+    }
+    "Time" {
+        master_lease = value("MASTER_LEASE", "10s", "How long a master may stay writable without a word from its agent: 2s to 60s. The lock is refreshed four times as often.");
+        healthcheck_interval = derived("HEALTHCHECK_INTERVAL", "`1s`, or a quarter of the lease where that is less", "How often the instance is probed; the catalog's check lives twice as long.");
+        healthcheck_timeout = derived("HEALTHCHECK_TIMEOUT", "`2s`, or half the lease where that is less", "The deadline of every request to the instance and to Consul.");
+        liveness_interval = derived("LIVENESS_INTERVAL", "`50ms`, or `HEALTHCHECK_INTERVAL` where that is less", "How often the instance is pinged between probes, so that its death is seen early.");
+    }
+    "Consul" {
+        consul_http_addr = value("CONSUL_HTTP_ADDR", "127.0.0.1:8500", "The Consul agent: `host:port`, `http://…` or `https://…`; the scheme wins over `CONSUL_HTTP_SSL`.");
+        consul_http_token = secret("CONSUL_HTTP_TOKEN", "The ACL token.");
+        consul_http_token_file = unset("CONSUL_HTTP_TOKEN_FILE", "A file that holds the ACL token, read at start.");
+        consul_http_auth = secret("CONSUL_HTTP_AUTH", "`user:password` for HTTP basic authentication.");
+        consul_http_ssl = value("CONSUL_HTTP_SSL", "false", "Whether to speak TLS.");
+        consul_http_ssl_verify = value("CONSUL_HTTP_SSL_VERIFY", "true", "Whether to check the server's certificate.");
+        consul_cacert = unset("CONSUL_CACERT", "A PEM file of certificate authorities, instead of the system's.");
+        consul_capath = unset("CONSUL_CAPATH", "A directory of such files.");
+        consul_client_cert = unset("CONSUL_CLIENT_CERT", "The client's certificate, a PEM file.");
+        consul_client_key = unset("CONSUL_CLIENT_KEY", "The key that belongs to it, a PEM file.");
+        consul_tls_server_name = unset("CONSUL_TLS_SERVER_NAME", "The name that the server's certificate must carry, where it is not the host in `CONSUL_HTTP_ADDR`.");
+        consul_namespace = unset("CONSUL_NAMESPACE", "The namespace (Consul Enterprise).");
+    }
+    "The lock" {
+        consul_kv_prefix = value("CONSUL_KV_PREFIX", "tarsec", "What every key begins with.");
+        consul_lock_key = derived("CONSUL_LOCK_KEY", "`<prefix>/<cluster>/<replica-set UUID>/leader`", "The lock's own key, the same for all agents of a replica set and for no other.");
+        consul_lock_session_name = value("CONSUL_LOCK_SESSION_NAME", "tarsec", "The name of the agent's session.");
+        consul_lock_ttl = value("CONSUL_LOCK_TTL", "15s", "The session's TTL: 10s to 24h and at least the lease.");
+        consul_lock_monitor_retries = value("CONSUL_LOCK_MONITOR_RETRIES", "3", "Failed watches in a row before Consul counts as unreachable: 1 to 1000.");
+        consul_lock_monitor_retry_interval = value("CONSUL_LOCK_MONITOR_RETRY_INTERVAL", "1s", "The pause between them: 10ms to 60s.");
+    }
+    "The catalog" {
+        consul_service_name = unset("CONSUL_SERVICE_NAME", "One service for all instances, with the role in its tags. Excludes `CONSUL_SERVICE_PREFIX`.");
+        consul_service_prefix = derived("CONSUL_SERVICE_PREFIX", "`tarantool`, unless `CONSUL_SERVICE_NAME` is set", "Two services, `<prefix>-master` and `<prefix>-replica`.");
+        master_tags = value("MASTER_TAGS", "master", "A master's tags, comma-separated.");
+        replica_tags = value("REPLICA_TAGS", "replica", "A replica's tags, comma-separated.");
+        slave_tags = derived("SLAVE_TAGS", "`REPLICA_TAGS`", "Another name for `REPLICA_TAGS`, as resec has it.");
+        consul_deregister_service_after = value("CONSUL_DEREGISTER_SERVICE_AFTER", "72h", "Consul drops a service whose check has been critical for this long: at least 1m.");
+    }
+    "Logs" {
+        log_level = value("LOG_LEVEL", "info", "`trace`, `debug`, `info`, `warn` or `error`.");
+        log_format = value("LOG_FORMAT", "text", "`text`, or `json` for one object a line.");
+    }
+}
+
+/// A variable of a feature that this version lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reserved {
+    /// Its name.
+    pub name: &'static str,
+    /// The values that ask for nothing but what this version does anyway.
+    pub accepted: &'static [&'static str],
+}
+
+/// Variables of features to come. Believing in protection that is not there is worse than not starting.
+pub const RESERVED: &[Reserved] = &[
+    Reserved {
+        name: "ROLE",
+        accepted: &["storage"],
+    },
+    Reserved {
+        name: "VSHARD",
+        accepted: &["off"],
+    },
+    Reserved {
+        name: "ELECTION",
+        accepted: &["first"],
+    },
+    Reserved {
+        name: "ELECTION_WINDOW",
+        accepted: &[],
+    },
+    Reserved {
+        name: "MAX_LAG_ROWS",
+        accepted: &["0"],
+    },
+    Reserved {
+        name: "MAX_IDLE",
+        accepted: &["0", "0s"],
+    },
+    Reserved {
+        name: "FAILOVER_COOLDOWN",
+        accepted: &["0", "0s"],
+    },
+    Reserved {
+        name: "MEMBER_INTERVAL",
+        accepted: &[],
+    },
+    Reserved {
+        name: "GUARD",
+        accepted: &["lease"],
+    },
+    Reserved {
+        name: "FAILSAFE",
+        accepted: &["off"],
+    },
+];
+
+/// Every setting of the table.
+pub fn settings() -> impl Iterator<Item = &'static Setting> {
+    SECTIONS.iter().flat_map(|(_, settings)| settings.iter())
+}
