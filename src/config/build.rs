@@ -50,6 +50,10 @@ impl Config {
     ///
     /// # Errors
     /// Everything that is wrong with it.
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "named after envy's; it may fail, so it cannot be the trait's"
+    )]
     pub fn from_iter(
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {

@@ -34,15 +34,6 @@ fn assert_bad(variables: &[(&str, &str)], parts: &[&str]) {
     }
 }
 
-fn effective(config: &Config, name: &str) -> String {
-    config
-        .effective()
-        .into_iter()
-        .find(|(found, _)| *found == name)
-        .expect("listed")
-        .1
-}
-
 #[test]
 fn an_empty_environment_is_enough() {
     let config = good(&[]);

@@ -1,0 +1,99 @@
+//! The shape of the sources, checked by reading them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A file past this is two things.
+const LINES_MAX: usize = 600;
+
+/// Words that have no place where decisions are made: I/O, clocks, logs and the rooms of outside things.
+const IMPURE: &[&str] = &[
+    "tokio",
+    "async",
+    "await",
+    "Instant",
+    "SystemTime",
+    "tracing",
+    "crate::consul",
+    "crate::tarantool",
+];
+
+fn sources(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn src() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// Whether `word` stands in `line`, not as part of a longer one.
+fn names(line: &str, word: &str) -> bool {
+    let is_part = |letter: char| letter.is_alphanumeric() || letter == '_';
+    line.match_indices(word).any(|(at, _)| {
+        !line[..at].ends_with(is_part) && !line[at + word.len()..].starts_with(is_part)
+    })
+}
+
+/// The impure words in a source, comments aside, each with its line.
+fn impurities(source: &str) -> Vec<(usize, &'static str)> {
+    let code = source
+        .lines()
+        .map(|line| line.split_once("//").map_or(line, |(code, _)| code));
+    code.enumerate()
+        .flat_map(|(index, line)| {
+            // `use crate::{consul, …}` reaches the same rooms.
+            let grouped =
+                line.contains("crate::{") && (names(line, "consul") || names(line, "tarantool"));
+            let words = IMPURE.iter().copied().filter(move |word| names(line, word));
+            words
+                .chain(grouped.then_some("crate::{consul or tarantool}"))
+                .map(move |word| (index + 1, word))
+        })
+        .collect()
+}
+
+#[test]
+fn decisions_are_pure() {
+    for path in sources(&src().join("decide")) {
+        let found = impurities(&fs::read_to_string(&path).unwrap());
+        assert!(found.is_empty(), "{}: {found:?}", path.display());
+    }
+}
+
+#[test]
+fn impurity_is_noticed() {
+    for line in [
+        "use tokio::time;",
+        "async fn f() {}",
+        "let now = std::time::Instant::now();",
+        "use crate::consul::wire;",
+        "use crate::{tarantool::probe, decide};",
+    ] {
+        assert_eq!(impurities(line).len(), 1, "{line}");
+    }
+    for line in [
+        "struct InstantLike;",
+        "// async",
+        "use crate::decide::timing;",
+        "let tarantool = 1;",
+    ] {
+        assert!(impurities(line).is_empty(), "{line}");
+    }
+}
+
+#[test]
+fn no_source_is_longer_than_600_lines() {
+    for path in sources(&src()) {
+        let lines = fs::read_to_string(&path).unwrap().lines().count();
+        assert!(lines <= LINES_MAX, "{}: {lines} lines", path.display());
+    }
+}
