@@ -20,17 +20,17 @@ use crate::tarantool::link::{Command, Instance};
 
 /// Where this replica set's keys are.
 #[derive(Debug, Clone)]
-pub struct Keys {
+pub(crate) struct Keys {
     /// The lock.
-    pub lock: String,
+    pub(crate) lock: String,
     /// The prefix of the members' keys, with its slash.
-    pub members: String,
+    pub(crate) members: String,
 }
 
 impl Keys {
     /// The keys of the replica set with this UUID.
     #[must_use]
-    pub fn of(config: &Config, replicaset: &str) -> Self {
+    pub(crate) fn of(config: &Config, replicaset: &str) -> Self {
         let base = format!(
             "{}/{}/{replicaset}",
             config.consul.kv_prefix, config.cluster

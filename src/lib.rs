@@ -1,12 +1,26 @@
 //! tarsec keeps at most one writable Tarantool instance per replica set.
+//!
+//! ```text
+//!  events ─▶ agent (the loop) ─▶ decide (pure) ─▶ execute ─▶ tarantool: the guard in the instance
+//!     ▲                                              └─────▶ consul: the lock, the session, the catalog
+//!     └──────────────── what came of it ◀───────────────────────┘
+//! ```
+//!
+//! `ARCHITECTURE.md` is the map, with the argument why this is safe.
 
 mod agent;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod consul;
 pub mod decide;
+mod dump;
+pub mod errors;
+mod execute;
 pub mod exit;
+mod journal;
 pub mod logging;
+pub mod process;
 pub mod tarantool;
 
 pub use agent::run;

@@ -8,6 +8,10 @@ use super::timing::Tick;
 
 /// Something happened.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a handful exist at a time, each for microseconds"
+)]
 pub enum Event {
     /// A connection to the instance stands, the guard is installed and we own it.
     Attached {

@@ -67,12 +67,13 @@ impl Planner<'_> {
         } else {
             Some("HUNG_INSTANCE_ACTION is wait".to_owned())
         };
-        if state.settings.kill_hung && instance.process.is_none() {
-            if self.may_call(state.pending.kill, state.pending.kill_retry_at) {
-                self.act(Action::Kill {
-                    unless_it_answers: gone,
-                });
-            }
+        if state.settings.kill_hung
+            && instance.process.is_none()
+            && self.may_call(state.pending.kill, state.pending.kill_retry_at)
+        {
+            self.act(Action::Kill {
+                unless_it_answers: gone,
+            });
         }
         let Some(why) = impossible else {
             return Some(Reason::KillingHungInstance);
