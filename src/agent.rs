@@ -1,10 +1,277 @@
-//! The loop: select, apply the event, decide, execute.
+//! The loop: select → apply → decide → execute. It owns the clock.
 
-use crate::config::Config;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook_tokio::Signals;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, sleep_until};
+use tracing::{error, info, warn};
+
+use crate::clock::{self, Clock};
+use crate::config::{Config, HungInstanceAction, ReplicationMode};
+use crate::consul::{Consul, LockWatch};
+use crate::decide::decide;
+use crate::decide::event::Event;
+use crate::decide::plan::{Ending, Plan};
+use crate::decide::state::{Settings, State};
+use crate::decide::timing::Tick;
+use crate::dump::Dump;
+use crate::errors::chain;
+use crate::execute::{Executor, Keys, lock_read};
 use crate::exit::Exit;
+use crate::journal;
+use crate::tarantool::link::Link;
 
-/// Looks after the instance until a signal or an error that waiting can't mend.
+/// Events wait here for their turn, which takes microseconds; more than one of each kind is never under way.
+const EVENTS: usize = 64;
+
+/// Runs the agent until it is asked to stop or has to.
 pub async fn run(config: Config) -> Exit {
-    tracing::error!(cluster = %config.cluster, "this build has no agent loop yet");
-    Exit::Internal
+    let config = Arc::new(config);
+    let agent = match Agent::start(&config) {
+        Ok(agent) => agent,
+        Err(exit) => return exit,
+    };
+    agent.run().await
+}
+
+struct Agent {
+    config: Arc<Config>,
+    clock: Clock,
+    state: State,
+    executor: Executor,
+    events: mpsc::Receiver<Event>,
+    signals: Signals,
+    dump: Dump,
+    plan: Option<Plan>,
+}
+
+impl Agent {
+    fn start(config: &Arc<Config>) -> Result<Self, Exit> {
+        let clock = Clock::start();
+        let agent_id = clock::random_id().map_err(|cause| {
+            error!(error = chain(&cause), "no randomness for the agent's id");
+            Exit::Internal
+        })?;
+        let consul =
+            Consul::new(&config.consul, config.timing.healthcheck_timeout()).map_err(|cause| {
+                error!(error = chain(&cause), "cannot set up the way to Consul");
+                Exit::Settings
+            })?;
+        let signals =
+            Signals::new([SIGUSR1, SIGUSR2, SIGTERM, SIGINT, SIGQUIT]).map_err(|cause| {
+                error!(error = chain(&cause), "cannot receive signals");
+                Exit::Internal
+            })?;
+        let (sender, events) = mpsc::channel(EVENTS);
+        let (link, instance) = Link::new(
+            config.tarantool.clone(),
+            agent_id.clone(),
+            config.timing,
+            sender.clone(),
+        );
+        tokio::spawn(link.run());
+        let settings = Settings {
+            timing: config.timing,
+            priority: config.priority,
+            kill_hung: config.hung_instance == HungInstanceAction::Kill,
+            follow: config.replication == ReplicationMode::Follow,
+            announce: config.announce.id.clone(),
+            started_at: clock::seconds_since_epoch(),
+        };
+        info!(
+            agent = agent_id,
+            version = env!("CARGO_PKG_VERSION"),
+            instance = config.announce.id,
+            "agent started"
+        );
+        let executor = Executor {
+            config: Arc::clone(config),
+            consul,
+            instance,
+            events: sender,
+            clock,
+            keys: None,
+        };
+        Ok(Self {
+            config: Arc::clone(config),
+            clock,
+            state: State::new(settings),
+            executor,
+            events,
+            signals,
+            dump: Dump::new(agent_id),
+            plan: None,
+        })
+    }
+
+    async fn run(mut self) -> Exit {
+        loop {
+            let wake_at = self.plan.as_ref().and_then(|plan| plan.wake_at);
+            let event = tokio::select! {
+                biased;
+                Some(signal) = self.signals.next() => match self.on_signal(signal) {
+                    Ok(Some(event)) => event,
+                    Ok(None) => continue,
+                    Err(exit) => return exit,
+                },
+                Some(event) = self.events.recv() => event,
+                () = wake(&self.clock, wake_at) => Event::Woke,
+            };
+            if let Some(exit) = self.step(event) {
+                return exit;
+            }
+        }
+    }
+
+    /// One turn: what happened, what to do about it, and the start of that.
+    fn step(&mut self, event: Event) -> Option<Exit> {
+        let now = self.clock.now();
+        journal::event(&event);
+        let event = self.check_replicaset(event);
+        let before = journal::snapshot(&self.state);
+        self.state.apply(event, now);
+        let plan = decide(&self.state, now);
+        self.dump.note(self.plan.as_ref(), &plan, now);
+        if self
+            .plan
+            .as_ref()
+            .is_none_or(|old| old.reason != plan.reason)
+        {
+            journal::reason(self.plan.as_ref().map(|old| &old.reason), &plan.reason);
+        }
+        let mut ending = None;
+        for action in &plan.actions {
+            journal::action(action);
+            self.state.begin(action, now);
+            ending = ending.or(self.executor.start(action.clone()));
+        }
+        journal::changes(before, &self.state);
+        let exit = ending.map(|how| exit_of(how, &plan));
+        self.plan = Some(plan);
+        exit
+    }
+
+    /// The first word of the instance says which keys are ours; after that, another replica set is a mistake.
+    fn check_replicaset(&mut self, event: Event) -> Event {
+        let Event::Attached { probe, .. } = &event else {
+            return event;
+        };
+        let keys = Keys::of(&self.config, &probe.replicaset_uuid);
+        match &self.executor.keys {
+            None => {
+                self.executor.keys = Some(keys.clone());
+                info!(key = keys.lock, "lock key");
+                tokio::spawn(watch(self.executor.clone(), keys.lock));
+                event
+            }
+            Some(known) if known.members == keys.members => event,
+            Some(known) => Event::Unsuitable {
+                why: format!(
+                    "its replica set is now {}, this agent serves {}: restart the agent if that is meant",
+                    probe.replicaset_uuid,
+                    known.members.trim_end_matches("/members/")
+                ),
+            },
+        }
+    }
+
+    fn on_signal(&mut self, signal: i32) -> Result<Option<Event>, Exit> {
+        let name = match signal {
+            SIGUSR1 => {
+                self.dump
+                    .print_outside(&self.state, self.plan.as_ref(), self.clock.now());
+                return Ok(None);
+            }
+            SIGUSR2 => {
+                self.dump.print_all(
+                    &self.config,
+                    &self.state,
+                    self.plan.as_ref(),
+                    self.clock.now(),
+                );
+                return Ok(None);
+            }
+            SIGINT => "SIGINT",
+            SIGQUIT => "SIGQUIT",
+            _ => "SIGTERM",
+        };
+        if self.state.stopping.is_some() {
+            warn!(
+                signal = name,
+                "second signal: stopped at once, the guard fences when the lease ends"
+            );
+            return Err(Exit::SecondSignal);
+        }
+        info!(signal = name, "asked to stop");
+        Ok(Some(Event::StopRequested { signal: name }))
+    }
+}
+
+fn exit_of(how: Ending, plan: &Plan) -> Exit {
+    match how {
+        Ending::Stopped => {
+            info!("stopped");
+            Exit::Stopped
+        }
+        Ending::Superseded => {
+            error!(reason = %plan.reason, "stopped: this agent is one too many");
+            Exit::Superseded
+        }
+        Ending::Unsuitable => {
+            error!(reason = %plan.reason, "stopped: waiting cannot mend this");
+            Exit::Unsuitable
+        }
+    }
+}
+
+async fn wake(clock: &Clock, at: Option<Tick>) {
+    match at {
+        Some(at) => sleep_until(clock.instant(at)).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Watches the lock key for as long as the agent runs. The wait is bounded by the lease, so that a connection that
+/// swallows everything is noticed.
+async fn watch(executor: Executor, key: String) {
+    let consul = &executor.config.consul;
+    let mut lock = LockWatch::new(key, executor.config.timing.lease());
+    let mut failures = 0_u32;
+    while !executor.events.is_closed() {
+        let asked_at = executor.clock.now();
+        let result = lock.next(&executor.consul).await;
+        let failed = result.is_err();
+        // The receiver is gone only when the agent ends.
+        let _ = executor
+            .events
+            .send(lock_read(asked_at, true, result))
+            .await;
+        if failed {
+            failures = failures.saturating_add(1);
+            if failures == consul.monitor_retries {
+                warn!(failures, "the lock cannot be watched");
+            }
+            sleep(retry_pause(
+                failures,
+                consul.monitor_retries,
+                consul.monitor_retry_interval,
+            ))
+            .await;
+        } else {
+            failures = 0;
+        }
+    }
+}
+
+/// A Consul agent that restarts is back within moments, so the first retries come quickly.
+fn retry_pause(failures: u32, retries: u32, interval: Duration) -> Duration {
+    if failures <= retries {
+        interval / 10
+    } else {
+        interval
+    }
 }
