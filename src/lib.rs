@@ -8,7 +8,7 @@
 //!
 //! `ARCHITECTURE.md` is the map, with the argument why this is safe.
 
-mod agent;
+pub mod agent;
 pub mod cli;
 pub mod clock;
 pub mod config;
