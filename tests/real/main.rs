@@ -1,1 +1,9 @@
-//! Stories.
+//! Stories with real processes: Consul, Tarantool and the agent's own binary, writers against every instance, and the
+//! oracle's verdict at the end. One file per story or close family.
+#![allow(clippy::disallowed_methods, reason = "tests measure real time")]
+
+mod agent_killed;
+mod cold_start;
+mod crash;
+mod scene;
+mod support;
