@@ -409,9 +409,15 @@ end
 guard.changed = fiber.cond()
 rawset(_G, 'tarsec_guard', guard)
 
+-- Only another guard relieves this one: a global that somebody deleted leaves nobody else to end the lease.
+local function is_relieved()
+    local current = rawget(_G, 'tarsec_guard')
+    return current ~= guard and type(current) == 'table' and current.state ~= nil
+end
+
 fiber.create(function()
     fiber.name('tarsec_guard')
-    while rawget(_G, 'tarsec_guard') == guard do
+    while not is_relieved() do
         local ok, err = pcall(watch)
         if not ok then
             log.error('tarsec: the guard stumbled and goes on: %s', err)
