@@ -5,5 +5,6 @@
 mod agent_killed;
 mod cold_start;
 mod crash;
+mod hang;
 mod scene;
 mod support;
