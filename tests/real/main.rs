@@ -7,4 +7,5 @@ mod cold_start;
 mod crash;
 mod hang;
 mod scene;
+mod stop;
 mod support;
