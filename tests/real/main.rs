@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests measure real time")]
 
 mod agent_killed;
+mod by_hand;
 mod cold_start;
 mod crash;
 mod hang;
