@@ -8,5 +8,7 @@ mod cold_start;
 mod crash;
 mod hang;
 mod scene;
+mod settings;
 mod stop;
 mod support;
+mod two;
