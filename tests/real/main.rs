@@ -6,6 +6,7 @@ mod agent_killed;
 mod by_hand;
 mod cold_start;
 mod crash;
+mod dumps;
 mod hang;
 mod scene;
 mod settings;
