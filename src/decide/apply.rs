@@ -445,11 +445,10 @@ impl State {
         });
     }
 
-    /// The reply to our last step was lost, and here is what it wrote.
+    /// The reply to our last step was lost, or the watch was quicker, and here is what it wrote.
     fn accept_found_attempt(&mut self, now: Tick) {
         let found = self.seen_record().map(Record::stamp);
         if let Some(attempt) = self.hold.attempted.clone()
-            && !self.pending.lock
             && found == Some(attempt.record.stamp())
         {
             self.accepted(attempt, now);
