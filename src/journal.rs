@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use tracing::{Level, debug, enabled, error, info, warn};
 
-use crate::decide::event::{Event, GuardCommand, LockStepKind};
+use crate::decide::event::{Event, GuardCommand, KillResult, LockStepKind};
 use crate::decide::plan::{Action, Reason};
 use crate::decide::record::Status;
 use crate::decide::state::State;
@@ -39,8 +39,13 @@ pub(crate) fn event(event: &Event) {
             refused,
         } => guard_answered(*command, probe.ro, refused.as_deref()),
         Event::GuardFailed { command, why } => warn!(?command, why, "the guard did not answer"),
-        Event::KillEnded { result: Ok(()) } => warn!("hung instance killed"),
-        Event::KillEnded { result: Err(why) } => error!(why, "hung instance not killed"),
+        Event::KillEnded { result } => match result {
+            KillResult::Killed => warn!("hung instance killed"),
+            KillResult::Spared(_) => {
+                info!("instance not killed: its guard says that it is read-only")
+            }
+            KillResult::Failed(why) => error!(why, "hung instance not killed"),
+        },
         Event::SessionCreated {
             result: Ok(session),
         } => info!(%session, "session created"),
@@ -147,7 +152,7 @@ pub(crate) fn action(action: &Action) {
     match action {
         Action::Promote { term, .. } => info!(term, "promoting"),
         Action::Fence { why } => info!(why, "fencing"),
-        Action::Kill { .. } => warn!("killing the hung instance"),
+        Action::Kill => warn!("killing the hung instance"),
         Action::Acquire { attempt, .. } => info!(term = attempt.record.term, "acquiring the lock"),
         Action::Release { record, .. } => {
             info!(term = record.term, status = ?record.status, "releasing the lock")
