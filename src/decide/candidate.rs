@@ -108,12 +108,8 @@ impl Planner<'_> {
     /// Nobody says who was master: a full lease has to pass after the lock is ours, the longest that we know of.
     fn claim_without_record(&self) -> Claim {
         let own = self.state.settings.timing.lease();
-        let seen = self
-            .state
-            .lock
-            .unchanged
-            .as_ref()
-            .map_or(own, |known| known.record.lease());
+        let known = self.state.lock.unchanged.as_ref();
+        let seen = known.map_or(own, |known| known.record.lease());
         let members = self.state.member_terms.unwrap_or_default().lease;
         let longest = own.max(seen).max(members);
         let gain = Gain {
@@ -128,7 +124,10 @@ impl Planner<'_> {
             },
             None => Claim {
                 term: self.state.highest_term + 1,
-                from: None,
+                // A master whose record was deleted or overwritten is still there, and is to have its lock again.
+                from: known
+                    .filter(|known| known.record.status != Status::Fenced)
+                    .map(|known| known.since + Timing::lease_and_margin(known.record.lease())),
                 gain,
                 reason: "there was no record",
             },

@@ -1,1 +1,11 @@
-//! Stories.
+//! Stories with real processes: Consul, Tarantool and the agent's own binary, writers against every instance, and the
+//! oracle's verdict at the end. One file per story or close family.
+#![allow(clippy::disallowed_methods, reason = "tests measure real time")]
+
+mod cluster;
+mod consul_away;
+mod consul_cut_off;
+mod consul_servers;
+mod lock_by_hand;
+mod lock_overwritten;
+mod support;
