@@ -2,10 +2,14 @@
 //! oracle's verdict at the end. One file per story or close family.
 #![allow(clippy::disallowed_methods, reason = "tests measure real time")]
 
+mod agent_killed;
 mod cluster;
+mod cold_start;
 mod consul_away;
 mod consul_cut_off;
 mod consul_servers;
+mod crash;
 mod lock_by_hand;
 mod lock_overwritten;
+mod scene;
 mod support;

@@ -91,6 +91,11 @@ impl Instance {
         }
     }
 
+    /// Sets a variable for the next start.
+    pub fn set_env(&self, name: &str, value: &str) {
+        self.process.set_env(name, value);
+    }
+
     /// Starts the process and waits until it answers.
     ///
     /// # Errors
