@@ -19,6 +19,7 @@ mod tests;
 pub mod timing;
 
 use event::LockSight;
+use observed::own_rule;
 use plan::{Action, Ending, Plan, Reason};
 use record::{Record, Status};
 use state::{Attempt, Gain, Link, Reading, State};
@@ -162,17 +163,7 @@ impl Planner<'_> {
             return Some(why.clone());
         }
         let probe = self.state.live_probe()?;
-        if let Some(mode @ ("candidate" | "manual")) = probe.election_mode.as_deref() {
-            return Some(format!(
-                "box.cfg.election_mode is '{mode}', so Tarantool's own elections decide who is writable; set it to 'off' or 'voter'"
-            ));
-        }
-        match probe.failover.as_deref() {
-            None | Some("supervised") => None,
-            Some(mode) => Some(format!(
-                "replication.failover is '{mode}' in the instance's configuration, so Tarantool decides who is writable; set it to 'supervised'"
-            )),
-        }
+        own_rule(probe.election_mode.as_deref(), probe.failover.as_deref())
     }
 
     /// Why this instance cannot be promoted, if it cannot.
