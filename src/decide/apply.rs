@@ -12,6 +12,8 @@ use super::timing::{Tick, Timing};
 
 /// After a failed call to Consul: long enough not to add to its trouble, short against any lease.
 const CONSUL_RETRY: Duration = Duration::from_millis(200);
+/// After Consul denied a session or a first hold: a person has to act.
+const DENIED_RETRY: Duration = Duration::from_secs(1);
 /// After a failed catalog or member write: nobody's safety depends on it.
 const CATALOG_RETRY: Duration = Duration::from_secs(1);
 /// After the guard refused or did not answer.
@@ -317,6 +319,7 @@ impl State {
         self.pending.session = false;
         match result {
             Ok(id) => {
+                self.denied = None;
                 self.session = Session {
                     id: Some(id),
                     remembered: false,
@@ -352,7 +355,13 @@ impl State {
     }
 
     fn session_call_failed(&mut self, fault: ConsulFault, now: Tick) {
-        self.pending.session_retry_at = Some(now + CONSUL_RETRY);
+        let pause = if fault.denied {
+            self.denied = Some(fault.why.clone());
+            DENIED_RETRY
+        } else {
+            CONSUL_RETRY
+        };
+        self.pending.session_retry_at = Some(now + pause);
         self.consul_fault = Some(fault);
     }
 
@@ -505,6 +514,7 @@ impl State {
         match result {
             Ok(Ok(index)) => {
                 self.consul_fault = None;
+                self.denied = None;
                 self.lock_step_done(step, index, now);
             }
             Ok(Err(_)) => {
@@ -514,7 +524,14 @@ impl State {
             }
             Err(fault) => {
                 self.lock.outdated = true;
-                self.pending.lock_retry_at = Some(now + CONSUL_RETRY);
+                let mut pause = CONSUL_RETRY;
+                if fault.denied {
+                    self.denied = Some(fault.why.clone());
+                    if step == LockStepKind::Acquire {
+                        pause = DENIED_RETRY;
+                    }
+                }
+                self.pending.lock_retry_at = Some(now + pause);
                 self.consul_fault = Some(fault);
             }
         }

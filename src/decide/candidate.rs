@@ -145,7 +145,7 @@ impl Planner<'_> {
         if serving {
             Reason::TakingLockAgain
         } else {
-            Reason::RunningForLock
+            self.unless_denied(Reason::RunningForLock)
         }
     }
 

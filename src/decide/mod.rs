@@ -321,8 +321,18 @@ impl Planner<'_> {
             Some(lease) if self.state.is_serving() => Reason::ServingWithoutConsul {
                 until: lease.over_at,
             },
-            Some(_) | None if self.state.consul_fault.is_none() => Reason::LookingAgain,
+            Some(_) | None if self.state.consul_fault.is_none() => {
+                self.unless_denied(Reason::LookingAgain)
+            }
             Some(_) | None => self.wait_for_consul(),
+        }
+    }
+
+    /// What is being tried, or why Consul did not let us the last time.
+    fn unless_denied(&self, reason: Reason) -> Reason {
+        match &self.state.denied {
+            Some(why) => Reason::WaitingForConsul { why: why.clone() },
+            None => reason,
         }
     }
 
