@@ -371,6 +371,14 @@ async fn exited(process: Option<&Process>) -> String {
     }
 }
 
+/// Whom we try to reach, and where that was set.
+fn peer(config: &TarantoolConfig) -> String {
+    match &config.addr {
+        TarantoolAddr::Tcp(host_and_port) => format!("{host_and_port} (TARANTOOL_ADDR)"),
+        TarantoolAddr::Unix(path) => format!("{} (TARANTOOL_ADDR)", path.display()),
+    }
+}
+
 /// Why there is no attached connection.
 enum AttachFailure {
     Refused { why: String },
@@ -380,10 +388,6 @@ enum AttachFailure {
 
 impl AttachFailure {
     fn from_open(error: OpenError, config: &TarantoolConfig) -> Self {
-        let peer = match &config.addr {
-            TarantoolAddr::Tcp(host_and_port) => host_and_port.clone(),
-            TarantoolAddr::Unix(path) => path.display().to_string(),
-        };
         let advice = match (&error, error.code()) {
             (OpenError::NotTarantool { .. }, _) => {
                 "; set TARANTOOL_ADDR to what box.cfg.listen is in the instance"
@@ -399,7 +403,7 @@ impl AttachFailure {
             }
             (_, _) => "",
         };
-        let why = format!("{peer} (TARANTOOL_ADDR): {}{advice}", chain(&error));
+        let why = format!("{}: {}{advice}", peer(config), chain(&error));
         match error {
             OpenError::Refused(_) => Self::Refused { why },
             OpenError::NotTarantool { .. } => Self::Unsuitable { why },
@@ -411,16 +415,16 @@ impl AttachFailure {
     }
 
     fn from_guard(error: &GuardError, config: &TarantoolConfig) -> Self {
-        let mut why = chain(error);
         if let GuardError::OwnRule { .. } = error {
-            return Self::Unsuitable { why };
+            return Self::Unsuitable { why: chain(error) };
         }
+        let mut why = format!("{}: {}", peer(config), chain(error));
         if let GuardError::Request { source, .. } = error
             && source.code() == Some(code::ACCESS_DENIED)
         {
             let user = config.user.as_deref().unwrap_or("guest");
             why = format!(
-                "{why}; run this on the master or at bootstrap: box.schema.user.grant('{user}', 'execute', 'universe')"
+                "{why}; as admin, on the master or at bootstrap: box.schema.user.grant('{user}', 'execute', 'universe')"
             );
         }
         Self::Other { why }
