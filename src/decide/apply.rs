@@ -11,6 +11,8 @@ use super::timing::{Tick, Timing};
 
 /// After a failed call to Consul: long enough not to add to its trouble, short against any lease.
 pub(super) const CONSUL_RETRY: Duration = Duration::from_millis(200);
+/// After Consul denied a session or a first hold: a person has to act.
+pub(super) const DENIED_RETRY: Duration = Duration::from_secs(1);
 /// After a failed catalog or member write: nobody's safety depends on it.
 const CATALOG_RETRY: Duration = Duration::from_secs(1);
 /// After the guard refused or did not answer.
@@ -372,6 +374,7 @@ impl State {
         self.pending.session = false;
         match result {
             Ok(id) => {
+                self.denied = None;
                 self.session = Session {
                     id: Some(id),
                     remembered: false,
@@ -407,7 +410,13 @@ impl State {
     }
 
     fn session_call_failed(&mut self, fault: ConsulFault, now: Tick) {
-        self.pending.session_retry_at = Some(now + CONSUL_RETRY);
+        let pause = if fault.denied {
+            self.denied = Some(fault.why.clone());
+            DENIED_RETRY
+        } else {
+            CONSUL_RETRY
+        };
+        self.pending.session_retry_at = Some(now + pause);
         self.consul_fault = Some(fault);
     }
 

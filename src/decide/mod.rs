@@ -22,6 +22,7 @@ pub mod timing;
 use std::time::Duration;
 
 use event::LockSight;
+use observed::own_rule;
 use plan::{Action, Ending, Plan, Reason};
 use record::{Record, Status};
 use state::{Attempt, Gain, Link, Reading, State};
@@ -165,17 +166,7 @@ impl Planner<'_> {
             return Some(why.clone());
         }
         let probe = self.state.live_probe()?;
-        if let Some(mode @ ("candidate" | "manual")) = probe.election_mode.as_deref() {
-            return Some(format!(
-                "box.cfg.election_mode is '{mode}', so Tarantool's own elections decide who is writable; set it to 'off' or 'voter'"
-            ));
-        }
-        match probe.failover.as_deref() {
-            None | Some("supervised") => None,
-            Some(mode) => Some(format!(
-                "replication.failover is '{mode}' in the instance's configuration, so Tarantool decides who is writable; set it to 'supervised'"
-            )),
-        }
+        own_rule(probe.election_mode.as_deref(), probe.failover.as_deref())
     }
 
     /// Why this instance cannot be promoted, if it cannot. Silence counts from `patience` on.
@@ -347,8 +338,18 @@ impl Planner<'_> {
             Some(lease) if self.state.is_serving() => Reason::ServingWithoutConsul {
                 until: lease.over_at,
             },
-            Some(_) | None if self.state.consul_fault.is_none() => Reason::LookingAgain,
+            Some(_) | None if self.state.consul_fault.is_none() => {
+                self.unless_denied(Reason::LookingAgain)
+            }
             Some(_) | None => self.wait_for_consul(),
+        }
+    }
+
+    /// What is being tried, or why Consul did not let us the last time.
+    fn unless_denied(&self, reason: Reason) -> Reason {
+        match &self.state.denied {
+            Some(why) => Reason::WaitingForConsul { why: why.clone() },
+            None => reason,
         }
     }
 

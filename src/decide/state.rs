@@ -55,6 +55,9 @@ pub struct State {
     pub superseded: Option<String>,
     /// The last thing that Consul refused or failed to answer, until it answers again.
     pub consul_fault: Option<super::event::ConsulFault>,
+    /// Why Consul denies us a session or the lock, until it allows it: reads that succeed in between say nothing
+    /// about that.
+    pub denied: Option<String>,
 }
 
 /// The instance beside us.
@@ -307,6 +310,7 @@ impl State {
             stopping: None,
             superseded: None,
             consul_fault: None,
+            denied: None,
         }
     }
 

@@ -13,3 +13,5 @@ mod lock_by_hand;
 mod lock_overwritten;
 mod scene;
 mod support;
+mod surroundings_settings;
+mod surroundings_tarantool;
