@@ -36,6 +36,7 @@ pub fn decide(state: &State, now: Tick) -> Plan {
         now,
         actions: Vec::new(),
         wake_at: None,
+        left_alone: None,
     };
     let reason = planner.reason();
     planner.tell_catalog(&reason);
@@ -53,6 +54,8 @@ struct Planner<'a> {
     now: Tick,
     actions: Vec<Action>,
     wake_at: Option<Tick>,
+    /// The instance hangs past its lease and is not killed for this reason: to be said whatever else is done.
+    left_alone: Option<String>,
 }
 
 impl Planner<'_> {
@@ -81,10 +84,14 @@ impl Planner<'_> {
         if let Some(reason) = self.end_hung_instance() {
             return reason;
         }
-        if self.state.holds_lock() {
+        let reason = if self.state.holds_lock() {
             self.hold()
         } else {
             self.do_without_lock()
+        };
+        match self.left_alone.take() {
+            Some(why) => Reason::HungInstanceLeftAlone { why },
+            None => reason,
         }
     }
 
