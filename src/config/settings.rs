@@ -164,11 +164,11 @@ settings! {
     }
     "The replica set" {
         cluster_name = value("CLUSTER_NAME", "default", "The cluster's name, part of every key in Consul.");
-        priority = value("PRIORITY", "0", "Greater goes first when a master is chosen; negative: never master.");
+        priority = value("PRIORITY", "0", "Negative: never master. In this version that is all; whoever is first becomes master.");
     }
     "Time" {
         master_lease = value("MASTER_LEASE", "10s", "How long a master may stay writable without a word from its agent: 2s to 60s. The lock is refreshed four times as often.");
-        healthcheck_interval = derived("HEALTHCHECK_INTERVAL", "`1s`, or a quarter of the lease where that is less", "How often the instance is probed; the catalog's check lives twice as long.");
+        healthcheck_interval = derived("HEALTHCHECK_INTERVAL", "`1s`, or a quarter of the lease where that is less", "How often the instance is probed.");
         healthcheck_timeout = derived("HEALTHCHECK_TIMEOUT", "`2s`, or half the lease where that is less", "The deadline of every request to the instance and to Consul.");
         liveness_interval = derived("LIVENESS_INTERVAL", "`50ms`, or `HEALTHCHECK_INTERVAL` where that is less", "How often the instance is pinged between probes, so that its death is seen early.");
     }

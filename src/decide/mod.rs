@@ -4,6 +4,7 @@
 //! is being started. The loop in `agent.rs` calls the three in turn and owns the clock.
 
 mod apply;
+mod apply_lock;
 mod candidate;
 mod catalog;
 pub mod event;
@@ -18,7 +19,10 @@ mod stop;
 mod tests;
 pub mod timing;
 
+use std::time::Duration;
+
 use event::LockSight;
+use observed::own_rule;
 use plan::{Action, Ending, Plan, Reason};
 use record::{Record, Status};
 use state::{Attempt, Gain, Link, Reading, State};
@@ -169,29 +173,27 @@ impl Planner<'_> {
             return Some(why.clone());
         }
         let probe = self.state.live_probe()?;
-        if let Some(mode @ ("candidate" | "manual")) = probe.election_mode.as_deref() {
-            return Some(format!(
-                "box.cfg.election_mode is '{mode}', so Tarantool's own elections decide who is writable; set it to 'off' or 'voter'"
-            ));
-        }
-        match probe.failover.as_deref() {
-            None | Some("supervised") => None,
-            Some(mode) => Some(format!(
-                "replication.failover is '{mode}' in the instance's configuration, so Tarantool decides who is writable; set it to 'supervised'"
-            )),
-        }
+        own_rule(probe.election_mode.as_deref(), probe.failover.as_deref())
     }
 
-    /// Why this instance cannot be promoted, if it cannot.
-    fn unfit(&self) -> Option<String> {
+    /// Why this instance cannot be promoted, if it cannot. Silence counts from `patience` on.
+    fn unfit(&self, patience: Duration) -> Option<String> {
         let Some(probe) = self.state.live_probe() else {
             return Some(self.instance_words());
         };
         if self.state.settings.priority < 0 {
             return Some(format!("PRIORITY is {}", self.state.settings.priority));
         }
-        if self.state.instance.silent_since.is_some() {
+        let silent_for = self
+            .state
+            .instance
+            .silent_since
+            .map(|since| self.now.since(since));
+        if silent_for.is_some_and(|silent_for| silent_for >= patience) {
             return Some("the instance does not answer".to_owned());
+        }
+        if probe.id == 0 {
+            return Some("it is an anonymous replica".to_owned());
         }
         (probe.status != "running").then(|| format!("its status is '{}'", probe.status))
     }
@@ -247,7 +249,13 @@ impl Planner<'_> {
                 .predecessor_over_at
                 .is_some_and(|at| at > self.now),
         };
-        let mut lease = settings.timing.lease();
+        // A guard may still hold an agent's longer lease from before a change of settings.
+        let running = self
+            .state
+            .instance
+            .lease
+            .map(|lease| lease.due_at.since(self.now));
+        let mut lease = settings.timing.lease().max(running.unwrap_or_default());
         if let Some(seen) = self.state.lock.unchanged.as_ref().filter(|_| waiting) {
             // Whoever comes after us, should we fall before we are promoted, must wait for our predecessor too.
             lease = lease.max(seen.record.lease());
@@ -266,7 +274,7 @@ impl Planner<'_> {
             } else {
                 Status::Promoting
             },
-            lease_ms: u64::try_from(lease.as_millis()).unwrap_or(Record::MAX_LEASE_MS),
+            lease_ms: ceil_ms(lease).min(Record::MAX_LEASE_MS),
             refresh: self.next_refresh(),
             vclock: probe.map(|probe| probe.vclock.clone()).unwrap_or_default(),
             members: probe
@@ -337,8 +345,18 @@ impl Planner<'_> {
             Some(lease) if self.state.is_serving() => Reason::ServingWithoutConsul {
                 until: lease.over_at,
             },
-            Some(_) | None if self.state.consul_fault.is_none() => Reason::LookingAgain,
+            Some(_) | None if self.state.consul_fault.is_none() => {
+                self.unless_denied(Reason::LookingAgain)
+            }
             Some(_) | None => self.wait_for_consul(),
+        }
+    }
+
+    /// What is being tried, or why Consul did not let us the last time.
+    fn unless_denied(&self, reason: Reason) -> Reason {
+        match &self.state.denied {
+            Some(why) => Reason::WaitingForConsul { why: why.clone() },
+            None => reason,
         }
     }
 
@@ -401,7 +419,12 @@ impl Planner<'_> {
             return;
         }
         let wanted = if is_own { "" } else { record.uri.as_str() };
-        if probe.guard.follows.as_deref() != Some(wanted) && self.may_command_guard() {
+        if probe.guard.follows.as_deref() != Some(wanted)
+            && self.may_call(
+                self.state.pending.follow,
+                self.state.pending.follow_retry_at,
+            )
+        {
             self.act(Action::Follow {
                 uri: (!is_own).then(|| record.uri.clone()),
             });
@@ -439,11 +462,17 @@ impl Planner<'_> {
     }
 }
 
+/// Rounded up: a record must not promise an earlier end than there is.
+fn ceil_ms(lease: Duration) -> u64 {
+    u64::try_from(lease.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
 /// Where an action is carried out; one at a time in each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Guard,
     Fence,
+    Replication,
     Process,
     Session,
     Lock,
@@ -459,10 +488,10 @@ impl Action {
             | Self::Remember { .. }
             | Self::Promote { .. }
             | Self::Grant { .. }
-            | Self::Observe { .. }
-            | Self::Follow { .. } => Place::Guard,
+            | Self::Observe { .. } => Place::Guard,
             Self::Fence { .. } => Place::Fence,
-            Self::Kill { .. } => Place::Process,
+            Self::Follow { .. } => Place::Replication,
+            Self::Kill => Place::Process,
             Self::CreateSession | Self::RenewSession { .. } | Self::DestroySession { .. } => {
                 Place::Session
             }

@@ -105,6 +105,9 @@ pub struct GuardState {
     pub leased: bool,
     /// Read-only, and the barrier behind its last commits has passed.
     pub landed: bool,
+    /// There is a barrier to pass: it has been master under a guard before, or follows one that was.
+    #[serde(default)]
+    pub barrier: bool,
     /// The master it was told to follow (`REPLICATION=follow`).
     #[serde(default)]
     pub follows: Option<String>,
@@ -119,11 +122,33 @@ pub struct GuardState {
     pub last_fence: Option<String>,
 }
 
+/// Why `read_only` is not ours to decide in an instance with these settings, and what to change, if it is not.
+#[must_use]
+pub fn own_rule(election_mode: Option<&str>, failover: Option<&str>) -> Option<String> {
+    if let Some(mode @ ("candidate" | "manual")) = election_mode {
+        return Some(format!(
+            "box.cfg.election_mode is '{mode}', so Tarantool's own elections decide who is writable; set it to 'off' or 'voter'"
+        ));
+    }
+    match failover {
+        None | Some("supervised") => None,
+        Some(mode) => Some(format!(
+            "replication.failover is '{mode}' in the instance's configuration, so Tarantool decides who is writable; set it to 'supervised'"
+        )),
+    }
+}
+
 impl Probe {
     /// Read-only for certain: refused now, meant to be, no lease, and no commit still in flight.
     #[must_use]
     pub fn is_fenced(&self) -> bool {
         self.ro && self.read_only && !self.guard.leased && self.guard.landed
+    }
+
+    /// Read-only for new writes, while its last commits may still land: a disk that hangs.
+    #[must_use]
+    pub fn is_landing(&self) -> bool {
+        self.ro && !self.guard.leased && self.guard.barrier && !self.guard.landed
     }
 
     /// Writable under a lease of `term`.

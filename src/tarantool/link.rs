@@ -10,8 +10,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use super::conn::{Connection, Ended, OpenError, RequestError};
 use super::guard::{Answer, Guard, GuardError};
 use super::iproto::code;
-use crate::config::TarantoolConfig;
-use crate::decide::event::{Event, GuardCommand};
+use crate::config::{TarantoolAddr, TarantoolConfig};
+use crate::decide::event::{Event, GuardCommand, KillResult};
 use crate::decide::observed::Probe;
 use crate::decide::timing::{InstanceTime, Timing};
 use crate::errors::chain;
@@ -101,8 +101,17 @@ impl Instance {
                 probe: Box::new(probe),
                 refused,
             },
+            // A word that was still on its way over a connection of ours before this one.
+            Err(GuardError::Superseded { by }) if guard.is_same_agent(&by) => Event::GuardFailed {
+                command: kind,
+                why: "this agent has attached anew since".to_owned(),
+            },
             Err(GuardError::Superseded { by }) => Event::Superseded { by },
-            Err(error @ (GuardError::Request { .. } | GuardError::Empty)) => {
+            Err(
+                error @ (GuardError::Request { .. }
+                | GuardError::OwnRule { .. }
+                | GuardError::Empty),
+            ) => {
                 if error.code() == Some(code::NO_SUCH_PROC) {
                     // Somebody removed the guard's global, and with it the fencing: install it anew.
                     self.guard_lost.notify_one();
@@ -115,22 +124,27 @@ impl Instance {
         }
     }
 
-    /// Ends the instance's process, if need be unless it answers one more ping.
-    pub async fn kill(&self, unless_it_answers: bool) -> Event {
+    /// Ends the instance's process, unless its guard answers at once that it is read-only and its commits landed.
+    pub async fn kill(&self) -> Event {
         let Shared { guard, process } = self.shared.borrow().clone();
-        if unless_it_answers
-            && let Some(guard) = guard
-            && guard.connection().ping(self.liveness).await.is_ok()
+        if let Some(guard) = guard
+            && let Ok(Ok(answer)) = timeout(self.liveness, guard.probe()).await
+            && answer.probe.ro
+            && !answer.probe.guard.leased
+            && !answer.probe.is_landing()
         {
             return Event::KillEnded {
-                result: Err("it spoke at the last moment".to_owned()),
+                result: KillResult::Spared(Box::new(answer.probe)),
             };
         }
         let result = match process {
-            Some(process) => process
-                .kill()
-                .map_err(|error| format!("could not kill process {}: {error}", process.pid())),
-            None => Err("its process is not known".to_owned()),
+            Some(process) => match process.kill() {
+                Ok(()) => KillResult::Killed,
+                Err(error) => {
+                    KillResult::Failed(format!("could not kill process {}: {error}", process.pid()))
+                }
+            },
+            None => KillResult::Failed("its process is not known".to_owned()),
         };
         Event::KillEnded { result }
     }
@@ -145,6 +159,7 @@ pub struct Link {
     shared: watch::Sender<Shared>,
     guard_lost: Arc<Notify>,
     told: Option<Event>,
+    attaches: u64,
 }
 
 impl Link {
@@ -172,6 +187,7 @@ impl Link {
                 shared: sender,
                 guard_lost,
                 told: None,
+                attaches: 0,
             },
             instance,
         )
@@ -248,8 +264,11 @@ impl Link {
         let deadline = self.timing.healthcheck_timeout();
         let conn = Connection::open(&self.config, deadline)
             .await
-            .map_err(AttachFailure::from_open)?;
-        let (guard, probe) = Guard::attach(conn, self.agent.clone(), deadline)
+            .map_err(|error| AttachFailure::from_open(error, &self.config))?;
+        // A name of its own for each attach: what is still on its way over an earlier connection must not count.
+        self.attaches += 1;
+        let owner = format!("{}#{}", self.agent, self.attaches);
+        let (guard, probe) = Guard::attach(conn, owner, deadline)
             .await
             .map_err(|error| AttachFailure::from_guard(&error, &self.config))?;
         let (process, probe) = find_process(&guard, probe)
@@ -283,7 +302,10 @@ impl Link {
                 proof = exited(process.as_deref()) => {
                     return self.died(conn, proof).await;
                 }
-                () = self.guard_lost.notified() => return false,
+                () = self.guard_lost.notified() => {
+                    self.shared.send_modify(|shared| shared.guard = None);
+                    return false;
+                }
                 _ = pings.tick() => {
                     if let Some(proof) = self.ping(conn, process.as_deref()).await {
                         return self.died(conn, proof).await;
@@ -367,6 +389,14 @@ async fn exited(process: Option<&Process>) -> String {
     }
 }
 
+/// Whom we try to reach, and where that was set.
+fn peer(config: &TarantoolConfig) -> String {
+    match &config.addr {
+        TarantoolAddr::Tcp(host_and_port) => format!("{host_and_port} (TARANTOOL_ADDR)"),
+        TarantoolAddr::Unix(path) => format!("{} (TARANTOOL_ADDR)", path.display()),
+    }
+}
+
 /// Why there is no attached connection.
 enum AttachFailure {
     Refused { why: String },
@@ -375,8 +405,23 @@ enum AttachFailure {
 }
 
 impl AttachFailure {
-    fn from_open(error: OpenError) -> Self {
-        let why = chain(&error);
+    fn from_open(error: OpenError, config: &TarantoolConfig) -> Self {
+        let advice = match (&error, error.code()) {
+            (OpenError::NotTarantool { .. }, _) => {
+                "; set TARANTOOL_ADDR to what box.cfg.listen is in the instance"
+            }
+            (_, Some(code::PASSWORD_MISMATCH)) => {
+                "; set TARANTOOL_PASSWORD or TARANTOOL_PASSWORD_FILE to the password of TARANTOOL_USER"
+            }
+            (_, Some(code::NO_SUCH_USER)) => {
+                "; create that user or change TARANTOOL_USER, unless the instance is still being bootstrapped"
+            }
+            (_, Some(code::LOADING)) => {
+                "; it is being bootstrapped or recovers, and may wait for its peers"
+            }
+            (_, _) => "",
+        };
+        let why = format!("{}: {}{advice}", peer(config), chain(&error));
         match error {
             OpenError::Refused(_) => Self::Refused { why },
             OpenError::NotTarantool { .. } => Self::Unsuitable { why },
@@ -388,13 +433,16 @@ impl AttachFailure {
     }
 
     fn from_guard(error: &GuardError, config: &TarantoolConfig) -> Self {
-        let mut why = chain(error);
+        if let GuardError::OwnRule { .. } = error {
+            return Self::Unsuitable { why: chain(error) };
+        }
+        let mut why = format!("{}: {}", peer(config), chain(error));
         if let GuardError::Request { source, .. } = error
             && source.code() == Some(code::ACCESS_DENIED)
         {
             let user = config.user.as_deref().unwrap_or("guest");
             why = format!(
-                "{why}; on the instance: box.schema.user.grant('{user}', 'execute', 'universe')"
+                "{why}; as admin, on the master or at bootstrap: box.schema.user.grant('{user}', 'execute', 'universe')"
             );
         }
         Self::Other { why }

@@ -4,12 +4,20 @@
 
 mod agent_killed;
 mod by_hand;
+mod cluster;
 mod cold_start;
+mod consul_away;
+mod consul_cut_off;
+mod consul_servers;
 mod crash;
 mod dumps;
 mod hang;
+mod lock_by_hand;
+mod lock_overwritten;
 mod scene;
 mod settings;
 mod stop;
 mod support;
+mod surroundings_settings;
+mod surroundings_tarantool;
 mod two;
