@@ -2,7 +2,9 @@
 //! oracle's verdict at the end. One file per story or close family.
 #![allow(clippy::disallowed_methods, reason = "tests measure real time")]
 
+mod agent_frozen;
 mod agent_killed;
+mod catalog;
 mod cluster;
 mod cold_start;
 mod consul_away;
@@ -11,5 +13,6 @@ mod consul_servers;
 mod crash;
 mod lock_by_hand;
 mod lock_overwritten;
+mod lost_reply;
 mod scene;
 mod support;
