@@ -170,6 +170,29 @@ impl Cluster {
         .await
     }
 
+    /// Waits until an agent's own account of itself is this, with nothing to complain about in Consul.
+    pub(crate) async fn wait_for_reason(&self, index: usize, words: &str) -> Result<()> {
+        eventually(SOON, words, async || {
+            let dump = self.agents[index].usr1().await;
+            let dump = dump.map_err(|error| error.to_string())?;
+            if dump["reason"] == words && dump["consul"]["fault"].is_null() {
+                Ok(())
+            } else {
+                Err(format!("{} ({})", dump["reason"], dump["consul"]["fault"]))
+            }
+        })
+        .await
+    }
+
+    /// What the guard inside an instance knows and has counted.
+    pub(crate) async fn guard(&self, index: usize) -> Result<Value> {
+        let lua = "
+local state = tarsec_guard.state
+return {term = state.term, leased = state.leased, fences = state.fences, last_fence = state.last_fence}";
+        let values = self.set[index].eval(lua, &[]).await?;
+        Ok(values.into_iter().next().unwrap_or_default())
+    }
+
     /// Stops the writers.
     pub(crate) async fn outlook(self) -> Result<Outlook> {
         let history = self.writers.stop().await?;

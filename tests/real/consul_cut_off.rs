@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tarsec_harness::{Agent, AgentBuilder, Fault, Proxy, Result, World, eventually};
+use tarsec_harness::{Agent, AgentBuilder, Fault, Proxy, Result, World};
 
 use crate::cluster::{Cluster, slack};
 use crate::support::{LEASE, SOON, world};
@@ -50,7 +50,7 @@ async fn master_loses_consul(world: &World, fault: Fault) -> Result<()> {
         "replica: the master is {}",
         cluster.set[heir.instance].addr()
     );
-    wait_for_reason(&cluster.agents[old], &words).await?;
+    cluster.wait_for_reason(old, &words).await?;
     cluster
         .wait_for_service(
             "tarantool-replica",
@@ -76,7 +76,7 @@ async fn a_replica_whose_agent_is_cut_off_changes_nothing() {
                 cluster.set[cluster.master.instance].addr()
             );
             for fault in [Fault::Cut, Fault::BlackHole] {
-                wait_for_reason(&cluster.agents[replica], &words).await?;
+                cluster.wait_for_reason(replica, &words).await?;
                 link.set(fault).await?;
                 cluster
                     .set
@@ -84,7 +84,7 @@ async fn a_replica_whose_agent_is_cut_off_changes_nothing() {
                     .await?;
                 link.restore().await?;
             }
-            wait_for_reason(&cluster.agents[replica], &words).await?;
+            cluster.wait_for_reason(replica, &words).await?;
             cluster.wait_until_masters_own_record_stands(world).await?;
             cluster.assert_undisturbed().await
         })
@@ -94,19 +94,6 @@ async fn a_replica_whose_agent_is_cut_off_changes_nothing() {
 /// Linked agents have one.
 fn consul_link(agent: &Agent) -> &Proxy {
     agent.consul_link().expect("the agent is linked")
-}
-
-/// Waits until an agent's own account of itself is this, with nothing left to complain about.
-async fn wait_for_reason(agent: &Agent, words: &str) -> Result<()> {
-    eventually(SOON, words, async || {
-        let dump = agent.usr1().await.map_err(|error| error.to_string())?;
-        if dump["reason"] == words && dump["consul"]["fault"].is_null() {
-            Ok(())
-        } else {
-            Err(format!("{} ({})", dump["reason"], dump["consul"]["fault"]))
-        }
-    })
-    .await
 }
 
 #[tokio::test]

@@ -2,8 +2,10 @@
 //! oracle's verdict at the end. One file per story or close family.
 #![allow(clippy::disallowed_methods, reason = "tests measure real time")]
 
+mod agent_frozen;
 mod agent_killed;
 mod by_hand;
+mod catalog;
 mod cluster;
 mod cold_start;
 mod consul_away;
@@ -14,6 +16,7 @@ mod dumps;
 mod hang;
 mod lock_by_hand;
 mod lock_overwritten;
+mod lost_reply;
 mod scene;
 mod settings;
 mod stop;
