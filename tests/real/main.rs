@@ -3,5 +3,6 @@
 #![allow(clippy::disallowed_methods, reason = "tests measure real time")]
 
 mod support;
+mod surroundings_instance;
 mod surroundings_settings;
 mod surroundings_tarantool;
