@@ -375,10 +375,19 @@ impl State {
     /// may still land while we hold the lock.
     #[must_use]
     pub fn may_hold_lease(&self) -> bool {
-        let holds_lock = self.holds_lock();
-        let unsafe_word =
-            |probe: &Probe| probe.guard.leased || !probe.ro || (holds_lock && probe.is_landing());
+        let unsafe_word = |probe: &Probe| {
+            probe.guard.leased
+                || !probe.ro
+                || (probe.is_landing() && self.has_served_this_hold(probe))
+        };
         self.lease_in_flight() || self.instance.probe.as_ref().is_some_and(unsafe_word)
+    }
+
+    /// Whether we hold the lock for a term that the instance may have served: commits of an earlier term are behind
+    /// the release that ended it, and a lock just gained is no reason to wait for them.
+    fn has_served_this_hold(&self, probe: &Probe) -> bool {
+        let record = self.hold.record.as_ref();
+        self.holds_lock() && record.is_none_or(|record| probe.guard.term >= record.term)
     }
 
     /// A lease on its way, or one whose arrival the guard's last word says nothing about: the question that it
