@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests measure real time")]
 
 mod support;
+mod surroundings_acl;
 mod surroundings_instance;
 mod surroundings_settings;
 mod surroundings_tarantool;
