@@ -65,10 +65,13 @@ impl State {
                 self.pending.member = false;
                 let written = self.catalog.member_writing.take();
                 match result {
-                    Ok(()) => self.catalog.member = written,
+                    Ok(()) => {
+                        self.catalog.member = written;
+                        self.catalog.member_fault = None;
+                    }
                     Err(fault) => {
                         self.catalog.member_retry_at = Some(now + CATALOG_RETRY);
-                        self.consul_fault = Some(fault);
+                        self.catalog.member_fault = Some(fault.why);
                     }
                 }
             }
@@ -428,12 +431,13 @@ impl State {
                 self.catalog.told = Some(entry);
                 self.catalog.lost = false;
                 self.catalog.retry_at = None;
+                self.catalog.fault = None;
             }
             (Ok(_), None) => self.catalog.removed = true,
             (Ok(false), Some(_)) => self.catalog.lost = true,
             (Err(fault), _) => {
                 self.catalog.retry_at = Some(now + CATALOG_RETRY);
-                self.consul_fault = Some(fault);
+                self.catalog.fault = Some(fault.why);
             }
         }
     }

@@ -53,7 +53,7 @@ pub struct State {
     pub stopping: Option<(&'static str, Tick)>,
     /// Another agent owns the guard now.
     pub superseded: Option<String>,
-    /// The last thing that Consul refused or failed to answer, until it answers again.
+    /// The last thing about the lock or a session that Consul refused or failed to answer, until it answers again.
     pub consul_fault: Option<super::event::ConsulFault>,
     /// Why Consul denies us a session or the lock, until it allows it: reads that succeed in between say nothing
     /// about that.
@@ -248,6 +248,10 @@ pub struct Catalog {
     pub retry_at: Option<Tick>,
     /// Do not try the member key again before then.
     pub member_retry_at: Option<Tick>,
+    /// Why Consul was not told the last time. No reason of ours rests on that, unlike [`State::consul_fault`].
+    pub fault: Option<String>,
+    /// Why the member key was not written the last time.
+    pub member_fault: Option<String>,
     /// The service was removed because we stop.
     pub removed: bool,
 }

@@ -21,6 +21,7 @@ mod scene;
 mod settings;
 mod stop;
 mod support;
+mod surroundings_acl;
 mod surroundings_instance;
 mod surroundings_settings;
 mod surroundings_tarantool;
