@@ -47,6 +47,7 @@ struct Agent {
     signals: Signals,
     dump: Dump,
     plan: Option<Plan>,
+    said: journal::Said,
 }
 
 impl Agent {
@@ -105,6 +106,7 @@ impl Agent {
             signals,
             dump: Dump::new(agent_id),
             plan: None,
+            said: journal::Said::default(),
         })
     }
 
@@ -130,7 +132,7 @@ impl Agent {
     /// One turn: what happened, what to do about it, and the start of that.
     fn step(&mut self, event: Event) -> Option<Exit> {
         let now = self.clock.now();
-        journal::event(&event);
+        journal::event(&mut self.said, &event);
         let event = self.check_replicaset(event);
         let before = journal::snapshot(&self.state);
         self.state.apply(event, now);
@@ -145,7 +147,7 @@ impl Agent {
         }
         let mut ending = None;
         for action in &plan.actions {
-            journal::action(action);
+            journal::action(&mut self.said, action);
             self.state.begin(action, now);
             ending = ending.or(self.executor.start(action.clone()));
         }

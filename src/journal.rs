@@ -1,5 +1,7 @@
 //! What goes into the log: INFO when something changed, DEBUG for every changed field.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value, json};
 use tracing::{Level, debug, enabled, error, info, warn};
 
@@ -8,8 +10,129 @@ use crate::decide::plan::{Action, Reason};
 use crate::decide::record::Status;
 use crate::decide::state::State;
 
+/// What was said last about things that are tried again and again, so that it is said once.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    last: HashMap<Topic, String>,
+}
+
+/// Something that can fail, or look the same, many times in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Topic {
+    Guard,
+    Session,
+    ReadLock,
+    WatchLock,
+    FreeLock,
+    LockStep,
+    Acquiring,
+    Catalog,
+    Member,
+    Terms,
+}
+
+impl Said {
+    /// Whether these are other words than the last ones, which they replace.
+    fn is_news(&mut self, topic: Topic, words: &str) -> bool {
+        let known = self.last.get(&topic).is_some_and(|last| last == words);
+        if !known {
+            self.last.insert(topic, words.to_owned());
+        }
+        !known
+    }
+
+    /// It went well: the next failure is news.
+    fn forget(&mut self, topics: &[Topic]) {
+        self.last.retain(|topic, _| !topics.contains(topic));
+    }
+}
+
 /// Says what happened, where it is more than routine.
-pub(crate) fn event(event: &Event) {
+pub(crate) fn event(said: &mut Said, event: &Event) {
+    if is_news(said, event) {
+        say(event);
+    }
+}
+
+/// Whether this is not just another failure of the same kind, for the same reason.
+fn is_news(said: &mut Said, event: &Event) -> bool {
+    match event {
+        Event::GuardFailed { why, .. } => said.is_news(Topic::Guard, why),
+        Event::GuardAnswered { .. } => {
+            said.forget(&[Topic::Guard]);
+            true
+        }
+        Event::SessionCreated { result: Err(fault) }
+        | Event::SessionRenewed {
+            result: Err(fault), ..
+        } => said.is_news(Topic::Session, &fault.why),
+        Event::SessionCreated { result: Ok(_) } | Event::SessionRenewed { result: Ok(_), .. } => {
+            said.forget(&[Topic::Session]);
+            true
+        }
+        Event::LockRead {
+            by_watch,
+            result: Err(fault),
+            ..
+        } => {
+            let topic = if *by_watch {
+                Topic::WatchLock
+            } else {
+                Topic::ReadLock
+            };
+            said.is_news(topic, &fault.why)
+        }
+        Event::LockRead {
+            result: Ok(sight), ..
+        } => {
+            said.forget(&[Topic::ReadLock, Topic::WatchLock]);
+            match &sight.key {
+                Some(key) if key.session.is_some() => {
+                    said.forget(&[Topic::FreeLock]);
+                    true
+                }
+                // Without a key the index is that of the whole store, which says nothing.
+                Some(_) => said.is_news(Topic::FreeLock, &sight.index.to_string()),
+                None => said.is_news(Topic::FreeLock, "missing"),
+            }
+        }
+        Event::LockStepEnded {
+            result: Err(fault), ..
+        } => said.is_news(Topic::LockStep, &fault.why),
+        Event::LockStepEnded { result: Ok(_), .. } => {
+            said.forget(&[Topic::LockStep, Topic::Acquiring]);
+            true
+        }
+        Event::CatalogEnded { result: Err(fault) } => said.is_news(Topic::Catalog, &fault.why),
+        Event::CatalogEnded { result: Ok(_) } => {
+            said.forget(&[Topic::Catalog]);
+            true
+        }
+        Event::MemberEnded { result: Err(fault) } => said.is_news(Topic::Member, &fault.why),
+        Event::MemberEnded { result: Ok(()) } => {
+            said.forget(&[Topic::Member]);
+            true
+        }
+        Event::TermsRead { result: Err(fault) } => said.is_news(Topic::Terms, &fault.why),
+        Event::TermsRead { result: Ok(_) } => {
+            said.forget(&[Topic::Terms]);
+            true
+        }
+        Event::Attached { .. }
+        | Event::Unreachable { .. }
+        | Event::FellSilent
+        | Event::SpokeAgain
+        | Event::Died { .. }
+        | Event::Unsuitable { .. }
+        | Event::Superseded { .. }
+        | Event::KillEnded { .. }
+        | Event::SessionDestroyed
+        | Event::StopRequested { .. }
+        | Event::Woke => true,
+    }
+}
+
+fn say(event: &Event) {
     match event {
         Event::Attached { probe, process } => {
             info!(
@@ -134,6 +257,7 @@ fn lock_step_ended(
         (LockStepKind::Release | LockStepKind::Refresh, Ok(Err(why))) => {
             warn!(?step, why, "lock step refused")
         }
+        (_, Err(fault)) if fault.denied => warn!(?step, why = fault.why, "lock step denied"),
         (_, Err(fault)) => warn!(?step, why = fault.why, "lock step's outcome unknown"),
     }
 }
@@ -148,12 +272,17 @@ pub(crate) fn reason(from: Option<&Reason>, to: &Reason) {
 }
 
 /// Says what is being done, where it is more than routine.
-pub(crate) fn action(action: &Action) {
+pub(crate) fn action(said: &mut Said, action: &Action) {
     match action {
         Action::Promote { term, .. } => info!(term, "promoting"),
         Action::Fence { why } => info!(why, "fencing"),
         Action::Kill => warn!("killing the hung instance"),
-        Action::Acquire { attempt, .. } => info!(term = attempt.record.term, "acquiring the lock"),
+        Action::Acquire { attempt, .. } => {
+            let term = attempt.record.term;
+            if said.is_news(Topic::Acquiring, &term.to_string()) {
+                info!(term, "acquiring the lock");
+            }
+        }
         Action::Release { record, .. } => {
             info!(term = record.term, status = ?record.status, "releasing the lock")
         }
@@ -207,6 +336,7 @@ pub(crate) fn describe(state: &State) -> Value {
         "stopping": state.stopping.map(|(signal, since)| json!({"signal": signal, "since": since})),
         "superseded_by": state.superseded,
         "consul_fault": state.consul_fault,
+        "denied": state.denied,
     })
 }
 
@@ -244,6 +374,34 @@ fn compare_maps(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::event::ConsulFault;
+
+    #[test]
+    fn a_failure_is_said_again_when_its_words_change_or_it_went_well_in_between() {
+        let failed = |why: &str| Event::TermsRead {
+            result: Err(ConsulFault {
+                why: why.to_owned(),
+                denied: true,
+            }),
+        };
+        let mut said = Said::default();
+        let events = [
+            (failed("denied"), true),
+            (failed("denied"), false),
+            (failed("gone"), true),
+            (
+                Event::TermsRead {
+                    result: Ok(crate::decide::event::MemberTerms::default()),
+                },
+                true,
+            ),
+            (failed("gone"), true),
+            (failed("gone"), false),
+        ];
+        for (at, (event, news)) in events.iter().enumerate() {
+            assert_eq!(is_news(&mut said, event), *news, "{at}");
+        }
+    }
 
     #[test]
     fn every_changed_field_is_named_with_its_old_and_new_value() {

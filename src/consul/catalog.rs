@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Consul;
+use super::advice::service_rule;
 use super::error::ConsulError;
 use super::session::json;
 use super::wire::{Call, encode};
@@ -145,7 +146,8 @@ impl Consul {
         let what = format!("register service {}", service.id);
         let body = json(&what, &definition)?;
         let call = Call::put(what, "/v1/agent/service/register", body)
-            .query("replace-existing-checks=true");
+            .query("replace-existing-checks=true")
+            .allowed_by(service_rule(&service.id));
         self.wire().send(call).await?.ok()?;
         Ok(())
     }
@@ -166,7 +168,8 @@ impl Consul {
         let what = format!("update the check of service {service_id}");
         let body = json(&what, &CheckState { status, output })?;
         let path = format!("/v1/agent/check/update/{}", encode(&check_id(service_id)));
-        let answer = self.wire().send(Call::put(what, path, body)).await?;
+        let call = Call::put(what, path, body).allowed_by(service_rule(service_id));
+        let answer = self.wire().send(call).await?;
         // 1.8 says 500 (two ways, with ACLs on and off), later ones 404.
         let unknown = answer.code == 404
             || answer.code == 500
@@ -184,7 +187,8 @@ impl Consul {
     /// The service may be there or not.
     pub async fn deregister(&self, service_id: &str) -> Result<(), ConsulError> {
         let path = format!("/v1/agent/service/deregister/{}", encode(service_id));
-        let call = Call::put(format!("deregister service {service_id}"), path, Vec::new());
+        let what = format!("deregister service {service_id}");
+        let call = Call::put(what, path, Vec::new()).allowed_by(service_rule(service_id));
         let answer = self.wire().send(call).await?;
         // 1.8 says 200 with ACLs off and 500 with ACLs on, later ones 404.
         if answer.code == 404 || answer.code == 500 && answer.says("Unknown service") {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::advice::Advice;
 use crate::decide::ids::SessionId;
 
 /// Any error, as the cause of another.
@@ -94,10 +95,12 @@ pub enum SetupError {
 #[derive(Debug, thiserror::Error)]
 pub enum ConsulError {
     /// No connection, or it broke before the whole answer was in.
-    #[error("could not {what}: consul is unreachable")]
+    #[error("could not {what}: consul is unreachable{advice}")]
     Unreachable {
         /// What was attempted.
         what: String,
+        /// What to change.
+        advice: Advice,
         /// What the network or TLS said.
         source: Cause,
     },
@@ -110,15 +113,19 @@ pub enum ConsulError {
         after: Duration,
     },
     /// The token, or the lack of one, does not allow it.
-    #[error("could not {what}: consul denies it ({message})")]
+    #[error("could not {what}: consul denies it ({code}: {message}){advice}")]
     Denied {
         /// What was attempted.
         what: String,
+        /// The HTTP status.
+        code: u16,
         /// Consul's words.
         message: String,
+        /// The right to grant, or the variable to change.
+        advice: Advice,
     },
     /// An answer that this request should not get.
-    #[error("could not {what}: consul answered {code} ({message})")]
+    #[error("could not {what}: consul answered {code} ({message}){advice}")]
     Status {
         /// What was attempted.
         what: String,
@@ -126,6 +133,8 @@ pub enum ConsulError {
         code: u16,
         /// Consul's words.
         message: String,
+        /// What to change, where that is known.
+        advice: Advice,
     },
     /// An answer that cannot be read.
     #[error("could not {what}: consul's answer makes no sense")]

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
 use super::Consul;
+use super::advice::{Advice, key_rule};
 use super::error::{BodyError, ConsulError};
 use super::session::json;
 use super::wire::{Answer, Call, Entry, is_denial, key_path};
@@ -278,11 +279,13 @@ impl Consul {
             &what,
             &step.operations(key, self.inner.namespace.as_deref()),
         )?;
-        outcome(self.wire().send(Call::put(what, "/v1/txn", body)).await?)
+        let rule = key_rule(key);
+        let call = Call::put(what, "/v1/txn", body).allowed_by(&*rule);
+        outcome(self.wire().send(call).await?).map_err(|error| self.wire().advise(error, &rule))
     }
 
     async fn look(&self, key: &str, call: Call) -> Result<LockView, ConsulError> {
-        view(key, self.wire().send(call).await?)
+        view(key, self.wire().send(call.allowed_by(key_rule(key))).await?)
     }
 }
 
@@ -342,15 +345,16 @@ fn outcome(answer: Answer) -> Result<LockOutcome, ConsulError> {
                 return Err(answer.senseless(BodyError::Empty));
             }
             let denied = errors.iter().any(|error| is_denial(&error.what));
-            let why = errors
-                .into_iter()
-                .map(|error| error.what)
-                .collect::<Vec<_>>()
-                .join("; ");
+            let mut words: Vec<String> = errors.into_iter().map(|error| error.what).collect();
+            // A denial comes once for each operation.
+            words.dedup();
+            let why = words.join("; ");
             if denied {
                 return Err(ConsulError::Denied {
+                    code: answer.code,
                     what: answer.what,
                     message: why,
+                    advice: Advice::default(),
                 });
             }
             Ok(LockOutcome::Refused { why })

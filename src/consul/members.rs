@@ -20,6 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rs_consul::{ConsulBuilder, CreateOrUpdateKeyRequest, ReadKeyRequest, ReadKeyResponse};
 
 use super::Consul;
+use super::advice::{Advice, about_status, prefix_rule};
 use super::error::{BodyError, ConsulError, SetupError};
 use super::tls;
 use super::wire::{Answer, Call, Entry, IDLE_TIMEOUT, encode, is_denial, key_path, quoted};
@@ -90,6 +91,7 @@ impl Consul {
         let what = format!("write key {key}");
         let path = key_path(&what, key)?;
         let members = &self.inner.members;
+        let advise = |error| self.wire().advise(error, &prefix_rule(key));
         let written = match &members.client {
             Some(client) if members.namespace.is_empty() => {
                 let request = CreateOrUpdateKeyRequest {
@@ -97,12 +99,15 @@ impl Consul {
                     ..Default::default()
                 };
                 let call = client.create_or_update_key(request, value.to_vec());
-                within(self.wire().request_timeout(), &what, call).await?.0
+                let written = within(self.wire().request_timeout(), &what, call).await;
+                written.map_err(advise)?.0
             }
             Some(_) | None => {
                 let answer = self
                     .wire()
-                    .send(Call::put(what.clone(), path, value.to_vec()))
+                    .send(
+                        Call::put(what.clone(), path, value.to_vec()).allowed_by(prefix_rule(key)),
+                    )
                     .await?
                     .ok()?;
                 answer.json()?
@@ -116,6 +121,7 @@ impl Consul {
                 what,
                 code: 200,
                 message: "false".to_owned(),
+                advice: Advice::default(),
             })
         }
     }
@@ -132,7 +138,7 @@ impl Consul {
         let path = key_path(&what, prefix)?;
         let members = &self.inner.members;
         let Some(client) = &members.client else {
-            return self.read_prefix_over_wire(what, path).await;
+            return self.read_prefix_over_wire(what, path, prefix).await;
         };
         let request = ReadKeyRequest {
             key: encoded_key(&path),
@@ -145,10 +151,12 @@ impl Consul {
         match read {
             Ok(Ok(found)) => Ok(found.response.into_iter().map(pair).collect()),
             Ok(Err(rs_consul::ConsulError::InvalidUtf8(_))) => {
-                self.read_prefix_over_wire(what, path).await
+                self.read_prefix_over_wire(what, path, prefix).await
             }
             Ok(Err(error)) if is_missing(&error) => Ok(Vec::new()),
-            Ok(Err(error)) => Err(failed(&what, error)),
+            Ok(Err(error)) => Err(self
+                .wire()
+                .advise(failed(&what, error), &prefix_rule(prefix))),
             Err(_) => Err(ConsulError::Timeout {
                 what,
                 after: self.wire().request_timeout(),
@@ -160,10 +168,12 @@ impl Consul {
         &self,
         what: String,
         path: String,
+        prefix: &str,
     ) -> Result<Vec<(String, Vec<u8>)>, ConsulError> {
+        let call = Call::get(what, path).query("recurse");
         pairs(
             self.wire()
-                .send(Call::get(what, path).query("recurse"))
+                .send(call.allowed_by(prefix_rule(prefix)))
                 .await?,
         )
     }
@@ -220,10 +230,16 @@ fn failed(what: &str, error: rs_consul::ConsulError) -> ConsulError {
         Theirs::UnexpectedResponseCode(code, body) => {
             let (code, message) = (code.as_u16(), quoted(body.unwrap_or_default().as_bytes()));
             if matches!(code, 401 | 403) || code == 500 && is_denial(&message) {
-                ConsulError::Denied { what, message }
+                ConsulError::Denied {
+                    what,
+                    code,
+                    message,
+                    advice: Advice::default(),
+                }
             } else {
                 ConsulError::Status {
                     what,
+                    advice: about_status(&message),
                     code,
                     message,
                 }
@@ -240,10 +256,12 @@ fn failed(what: &str, error: rs_consul::ConsulError) -> ConsulError {
         Theirs::TimeoutExceeded(after) => ConsulError::Timeout { what, after },
         Theirs::ResponseError(source) => ConsulError::Unreachable {
             what,
+            advice: Advice::default(),
             source: source.into(),
         },
         Theirs::InvalidResponse(source) => ConsulError::Unreachable {
             what,
+            advice: Advice::default(),
             source: source.into(),
         },
         // Errors of calls that are not made here, and of requests that could not be made at all.
@@ -259,6 +277,7 @@ fn failed(what: &str, error: rs_consul::ConsulError) -> ConsulError {
         | Theirs::UReqError(_)
         | Theirs::TokenDeleteFailed) => ConsulError::Unreachable {
             what,
+            advice: Advice::default(),
             source: other.into(),
         },
     }

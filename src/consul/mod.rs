@@ -6,9 +6,11 @@
 //! | `tls` | the one TLS configuration |
 //! | `session` | sessions |
 //! | `lock`, `watch` | the lock key: reads, watches, transactions |
+//! | `advice` | what to do about an error |
 //! | `catalog` | the agent's services and checks |
 //! | `members` | plain keys, through `rs-consul` |
 
+mod advice;
 mod catalog;
 mod error;
 mod lock;
@@ -24,6 +26,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use advice::Advice;
 pub use catalog::{CheckStatus, CheckUpdate, Registration};
 pub use error::{BodyError, Cause, ConsulError, SetupError};
 pub use lock::{LockKey, LockOutcome, LockStep, LockView};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Consul;
+use super::advice::SESSION_RULE;
 use super::error::{BodyError, ConsulError};
 use super::wire::{Call, encode};
 use crate::decide::ids::SessionId;
@@ -62,7 +63,7 @@ impl Consul {
         let body = json(&what, &session)?;
         let answer = self
             .wire()
-            .send(Call::put(what, "/v1/session/create", body))
+            .send(Call::put(what, "/v1/session/create", body).allowed_by(SESSION_RULE))
             .await?
             .ok()?;
         Ok(SessionId::new(answer.json::<SessionEntry>()?.id))
@@ -76,7 +77,9 @@ impl Consul {
         let path = format!("/v1/session/renew/{}", encode(id.as_str()));
         let answer = self
             .wire()
-            .send(Call::put(format!("renew session {id}"), path, Vec::new()))
+            .send(
+                Call::put(format!("renew session {id}"), path, Vec::new()).allowed_by(SESSION_RULE),
+            )
             .await?;
         // Consul names the session that it does not find; a 404 that does not is from something in between.
         if answer.code == 404 && answer.says(id.as_str()) {
@@ -102,7 +105,10 @@ impl Consul {
     pub async fn destroy_session(&self, id: &SessionId) -> Result<(), ConsulError> {
         let path = format!("/v1/session/destroy/{}", encode(id.as_str()));
         self.wire()
-            .send(Call::put(format!("destroy session {id}"), path, Vec::new()))
+            .send(
+                Call::put(format!("destroy session {id}"), path, Vec::new())
+                    .allowed_by(SESSION_RULE),
+            )
             .await?
             .ok()?;
         Ok(())

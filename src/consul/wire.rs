@@ -11,6 +11,7 @@ use reqwest::{Method, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::advice::{Advice, Advisor, about_status};
 use super::error::{BodyError, ConsulError, SetupError};
 use super::tls::{self, AddressOf};
 use crate::config::ConsulConfig;
@@ -36,6 +37,7 @@ pub(super) struct Wire {
     base: String,
     namespace: Option<String>,
     request_timeout: Duration,
+    advisor: Advisor,
 }
 
 /// One request.
@@ -48,6 +50,8 @@ pub(super) struct Call {
     body: Vec<u8>,
     /// Added to the request timeout: how long Consul was asked to wait.
     hold: Duration,
+    /// What an ACL policy must have for this.
+    rule: String,
 }
 
 impl Call {
@@ -60,6 +64,7 @@ impl Call {
             query: Vec::new(),
             body: Vec::new(),
             hold: Duration::ZERO,
+            rule: String::new(),
         }
     }
 
@@ -75,6 +80,12 @@ impl Call {
     /// Adds a query parameter, encoded already.
     pub(super) fn query(mut self, parameter: impl Into<String>) -> Self {
         self.query.push(parameter.into());
+        self
+    }
+
+    /// The rule of an ACL policy that allows this; part of the error for a token without it.
+    pub(super) fn allowed_by(mut self, rule: impl Into<String>) -> Self {
+        self.rule = rule.into();
         self
     }
 
@@ -121,8 +132,10 @@ impl Answer {
 
     /// The error for a status that this request should not get.
     pub(super) fn unexpected(self) -> ConsulError {
+        let message = quoted(&self.body);
         ConsulError::Status {
-            message: quoted(&self.body),
+            advice: about_status(&message),
+            message,
             what: self.what,
             code: self.code,
         }
@@ -193,6 +206,7 @@ impl Wire {
             base,
             namespace,
             request_timeout,
+            advisor: Advisor::new(config),
         })
     }
 
@@ -206,6 +220,17 @@ impl Wire {
     /// # Errors
     /// [`ConsulError::Unreachable`], [`ConsulError::Timeout`], [`ConsulError::TooLong`], [`ConsulError::Denied`].
     pub(super) async fn send(&self, call: Call) -> Result<Answer, ConsulError> {
+        let rule = call.rule.clone();
+        let answer = self.send_unadvised(call).await;
+        answer.map_err(|error| self.advise(error, &rule))
+    }
+
+    /// The error with what to do about it; `rule` is what an ACL policy needs for what was attempted.
+    pub(super) fn advise(&self, error: ConsulError, rule: &str) -> ConsulError {
+        self.advisor.advise(error, rule)
+    }
+
+    async fn send_unadvised(&self, call: Call) -> Result<Answer, ConsulError> {
         let after = self.request_timeout.saturating_add(call.hold);
         let what = call.what.clone();
         let answer = tokio::time::timeout(after, self.exchange(call))
@@ -214,7 +239,9 @@ impl Wire {
         if denies(answer.code, &answer) {
             return Err(ConsulError::Denied {
                 message: quoted(&answer.body),
+                code: answer.code,
                 what: answer.what,
+                advice: Advice::default(),
             });
         }
         Ok(answer)
@@ -276,6 +303,7 @@ impl Wire {
 fn unreachable(what: String, source: reqwest::Error) -> ConsulError {
     ConsulError::Unreachable {
         what,
+        advice: Advice::default(),
         source: source.without_url().into(),
     }
 }

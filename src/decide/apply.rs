@@ -11,6 +11,8 @@ use super::timing::{Tick, Timing};
 
 /// After a failed call to Consul: long enough not to add to its trouble, short against any lease.
 pub(super) const CONSUL_RETRY: Duration = Duration::from_millis(200);
+/// After Consul denied a session or a first hold: a person has to act.
+pub(super) const DENIED_RETRY: Duration = Duration::from_secs(1);
 /// After a failed catalog or member write: nobody's safety depends on it.
 const CATALOG_RETRY: Duration = Duration::from_secs(1);
 /// After the guard refused or did not answer.
@@ -63,10 +65,13 @@ impl State {
                 self.pending.member = false;
                 let written = self.catalog.member_writing.take();
                 match result {
-                    Ok(()) => self.catalog.member = written,
+                    Ok(()) => {
+                        self.catalog.member = written;
+                        self.catalog.member_fault = None;
+                    }
                     Err(fault) => {
                         self.catalog.member_retry_at = Some(now + CATALOG_RETRY);
-                        self.consul_fault = Some(fault);
+                        self.catalog.member_fault = Some(fault.why);
                     }
                 }
             }
@@ -372,6 +377,7 @@ impl State {
         self.pending.session = false;
         match result {
             Ok(id) => {
+                self.denied = None;
                 self.session = Session {
                     id: Some(id),
                     remembered: false,
@@ -407,7 +413,13 @@ impl State {
     }
 
     fn session_call_failed(&mut self, fault: ConsulFault, now: Tick) {
-        self.pending.session_retry_at = Some(now + CONSUL_RETRY);
+        let pause = if fault.denied {
+            self.denied = Some(fault.why.clone());
+            DENIED_RETRY
+        } else {
+            CONSUL_RETRY
+        };
+        self.pending.session_retry_at = Some(now + pause);
         self.consul_fault = Some(fault);
     }
 
@@ -419,12 +431,13 @@ impl State {
                 self.catalog.told = Some(entry);
                 self.catalog.lost = false;
                 self.catalog.retry_at = None;
+                self.catalog.fault = None;
             }
             (Ok(_), None) => self.catalog.removed = true,
             (Ok(false), Some(_)) => self.catalog.lost = true,
             (Err(fault), _) => {
                 self.catalog.retry_at = Some(now + CATALOG_RETRY);
-                self.consul_fault = Some(fault);
+                self.catalog.fault = Some(fault.why);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::apply::CONSUL_RETRY;
+use super::apply::{CONSUL_RETRY, DENIED_RETRY};
 use super::event::{ConsulFault, KeySight, LockSight, LockStepKind};
 use super::record::{Record, Status};
 use super::state::{Attempt, Hold, State, Unchanged};
@@ -157,6 +157,7 @@ impl State {
         match result {
             Ok(Ok(index)) => {
                 self.consul_fault = None;
+                self.denied = None;
                 self.lock_step_done(step, index, now);
             }
             Ok(Err(_)) => {
@@ -170,7 +171,14 @@ impl State {
             }
             Err(fault) => {
                 self.lock.outdated = true;
-                self.pending.lock_retry_at = Some(now + CONSUL_RETRY);
+                let mut pause = CONSUL_RETRY;
+                if fault.denied {
+                    self.denied = Some(fault.why.clone());
+                    if step == LockStepKind::Acquire {
+                        pause = DENIED_RETRY;
+                    }
+                }
+                self.pending.lock_retry_at = Some(now + pause);
                 self.consul_fault = Some(fault);
             }
         }

@@ -157,7 +157,7 @@ impl Planner<'_> {
         if serving {
             Reason::TakingLockAgain
         } else {
-            Reason::RunningForLock
+            self.unless_denied(Reason::RunningForLock)
         }
     }
 

@@ -119,6 +119,7 @@ impl Planner<'_> {
         } else if state.holds_lock() {
             self.release(&format!("the instance hangs and its lease is over: {why}"));
         } else {
+            self.left_alone = Some(why);
             return None;
         }
         Some(Reason::HungInstanceLeftAlone { why })

@@ -22,6 +22,7 @@ pub mod timing;
 use std::time::Duration;
 
 use event::LockSight;
+use observed::own_rule;
 use plan::{Action, Ending, Plan, Reason};
 use record::{Record, Status};
 use state::{Attempt, Gain, Link, Reading, State};
@@ -35,6 +36,7 @@ pub fn decide(state: &State, now: Tick) -> Plan {
         now,
         actions: Vec::new(),
         wake_at: None,
+        left_alone: None,
     };
     let reason = planner.reason();
     planner.tell_catalog(&reason);
@@ -52,6 +54,8 @@ struct Planner<'a> {
     now: Tick,
     actions: Vec<Action>,
     wake_at: Option<Tick>,
+    /// The instance hangs past its lease and is not killed for this reason: to be said whatever else is done.
+    left_alone: Option<String>,
 }
 
 impl Planner<'_> {
@@ -80,10 +84,14 @@ impl Planner<'_> {
         if let Some(reason) = self.end_hung_instance() {
             return reason;
         }
-        if self.state.holds_lock() {
+        let reason = if self.state.holds_lock() {
             self.hold()
         } else {
             self.do_without_lock()
+        };
+        match self.left_alone.take() {
+            Some(why) => Reason::HungInstanceLeftAlone { why },
+            None => reason,
         }
     }
 
@@ -165,17 +173,7 @@ impl Planner<'_> {
             return Some(why.clone());
         }
         let probe = self.state.live_probe()?;
-        if let Some(mode @ ("candidate" | "manual")) = probe.election_mode.as_deref() {
-            return Some(format!(
-                "box.cfg.election_mode is '{mode}', so Tarantool's own elections decide who is writable; set it to 'off' or 'voter'"
-            ));
-        }
-        match probe.failover.as_deref() {
-            None | Some("supervised") => None,
-            Some(mode) => Some(format!(
-                "replication.failover is '{mode}' in the instance's configuration, so Tarantool decides who is writable; set it to 'supervised'"
-            )),
-        }
+        own_rule(probe.election_mode.as_deref(), probe.failover.as_deref())
     }
 
     /// Why this instance cannot be promoted, if it cannot. Silence counts from `patience` on.
@@ -347,8 +345,18 @@ impl Planner<'_> {
             Some(lease) if self.state.is_serving() => Reason::ServingWithoutConsul {
                 until: lease.over_at,
             },
-            Some(_) | None if self.state.consul_fault.is_none() => Reason::LookingAgain,
+            Some(_) | None if self.state.consul_fault.is_none() => {
+                self.unless_denied(Reason::LookingAgain)
+            }
             Some(_) | None => self.wait_for_consul(),
+        }
+    }
+
+    /// What is being tried, or why Consul did not let us the last time.
+    fn unless_denied(&self, reason: Reason) -> Reason {
+        match &self.state.denied {
+            Some(why) => Reason::WaitingForConsul { why: why.clone() },
+            None => reason,
         }
     }
 

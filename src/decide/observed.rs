@@ -122,6 +122,22 @@ pub struct GuardState {
     pub last_fence: Option<String>,
 }
 
+/// Why `read_only` is not ours to decide in an instance with these settings, and what to change, if it is not.
+#[must_use]
+pub fn own_rule(election_mode: Option<&str>, failover: Option<&str>) -> Option<String> {
+    if let Some(mode @ ("candidate" | "manual")) = election_mode {
+        return Some(format!(
+            "box.cfg.election_mode is '{mode}', so Tarantool's own elections decide who is writable; set it to 'off' or 'voter'"
+        ));
+    }
+    match failover {
+        None | Some("supervised") => None,
+        Some(mode) => Some(format!(
+            "replication.failover is '{mode}' in the instance's configuration, so Tarantool decides who is writable; set it to 'supervised'"
+        )),
+    }
+}
+
 impl Probe {
     /// Read-only for certain: refused now, meant to be, no lease, and no commit still in flight.
     #[must_use]

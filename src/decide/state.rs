@@ -53,8 +53,11 @@ pub struct State {
     pub stopping: Option<(&'static str, Tick)>,
     /// Another agent owns the guard now.
     pub superseded: Option<String>,
-    /// The last thing that Consul refused or failed to answer, until it answers again.
+    /// The last thing about the lock or a session that Consul refused or failed to answer, until it answers again.
     pub consul_fault: Option<super::event::ConsulFault>,
+    /// Why Consul denies us a session or the lock, until it allows it: reads that succeed in between say nothing
+    /// about that.
+    pub denied: Option<String>,
 }
 
 /// The instance beside us.
@@ -245,6 +248,10 @@ pub struct Catalog {
     pub retry_at: Option<Tick>,
     /// Do not try the member key again before then.
     pub member_retry_at: Option<Tick>,
+    /// Why Consul was not told the last time. No reason of ours rests on that, unlike [`State::consul_fault`].
+    pub fault: Option<String>,
+    /// Why the member key was not written the last time.
+    pub member_fault: Option<String>,
     /// The service was removed because we stop.
     pub removed: bool,
 }
@@ -307,6 +314,7 @@ impl State {
             stopping: None,
             superseded: None,
             consul_fault: None,
+            denied: None,
         }
     }
 
@@ -371,10 +379,19 @@ impl State {
     /// may still land while we hold the lock.
     #[must_use]
     pub fn may_hold_lease(&self) -> bool {
-        let holds_lock = self.holds_lock();
-        let unsafe_word =
-            |probe: &Probe| probe.guard.leased || !probe.ro || (holds_lock && probe.is_landing());
+        let unsafe_word = |probe: &Probe| {
+            probe.guard.leased
+                || !probe.ro
+                || (probe.is_landing() && self.has_served_this_hold(probe))
+        };
         self.lease_in_flight() || self.instance.probe.as_ref().is_some_and(unsafe_word)
+    }
+
+    /// Whether we hold the lock for a term that the instance may have served: commits of an earlier term are behind
+    /// the release that ended it, and a lock just gained is no reason to wait for them.
+    fn has_served_this_hold(&self, probe: &Probe) -> bool {
+        let record = self.hold.record.as_ref();
+        self.holds_lock() && record.is_none_or(|record| probe.guard.term >= record.term)
     }
 
     /// A lease on its way, or one whose arrival the guard's last word says nothing about: the question that it

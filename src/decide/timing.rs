@@ -104,7 +104,7 @@ pub enum TimingError {
         lease: Duration,
     },
     /// Two refreshes and a request timeout do not fit into the lease.
-    #[error("HEALTHCHECK_TIMEOUT is {}, allowed with MASTER_LEASE={} is at most {}: two refreshes (a quarter of the lease each) and one timeout must fit into the lease", human(*.timeout), human(*.lease), human(*.lease / 2))]
+    #[error("HEALTHCHECK_TIMEOUT is {}, allowed with MASTER_LEASE={} is more than 0s and at most {}: two refreshes (a quarter of the lease each) and one timeout must fit into the lease", human(*.timeout), human(*.lease), human(*.lease / 2))]
     TimeoutTooLong {
         /// What was found.
         timeout: Duration,

@@ -437,7 +437,7 @@ local function keep_fencing()
     fiber.name('tarsec_guard')
     while true do
         local current = rawget(_G, 'tarsec_guard')
-        if current == nil then
+        if type(current) ~= 'table' or current.state == nil then
             rawset(_G, 'tarsec_guard', guard)
         elseif current ~= guard then
             return

@@ -5,11 +5,32 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::conn::{Connection, RequestError};
-use crate::decide::observed::Probe;
+use crate::decide::observed::{Probe, own_rule};
 use crate::decide::timing::InstanceTime;
 
 /// The guard itself; evaluating it where it already runs changes nothing.
 const SOURCE: &str = include_str!("guard.lua");
+
+/// Who decides about `read_only` in an instance that has no guard yet: asked before the guard is installed, because it
+/// would stay there and fence a leader that is not ours to fence.
+const RULE: &str = "
+if rawget(_G, 'tarsec_guard') ~= nil then return {} end
+local ok, config = pcall(require, 'config')
+local got, failover
+if ok and type(config) == 'table' and config.get ~= nil then
+    got, failover = pcall(config.get, config, 'replication.failover')
+end
+return {election_mode = box.cfg.election_mode, failover = got and failover or nil}
+";
+
+/// What the instance answers to [`RULE`].
+#[derive(Debug, Deserialize)]
+struct Rule {
+    #[serde(default)]
+    election_mode: Option<String>,
+    #[serde(default)]
+    failover: Option<String>,
+}
 
 /// What the guard answers to anything.
 #[derive(Debug, Deserialize)]
@@ -40,6 +61,8 @@ pub(super) enum GuardError {
         #[source]
         source: RequestError,
     },
+    #[error("{why}")]
+    OwnRule { why: String },
     #[error("the guard's answer has neither a probe nor a reason")]
     Empty,
 }
@@ -49,7 +72,7 @@ impl GuardError {
     pub(super) fn code(&self) -> Option<u32> {
         match self {
             Self::Request { source, .. } => source.code(),
-            Self::Superseded { .. } | Self::Empty => None,
+            Self::Superseded { .. } | Self::OwnRule { .. } | Self::Empty => None,
         }
     }
 }
@@ -69,6 +92,16 @@ impl Guard {
         agent: String,
         deadline: Duration,
     ) -> Result<(Self, Probe), GuardError> {
+        let rule: Rule =
+            conn.eval(RULE, &(), deadline)
+                .await
+                .map_err(|source| GuardError::Request {
+                    attempted: "look at the instance",
+                    source,
+                })?;
+        if let Some(why) = own_rule(rule.election_mode.as_deref(), rule.failover.as_deref()) {
+            return Err(GuardError::OwnRule { why });
+        }
         let _: bool =
             conn.eval(SOURCE, &(), deadline)
                 .await

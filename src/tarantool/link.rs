@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use super::conn::{Connection, Ended, OpenError, RequestError};
 use super::guard::{Answer, Guard, GuardError};
 use super::iproto::code;
-use crate::config::TarantoolConfig;
+use crate::config::{TarantoolAddr, TarantoolConfig};
 use crate::decide::event::{Event, GuardCommand, KillResult};
 use crate::decide::observed::Probe;
 use crate::decide::timing::{InstanceTime, Timing};
@@ -107,7 +107,11 @@ impl Instance {
                 why: "this agent has attached anew since".to_owned(),
             },
             Err(GuardError::Superseded { by }) => Event::Superseded { by },
-            Err(error @ (GuardError::Request { .. } | GuardError::Empty)) => {
+            Err(
+                error @ (GuardError::Request { .. }
+                | GuardError::OwnRule { .. }
+                | GuardError::Empty),
+            ) => {
                 if error.code() == Some(code::NO_SUCH_PROC) {
                     // Somebody removed the guard's global, and with it the fencing: install it anew.
                     self.guard_lost.notify_one();
@@ -260,7 +264,7 @@ impl Link {
         let deadline = self.timing.healthcheck_timeout();
         let conn = Connection::open(&self.config, deadline)
             .await
-            .map_err(AttachFailure::from_open)?;
+            .map_err(|error| AttachFailure::from_open(error, &self.config))?;
         // A name of its own for each attach: what is still on its way over an earlier connection must not count.
         self.attaches += 1;
         let owner = format!("{}#{}", self.agent, self.attaches);
@@ -385,6 +389,14 @@ async fn exited(process: Option<&Process>) -> String {
     }
 }
 
+/// Whom we try to reach, and where that was set.
+fn peer(config: &TarantoolConfig) -> String {
+    match &config.addr {
+        TarantoolAddr::Tcp(host_and_port) => format!("{host_and_port} (TARANTOOL_ADDR)"),
+        TarantoolAddr::Unix(path) => format!("{} (TARANTOOL_ADDR)", path.display()),
+    }
+}
+
 /// Why there is no attached connection.
 enum AttachFailure {
     Refused { why: String },
@@ -393,8 +405,23 @@ enum AttachFailure {
 }
 
 impl AttachFailure {
-    fn from_open(error: OpenError) -> Self {
-        let why = chain(&error);
+    fn from_open(error: OpenError, config: &TarantoolConfig) -> Self {
+        let advice = match (&error, error.code()) {
+            (OpenError::NotTarantool { .. }, _) => {
+                "; set TARANTOOL_ADDR to what box.cfg.listen is in the instance"
+            }
+            (_, Some(code::PASSWORD_MISMATCH)) => {
+                "; set TARANTOOL_PASSWORD or TARANTOOL_PASSWORD_FILE to the password of TARANTOOL_USER"
+            }
+            (_, Some(code::NO_SUCH_USER)) => {
+                "; create that user or change TARANTOOL_USER, unless the instance is still being bootstrapped"
+            }
+            (_, Some(code::LOADING)) => {
+                "; it is being bootstrapped or recovers, and may wait for its peers"
+            }
+            (_, _) => "",
+        };
+        let why = format!("{}: {}{advice}", peer(config), chain(&error));
         match error {
             OpenError::Refused(_) => Self::Refused { why },
             OpenError::NotTarantool { .. } => Self::Unsuitable { why },
@@ -406,13 +433,16 @@ impl AttachFailure {
     }
 
     fn from_guard(error: &GuardError, config: &TarantoolConfig) -> Self {
-        let mut why = chain(error);
+        if let GuardError::OwnRule { .. } = error {
+            return Self::Unsuitable { why: chain(error) };
+        }
+        let mut why = format!("{}: {}", peer(config), chain(error));
         if let GuardError::Request { source, .. } = error
             && source.code() == Some(code::ACCESS_DENIED)
         {
             let user = config.user.as_deref().unwrap_or("guest");
             why = format!(
-                "{why}; on the instance: box.schema.user.grant('{user}', 'execute', 'universe')"
+                "{why}; as admin, on the master or at bootstrap: box.schema.user.grant('{user}', 'execute', 'universe')"
             );
         }
         Self::Other { why }

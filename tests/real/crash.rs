@@ -61,6 +61,40 @@ async fn a_killed_master_is_proven_dead_and_followed_without_waiting_for_its_lea
 }
 
 #[tokio::test]
+async fn a_replica_whose_first_barrier_has_not_passed_is_promoted_and_not_killed() {
+    world()
+        .story("barrier-late", async |world| {
+            let scene = Scene::start(world, 2).await?;
+            let old = scene.master;
+            let replica = &scene.set[scene.replica()];
+            let pid = replica.process().pid();
+            // The guard is as it is in the half second after the barrier's space has come from the master.
+            let late = "tarsec_guard.passing = true tarsec_guard.state.barrier_epoch = -1";
+            replica.eval(late, &[]).await?;
+            let agent = &scene.agents[scene.replica()];
+            eventually(SOON, "the agent to know", async || {
+                let dump = agent.usr1().await.map_err(|error| error.to_string())?;
+                let guard = &dump["tarantool"]["probe"]["guard"];
+                if guard["barrier"] == true && guard["landed"] == false {
+                    Ok(())
+                } else {
+                    Err(guard.to_string())
+                }
+            })
+            .await?;
+
+            scene.master().kill().await?;
+            let heir = scene.wait_for_heir(SOON).await?;
+            assert_eq!(replica.process().pid(), pid);
+            let verdict = scene.writers.verdict().await?;
+            assert_reigns(&verdict, &[old, heir]);
+            assert!(change(&verdict).duration() < LEASE, "{verdict}");
+            Ok(())
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn an_instance_that_its_supervisor_restarts_at_once_does_not_go_on_as_if_nothing_was() {
     world()
         .story("restarted-at-once", async |world| {

@@ -4,6 +4,7 @@
 
 mod agent_frozen;
 mod agent_killed;
+mod by_hand;
 mod catalog;
 mod cluster;
 mod cold_start;
@@ -11,8 +12,17 @@ mod consul_away;
 mod consul_cut_off;
 mod consul_servers;
 mod crash;
+mod dumps;
+mod hang;
 mod lock_by_hand;
 mod lock_overwritten;
 mod lost_reply;
 mod scene;
+mod settings;
+mod stop;
 mod support;
+mod surroundings_acl;
+mod surroundings_instance;
+mod surroundings_settings;
+mod surroundings_tarantool;
+mod two;

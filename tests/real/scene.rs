@@ -41,6 +41,17 @@ impl Scene {
     ) -> Result<Self> {
         let consul = world.consul().await?;
         let set = world.replica_set_with(options).await?;
+        Self::start_on(world, consul, set, agent, writers).await
+    }
+
+    /// The same on a Consul and a replica set that run.
+    pub(crate) async fn start_on(
+        world: &World,
+        consul: Consul,
+        set: ReplicaSet,
+        agent: impl Fn(usize, AgentBuilder) -> AgentBuilder,
+        writers: impl FnOnce(WritersBuilder) -> WritersBuilder,
+    ) -> Result<Self> {
         let agents = world.agents_with(&set, &consul, agent).await?;
         let writers = writers(set.writers()).start();
         let master = wait_for_master(&set, |_| true, SOON).await?;

@@ -67,11 +67,11 @@ impl fmt::Display for Step {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// `ECONNREFUSED`: the host answered, and nothing listens there.
-    #[error("connection refused")]
+    #[error("nothing listens there")]
     Refused(#[source] io::Error),
     /// Not found or not reached: DNS, no route, no such socket file, no permission to use it, a socket whose queue
     /// of connections is full (`EAGAIN`, a unix socket's hung listener).
-    #[error("could not reach the instance")]
+    #[error("it cannot be reached")]
     Unreachable(#[source] io::Error),
     /// The deadline passed.
     #[error("could not {step} within {after:?}")]
@@ -91,7 +91,7 @@ pub enum OpenError {
     #[error("the connection ended before it was ready")]
     Closed(#[source] Ended),
     /// The instance refused the user, the password, or everybody for now.
-    #[error("could not authenticate as {user}: error {code}: {message}")]
+    #[error("could not authenticate as \"{user}\": error {code}: {message}")]
     Auth {
         /// Who we tried to be.
         user: String,

@@ -91,6 +91,22 @@ impl AgentBuilder {
         Ok(builder)
     }
 
+    /// An agent that is told nothing of any instance or Consul.
+    pub(crate) fn bare(shared: &std::sync::Arc<Shared>, name: &str) -> Result<Self> {
+        shared.agent_binary()?;
+        let defaults = DEFAULTS.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Ok(Self {
+            shared: shared.clone(),
+            name: name.to_owned(),
+            instance_addr: String::new(),
+            consul_addr: String::new(),
+            linked: false,
+            instance_link: None,
+            consul_link: None,
+            env: defaults.to_vec(),
+        })
+    }
+
     /// Sets a variable, over the test defaults.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {

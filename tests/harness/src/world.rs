@@ -183,6 +183,15 @@ impl World {
         AgentBuilder::new(&self.shared, instance, consul)
     }
 
+    /// An agent that is told nothing of any instance or Consul: [`AgentBuilder::env`] does that, for surroundings
+    /// that the harness does not know.
+    ///
+    /// # Errors
+    /// [`Error::NoAgentBinary`].
+    pub fn bare_agent(&self, name: &str) -> Result<AgentBuilder> {
+        AgentBuilder::bare(&self.shared, name)
+    }
+
     /// Starts one agent per instance with the test defaults.
     ///
     /// # Errors
