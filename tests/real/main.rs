@@ -3,7 +3,9 @@
 #![allow(clippy::disallowed_methods, reason = "tests measure real time")]
 
 mod support;
+mod surroundings_access;
 mod surroundings_acl;
+mod surroundings_gate;
 mod surroundings_instance;
 mod surroundings_settings;
 mod surroundings_tarantool;
