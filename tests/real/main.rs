@@ -9,3 +9,4 @@ mod surroundings_gate;
 mod surroundings_instance;
 mod surroundings_settings;
 mod surroundings_tarantool;
+mod surroundings_tls;
