@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -12,7 +13,7 @@ use crate::consul::{
     CheckStatus, CheckUpdate, Consul, ConsulError, LockOutcome, LockStep, LockView, Registration,
     Renewal,
 };
-use crate::decide::event::{ConsulFault, Event, KeySight, LockSight, LockStepKind};
+use crate::decide::event::{ConsulFault, Event, KeySight, LockSight, LockStepKind, MemberTerms};
 use crate::decide::plan::{Action, CatalogEntry, Ending, Health, Registered, Role};
 use crate::decide::record::Record;
 use crate::errors::chain;
@@ -92,7 +93,7 @@ impl Executor {
             Action::Fence { why } => self.instance.command(Command::Fence(why)).await,
             Action::Observe { term } => self.instance.command(Command::Observe(term)).await,
             Action::Follow { uri } => self.instance.command(self.follow(uri)).await,
-            Action::Kill { unless_it_answers } => self.instance.kill(unless_it_answers).await,
+            Action::Kill => self.instance.kill().await,
             Action::CreateSession => {
                 let timing = &self.config.timing;
                 let created = self
@@ -144,8 +145,13 @@ impl Executor {
                 };
                 self.lock_step(LockStepKind::Refresh, step).await?
             }
-            Action::Release { session, record } => {
+            Action::Release {
+                session,
+                index,
+                record,
+            } => {
                 let step = LockStep::Release {
+                    index,
                     session,
                     value: record.to_bytes(),
                 };
@@ -276,6 +282,7 @@ impl Executor {
             "uri": self.config.announce.id,
             "role": member.role,
             "term": member.term,
+            "lease_ms": u64::try_from(self.config.timing.lease().as_millis()).unwrap_or(0),
             "priority": self.config.priority,
             "tarantool_version": member.version,
             "tarsec_version": env!("CARGO_PKG_VERSION"),
@@ -286,21 +293,26 @@ impl Executor {
             .map_err(|error| fault(&error))
     }
 
-    async fn read_terms(&self) -> Result<u64, ConsulFault> {
-        let Some(keys) = &self.keys else { return Ok(0) };
+    async fn read_terms(&self) -> Result<MemberTerms, ConsulFault> {
+        let Some(keys) = &self.keys else {
+            return Ok(MemberTerms::default());
+        };
         let members = self
             .consul
             .read_prefix(&keys.members)
             .await
             .map_err(|error| fault(&error))?;
-        let terms = members.iter().filter_map(|(_, value)| {
-            let member: serde_json::Value = serde_json::from_slice(value).ok()?;
-            member.get("term")?.as_u64()
-        });
-        Ok(terms
-            .filter(|term| *term <= Record::MAX_TERM)
-            .max()
-            .unwrap_or(0))
+        let mut all = MemberTerms::default();
+        for (_, value) in &members {
+            // A key that is not a member's, or a member's of another version, says nothing.
+            let member: serde_json::Value = serde_json::from_slice(value).unwrap_or_default();
+            let number = |name: &str| member.get(name).and_then(serde_json::Value::as_u64);
+            let term = number("term").filter(|term| *term <= Record::MAX_TERM);
+            let lease_ms = number("lease_ms").filter(|lease| *lease <= Record::MAX_LEASE_MS);
+            all.term = all.term.max(term.unwrap_or(0));
+            all.lease = all.lease.max(Duration::from_millis(lease_ms.unwrap_or(0)));
+        }
+        Ok(all)
     }
 }
 

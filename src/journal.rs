@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 use tracing::{Level, debug, enabled, error, info, warn};
 
-use crate::decide::event::{Event, GuardCommand, LockStepKind};
+use crate::decide::event::{Event, GuardCommand, KillResult, LockStepKind};
 use crate::decide::plan::{Action, Reason};
 use crate::decide::record::Status;
 use crate::decide::state::State;
@@ -162,8 +162,13 @@ fn say(event: &Event) {
             refused,
         } => guard_answered(*command, probe.ro, refused.as_deref()),
         Event::GuardFailed { command, why } => warn!(?command, why, "the guard did not answer"),
-        Event::KillEnded { result: Ok(()) } => warn!("hung instance killed"),
-        Event::KillEnded { result: Err(why) } => error!(why, "hung instance not killed"),
+        Event::KillEnded { result } => match result {
+            KillResult::Killed => warn!("hung instance killed"),
+            KillResult::Spared(_) => {
+                info!("instance not killed: its guard says that it is read-only")
+            }
+            KillResult::Failed(why) => error!(why, "hung instance not killed"),
+        },
         Event::SessionCreated {
             result: Ok(session),
         } => info!(%session, "session created"),
@@ -271,7 +276,7 @@ pub(crate) fn action(said: &mut Said, action: &Action) {
     match action {
         Action::Promote { term, .. } => info!(term, "promoting"),
         Action::Fence { why } => info!(why, "fencing"),
-        Action::Kill { .. } => warn!("killing the hung instance"),
+        Action::Kill => warn!("killing the hung instance"),
         Action::Acquire { attempt, .. } => {
             let term = attempt.record.term;
             if said.is_news(Topic::Acquiring, &term.to_string()) {
@@ -384,7 +389,12 @@ mod tests {
             (failed("denied"), true),
             (failed("denied"), false),
             (failed("gone"), true),
-            (Event::TermsRead { result: Ok(1) }, true),
+            (
+                Event::TermsRead {
+                    result: Ok(crate::decide::event::MemberTerms::default()),
+                },
+                true,
+            ),
             (failed("gone"), true),
             (failed("gone"), false),
         ];

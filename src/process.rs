@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -79,6 +80,8 @@ impl Process {
             .and_then(Pid::from_raw)
             .ok_or_else(|| failed(io::Error::from(io::ErrorKind::InvalidInput)))?;
         let pidfd = pidfd_open(id, PidfdFlags::NONBLOCK).map_err(|errno| failed(errno.into()))?;
+        // Without its stat the process would be there and its death could not be seen in time.
+        read(&format!("/proc/{pid}/stat"))?;
         // Signal 0 asks for permission only; it has no name of its own, so the process itself is asked.
         rustix::process::test_kill_process(id).map_err(|errno| ProcessError::NotAllowed {
             pid,
@@ -104,12 +107,24 @@ impl Process {
         let pid = self.pid;
         match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
             Ok(stat) => is_exiting(&stat).then(|| format!("process {pid} is exiting")),
-            // Gone and reaped; the pidfd knows that it was this process and no other.
+            // Gone and reaped, or hidden from us (`hidepid`): the pidfd knows which.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Some(format!("process {pid} is gone"))
+                self.has_exited().then(|| format!("process {pid} is gone"))
             }
             Err(_) => None,
         }
+    }
+
+    fn has_exited(&self) -> bool {
+        let mut fds = [PollFd::new(self.pidfd.get_ref(), PollFlags::IN)];
+        poll(
+            &mut fds,
+            Some(&Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            }),
+        )
+        .is_ok_and(|ready| ready > 0)
     }
 
     /// Resolves when it has exited.

@@ -2,24 +2,25 @@
 
 use std::time::Duration;
 
-use super::event::{ConsulFault, Event, GuardCommand, KeySight, LockSight, LockStepKind};
+use super::event::{ConsulFault, Event, GuardCommand, KillResult};
 use super::ids::SessionId;
 use super::observed::Probe;
 use super::plan::{Action, CatalogEntry};
-use super::record::{Record, Status};
-use super::state::{Attempt, Granted, Hold, Link, Reading, Session, State, Unchanged};
+use super::state::{Attempt, Granted, Link, Reading, Session, State};
 use super::timing::{Tick, Timing};
 
 /// After a failed call to Consul: long enough not to add to its trouble, short against any lease.
-const CONSUL_RETRY: Duration = Duration::from_millis(200);
+pub(super) const CONSUL_RETRY: Duration = Duration::from_millis(200);
 /// After Consul denied a session or a first hold: a person has to act.
-const DENIED_RETRY: Duration = Duration::from_secs(1);
+pub(super) const DENIED_RETRY: Duration = Duration::from_secs(1);
 /// After a failed catalog or member write: nobody's safety depends on it.
 const CATALOG_RETRY: Duration = Duration::from_secs(1);
 /// After the guard refused or did not answer.
 const GUARD_RETRY: Duration = Duration::from_millis(50);
-/// After a kill that could not be done.
-const KILL_RETRY: Duration = Duration::from_secs(1);
+/// After a change of replication that failed: each try may wait long inside the instance.
+const FOLLOW_RETRY: Duration = Duration::from_secs(1);
+/// After a kill that could not be done, or was not needed.
+const KILL_RETRY: Duration = Duration::from_millis(100);
 
 impl State {
     /// Takes note of what happened.
@@ -43,7 +44,7 @@ impl State {
             Event::KillEnded { result } => {
                 self.pending.kill = false;
                 self.pending.kill_retry_at = Some(now + KILL_RETRY);
-                self.instance.kill_failed = result.err();
+                self.kill_ended(result, now);
             }
             Event::SessionCreated { result } => self.session_created(result, now),
             Event::SessionRenewed { session, result } => {
@@ -77,9 +78,9 @@ impl State {
             Event::TermsRead { result } => {
                 self.pending.member = false;
                 match result {
-                    Ok(term) => {
-                        self.terms_read = true;
-                        self.highest_term = self.highest_term.max(term);
+                    Ok(terms) => {
+                        self.member_terms = Some(terms);
+                        self.highest_term = self.highest_term.max(terms.term);
                     }
                     Err(fault) => {
                         self.catalog.member_retry_at = Some(now + CONSUL_RETRY);
@@ -100,7 +101,10 @@ impl State {
             Action::Probe => self.begin_guard(GuardCommand::Probe, now),
             Action::Remember { .. } => self.begin_guard(GuardCommand::Remember, now),
             Action::Observe { .. } => self.begin_guard(GuardCommand::Observe, now),
-            Action::Follow { .. } => self.begin_guard(GuardCommand::Follow, now),
+            Action::Follow { .. } => {
+                self.pending.follow = true;
+                self.pending.follow_since = now;
+            }
             Action::Promote {
                 deadline, reading, ..
             } => {
@@ -113,8 +117,14 @@ impl State {
                 self.begin_guard(GuardCommand::Grant, now);
                 self.lease_handed_over(*deadline, *reading, now);
             }
-            Action::Fence { .. } => self.pending.fence = true,
-            Action::Kill { .. } => self.pending.kill = true,
+            Action::Fence { .. } => {
+                self.pending.fence = true;
+                self.pending.fence_since = now;
+            }
+            Action::Kill => {
+                self.pending.kill = true;
+                self.pending.kill_since = now;
+            }
             Action::CreateSession | Action::RenewSession { .. } | Action::DestroySession { .. } => {
                 self.pending.session = true;
             }
@@ -127,6 +137,8 @@ impl State {
             Action::Release { record, .. } => {
                 self.pending.lock = true;
                 self.hold.refresh_sent = record.refresh;
+                // Should the lock stay ours after all, a promotion must have a new refresh behind it.
+                self.hold.reading = None;
                 self.hold.attempted = self.instance.reading.map(|reading| Attempt {
                     record: (**record).clone(),
                     reading,
@@ -213,6 +225,7 @@ impl State {
         self.instance.link = Link::Up;
         self.instance.process = process;
         self.instance.silent_since = None;
+        self.instance.killed = false;
         self.instance.kill_failed = None;
         self.pending.guard_retry_at = None;
         self.pending.fence_retry_at = None;
@@ -232,11 +245,41 @@ impl State {
             .id
             .as_ref()
             .is_some_and(|id| probe.guard.session.as_deref() == Some(id.as_str()));
-        self.probed(probe, now);
+        // What is under way may have reached the guard after it answered.
+        let begun_at = match self.pending.guard {
+            Some(_) => self.instance.answered_begun_at.unwrap_or_default(),
+            None => now,
+        };
+        self.probed(probe, begun_at, now);
         self.adopt_hold(now);
     }
 
-    fn probed(&mut self, probe: Probe, now: Tick) {
+    fn kill_ended(&mut self, result: KillResult, now: Tick) {
+        match result {
+            KillResult::Killed => {
+                self.instance.killed = true;
+                self.instance.kill_failed = None;
+            }
+            KillResult::Spared(probe) => {
+                self.instance.kill_failed = None;
+                let begun_at = self.pending.kill_since;
+                self.probed(*probe, begun_at, now);
+            }
+            KillResult::Failed(why) => self.instance.kill_failed = Some(why),
+        }
+    }
+
+    /// Takes the guard's word, in answer to a question that was asked at `begun_at`. Words may overtake each other;
+    /// the answer to an older question is no news.
+    fn probed(&mut self, probe: Probe, begun_at: Tick, now: Tick) {
+        if self
+            .instance
+            .answered_begun_at
+            .is_some_and(|known| known > begun_at)
+        {
+            return;
+        }
+        self.instance.answered_begun_at = Some(begun_at);
         self.instance.reading = Some(Reading {
             t0: probe.now,
             reply_at: now,
@@ -263,58 +306,70 @@ impl State {
         refused: Option<String>,
         now: Tick,
     ) {
-        self.guard_call_over(command);
+        let begun_at = self.guard_call_over(command);
         let retry_at = refused.is_some().then(|| now + GUARD_RETRY);
         match command {
-            GuardCommand::Fence => self.pending.fence_retry_at = retry_at,
+            GuardCommand::Fence => {
+                self.pending.fence_retry_at = retry_at;
+                self.instance.guard_refused = refused;
+            }
+            GuardCommand::Follow => {
+                self.pending.follow_retry_at = refused.is_some().then(|| now + FOLLOW_RETRY);
+            }
+            GuardCommand::Promote => {
+                self.pending.guard_retry_at = retry_at;
+                let since = self.hold.refused_since.unwrap_or(now);
+                self.hold.refused_since = refused.is_some().then_some(since);
+                self.instance.guard_refused = refused;
+            }
             GuardCommand::Remember => {
                 let session = self.session.id.as_ref().map(SessionId::as_str);
                 self.session.remembered =
                     session.is_some() && probe.guard.session.as_deref() == session;
             }
-            GuardCommand::Probe
-            | GuardCommand::Promote
-            | GuardCommand::Grant
-            | GuardCommand::Follow
-            | GuardCommand::Observe => self.pending.guard_retry_at = retry_at,
+            GuardCommand::Probe | GuardCommand::Grant | GuardCommand::Observe => {
+                self.pending.guard_retry_at = retry_at;
+            }
         }
-        match command {
-            GuardCommand::Promote | GuardCommand::Fence => self.instance.guard_refused = refused,
-            GuardCommand::Probe
-            | GuardCommand::Remember
-            | GuardCommand::Grant
-            | GuardCommand::Follow
-            | GuardCommand::Observe => {}
-        }
-        self.probed(probe, now);
+        self.probed(probe, begun_at, now);
     }
 
     fn guard_failed(&mut self, command: GuardCommand, why: String, now: Tick) {
-        self.guard_call_over(command);
+        let begun_at = self.guard_call_over(command);
         match command {
             GuardCommand::Fence => self.pending.fence_retry_at = Some(now + GUARD_RETRY),
+            GuardCommand::Follow => self.pending.follow_retry_at = Some(now + FOLLOW_RETRY),
             GuardCommand::Probe
             | GuardCommand::Remember
             | GuardCommand::Promote
             | GuardCommand::Grant
-            | GuardCommand::Follow
-            | GuardCommand::Observe => self.pending.guard_retry_at = Some(now + GUARD_RETRY),
-        }
-        if command != GuardCommand::Fence {
-            self.instance.unanswered_at = Some(self.pending.guard_since);
+            | GuardCommand::Observe => {
+                self.pending.guard_retry_at = Some(now + GUARD_RETRY);
+                self.instance.unanswered_at = Some(begun_at);
+            }
         }
         self.instance.guard_refused = Some(why);
     }
 
-    fn guard_call_over(&mut self, command: GuardCommand) {
+    /// Frees the command's place and says when it was begun.
+    fn guard_call_over(&mut self, command: GuardCommand) -> Tick {
         match command {
-            GuardCommand::Fence => self.pending.fence = false,
+            GuardCommand::Fence => {
+                self.pending.fence = false;
+                self.pending.fence_since
+            }
+            GuardCommand::Follow => {
+                self.pending.follow = false;
+                self.pending.follow_since
+            }
             GuardCommand::Probe
             | GuardCommand::Remember
             | GuardCommand::Promote
             | GuardCommand::Grant
-            | GuardCommand::Follow
-            | GuardCommand::Observe => self.pending.guard = None,
+            | GuardCommand::Observe => {
+                self.pending.guard = None;
+                self.pending.guard_since
+            }
         }
     }
 
@@ -368,211 +423,6 @@ impl State {
         self.consul_fault = Some(fault);
     }
 
-    fn lock_read(
-        &mut self,
-        asked_at: Tick,
-        by_watch: bool,
-        result: Result<LockSight, ConsulFault>,
-        now: Tick,
-    ) {
-        if !by_watch {
-            self.pending.lock = false;
-        }
-        let sight = match result {
-            Ok(sight) => sight,
-            Err(fault) => {
-                self.lock.unreadable = true;
-                if !by_watch {
-                    self.pending.lock_retry_at = Some(now + CONSUL_RETRY);
-                }
-                self.consul_fault = Some(fault);
-                return;
-            }
-        };
-        self.consul_fault = None;
-        let news = match &self.lock.sight {
-            None => true,
-            // Asked after we learned what we know: the answer is newer even if its index went back.
-            Some(_) if asked_at >= self.lock.learned_at && !self.pending.lock => true,
-            Some(known) => change_index(&sight) > change_index(known),
-        };
-        if news {
-            self.saw_lock(sight, now);
-            if !by_watch || asked_at >= self.lock.learned_at {
-                self.lock.outdated = false;
-            }
-        }
-    }
-
-    fn saw_lock(&mut self, sight: LockSight, now: Tick) {
-        let key_missing = sight.key.is_none();
-        let record = sight
-            .key
-            .as_ref()
-            .and_then(|key| key.record.as_ref().ok())
-            .cloned();
-        self.lock.sight = Some(sight);
-        self.lock.learned_at = now;
-        if let Some(record) = record {
-            self.highest_term = self.highest_term.max(record.term);
-            self.saw_record(record, now);
-        }
-        if !key_missing {
-            self.terms_read = false;
-        }
-        self.lock.unreadable = false;
-        if self.holds_lock() {
-            self.accept_found_attempt(now);
-            self.adopt_hold(now);
-        } else if let Some(own) = &self.hold.record {
-            self.session.doubted = self.session.id.is_some();
-            if self
-                .seen_record()
-                .is_some_and(|seen| seen.term > own.term || seen.instance != own.instance)
-            {
-                self.hold = Hold {
-                    refresh_sent: self.hold.refresh_sent,
-                    ..Hold::default()
-                };
-            }
-        }
-    }
-
-    fn saw_record(&mut self, record: Record, now: Tick) {
-        let stamp = record.stamp();
-        let same = self
-            .lock
-            .unchanged
-            .as_ref()
-            .is_some_and(|known| known.stamp == stamp);
-        // Time without Consul is no time in which the record stood unchanged: its writer may have tried in vain.
-        let since = match &self.lock.unchanged {
-            Some(known) if same && !self.lock.unreadable => known.since,
-            Some(_) | None => now,
-        };
-        self.lock.unchanged = Some(Unchanged {
-            record,
-            stamp,
-            since,
-        });
-    }
-
-    /// The reply to our last step was lost, and here is what it wrote.
-    fn accept_found_attempt(&mut self, now: Tick) {
-        let found = self.seen_record().map(Record::stamp);
-        if let Some(attempt) = self.hold.attempted.clone()
-            && !self.pending.lock
-            && found == Some(attempt.record.stamp())
-        {
-            self.accepted(attempt, now);
-        }
-    }
-
-    /// We hold the lock and do not know how it came to that: an agent before us took it.
-    fn adopt_hold(&mut self, now: Tick) {
-        if !self.holds_lock() || self.hold.record.is_some() {
-            return;
-        }
-        let (Some(probe), Some(key)) = (
-            &self.instance.probe,
-            self.lock.sight.as_ref().and_then(|s| s.key.as_ref()),
-        ) else {
-            return;
-        };
-        if let Ok(record) = &key.record
-            && record.instance == probe.uuid
-        {
-            let waits = record.status == Status::Promoting && !probe.guard.leased;
-            self.hold = Hold {
-                predecessor_over_at: waits.then(|| now + Timing::lease_and_margin(record.lease())),
-                reason: record.reason.clone(),
-                record: Some(record.clone()),
-                // Whoever wrote it may have one more write under way.
-                refresh_sent: record.refresh + 16,
-                ..Hold::default()
-            };
-        }
-    }
-
-    fn accepted(&mut self, attempt: Attempt, now: Tick) {
-        self.hold.attempted = None;
-        self.hold.accepted_at = now;
-        self.hold.reason.clone_from(&attempt.record.reason);
-        self.hold.reading =
-            Some(attempt.reading).filter(|reading| reading.reply_at >= self.instance.process_since);
-        if let Some(gain) = attempt.gain {
-            self.hold.predecessor_over_at = gain.wait.map(|wait| now + wait);
-        }
-        self.highest_term = self.highest_term.max(attempt.record.term);
-        self.hold.record = Some(attempt.record);
-    }
-
-    fn lock_step_ended(
-        &mut self,
-        step: LockStepKind,
-        result: Result<Result<u64, String>, ConsulFault>,
-        now: Tick,
-    ) {
-        self.pending.lock = false;
-        match result {
-            Ok(Ok(index)) => {
-                self.consul_fault = None;
-                self.denied = None;
-                self.lock_step_done(step, index, now);
-            }
-            Ok(Err(_)) => {
-                self.hold.attempted = None;
-                self.lock.outdated = true;
-                self.session.doubted = self.session.id.is_some();
-            }
-            Err(fault) => {
-                self.lock.outdated = true;
-                let mut pause = CONSUL_RETRY;
-                if fault.denied {
-                    self.denied = Some(fault.why.clone());
-                    if step == LockStepKind::Acquire {
-                        pause = DENIED_RETRY;
-                    }
-                }
-                self.pending.lock_retry_at = Some(now + pause);
-                self.consul_fault = Some(fault);
-            }
-        }
-    }
-
-    fn lock_step_done(&mut self, step: LockStepKind, index: u64, now: Tick) {
-        let Some(attempt) = self.hold.attempted.take() else {
-            return;
-        };
-        let session = match step {
-            LockStepKind::Acquire | LockStepKind::Refresh => self.session.id.clone(),
-            LockStepKind::Release => None,
-        };
-        let key = KeySight {
-            modify_index: index,
-            session,
-            record: Ok(attempt.record.clone()),
-        };
-        self.lock.sight = Some(LockSight {
-            index,
-            key: Some(key),
-        });
-        self.lock.learned_at = now;
-        self.lock.outdated = false;
-        self.saw_record(attempt.record.clone(), now);
-        self.lock.unreadable = false;
-        match step {
-            LockStepKind::Acquire | LockStepKind::Refresh => self.accepted(attempt, now),
-            LockStepKind::Release => {
-                self.hold = Hold {
-                    hold_back_until: Some(now + self.settings.timing.refresh_interval()),
-                    refresh_sent: self.hold.refresh_sent,
-                    ..Hold::default()
-                };
-            }
-        }
-    }
-
     fn catalog_ended(&mut self, result: Result<bool, ConsulFault>, now: Tick) {
         self.pending.catalog = false;
         let telling: Option<CatalogEntry> = self.catalog.telling.take();
@@ -591,11 +441,4 @@ impl State {
             }
         }
     }
-}
-
-fn change_index(sight: &LockSight) -> u64 {
-    sight
-        .key
-        .as_ref()
-        .map_or(sight.index, |key| key.modify_index)
 }

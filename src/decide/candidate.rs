@@ -1,5 +1,7 @@
 //! The lock is free or missing: whose turn is it, and when (R3).
 
+use std::time::Duration;
+
 use super::event::{KeySight, LockSight};
 use super::plan::{Action, Reason};
 use super::record::{Record, RecordError, Status};
@@ -23,6 +25,10 @@ impl Planner<'_> {
                 why: self.instance_words(),
             };
         }
+        let serving = self.state.serving_term();
+        if serving.is_some_and(|term| term < self.state.highest_term) {
+            return self.fence("a higher term than its own has been served");
+        }
         let claim = match sight.key.as_ref().map(|key| (key, &key.record)) {
             Some((_, Err(error @ RecordError::UnknownVersion { .. }))) => {
                 return Reason::UnknownRecordVersion {
@@ -30,8 +36,12 @@ impl Planner<'_> {
                 };
             }
             Some((_, Ok(record))) if self.is_own_term(record) => self.claim_own_term(record),
+            // Brought back from a backup: whoever was master since is not in it.
+            Some((_, Ok(record))) if record.term < self.state.highest_term => {
+                self.claim_without_record()
+            }
             Some((_, Ok(record))) => {
-                if self.state.serving_term().is_some() {
+                if serving.is_some() {
                     return self.fence("somebody else held the lock last");
                 }
                 self.claim_after(record)
@@ -46,6 +56,7 @@ impl Planner<'_> {
     /// Written by this instance, in the term that its guard still knows, and not given up.
     fn is_own_term(&self, record: &Record) -> bool {
         record.status != Status::Fenced
+            && record.term >= self.state.highest_term
             && self.state.live_probe().is_some_and(|probe| {
                 record.instance == probe.uuid && record.term == probe.guard.term
             })
@@ -97,14 +108,12 @@ impl Planner<'_> {
     /// Nobody says who was master: a full lease has to pass after the lock is ours, the longest that we know of.
     fn claim_without_record(&self) -> Claim {
         let own = self.state.settings.timing.lease();
-        let seen = self
-            .state
-            .lock
-            .unchanged
-            .as_ref()
-            .map_or(own, |known| known.record.lease());
+        let known = self.state.lock.unchanged.as_ref();
+        let seen = known.map_or(own, |known| known.record.lease());
+        let members = self.state.member_terms.unwrap_or_default().lease;
+        let longest = own.max(seen).max(members);
         let gain = Gain {
-            wait: Some(Timing::lease_and_margin(own.max(seen))),
+            wait: Some(Timing::lease_and_margin(longest)),
         };
         match self.state.serving_term() {
             Some(term) => Claim {
@@ -115,7 +124,10 @@ impl Planner<'_> {
             },
             None => Claim {
                 term: self.state.highest_term + 1,
-                from: None,
+                // A master whose record was deleted or overwritten is still there, and is to have its lock again.
+                from: known
+                    .filter(|known| known.record.status != Status::Fenced)
+                    .map(|known| known.since + Timing::lease_and_margin(known.record.lease())),
                 gain,
                 reason: "there was no record",
             },
@@ -125,7 +137,7 @@ impl Planner<'_> {
     fn make_claim(&mut self, key: Option<&KeySight>, claim: Claim) -> Reason {
         let serving = self.state.serving_term().is_some();
         if !serving {
-            if let Some(why) = self.unfit() {
+            if let Some(why) = self.unfit(Duration::ZERO) {
                 return Reason::NotACandidate { why };
             }
             if let Some(at) = claim
@@ -136,7 +148,7 @@ impl Planner<'_> {
                 self.wake(at);
                 return Reason::WaitingForPredecessorLease { until: at };
             }
-            if key.is_none() && !self.state.terms_read {
+            if claim.gain.wait.is_some() && self.state.member_terms.is_none() {
                 self.read_terms();
                 return Reason::RunningForLock;
             }
@@ -166,6 +178,9 @@ impl Planner<'_> {
             }
             return;
         };
+        if self.state.pending.session {
+            return;
+        }
         let usable_until =
             self.state.session.renewed_at + self.state.settings.timing.session_renew_interval();
         if self.state.session.doubted || usable_until <= self.now {

@@ -1,5 +1,7 @@
 //! What can happen to an agent. Past tense: adapters report, they never decide.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::ids::SessionId;
@@ -60,10 +62,10 @@ pub enum Event {
         /// In words.
         why: String,
     },
-    /// The kill was sent, or the instance spoke at the last moment, or we may not.
+    /// The kill was sent, or was not needed, or could not be done.
     KillEnded {
-        /// `Err` says why the process was not killed.
-        result: Result<(), String>,
+        /// Which of these.
+        result: KillResult,
     },
     /// Consul was asked for a session.
     SessionCreated {
@@ -107,8 +109,8 @@ pub enum Event {
     },
     /// The highest term that any member key mentions.
     TermsRead {
-        /// 0 where there is none.
-        result: Result<u64, ConsulFault>,
+        /// What they say together.
+        result: Result<MemberTerms, ConsulFault>,
     },
     /// Somebody asked us to stop.
     StopRequested {
@@ -117,6 +119,27 @@ pub enum Event {
     },
     /// A timer that the last plan asked for.
     Woke,
+}
+
+/// What came of a kill.
+#[derive(Debug, Clone, PartialEq)]
+pub enum KillResult {
+    /// SIGKILL was sent: no code of the process runs any more.
+    Killed,
+    /// Asked one last time, the guard answered that the instance is read-only: an agent that was itself asleep must
+    /// not judge by what it missed.
+    Spared(Box<Probe>),
+    /// It could not be done, and why.
+    Failed(String),
+}
+
+/// What the members' keys say together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MemberTerms {
+    /// The highest term that any of them mentions.
+    pub term: u64,
+    /// The longest lease that any of them works with.
+    pub lease: Duration,
 }
 
 /// A call to Consul that did not bring an answer we can use.

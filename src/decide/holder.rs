@@ -3,13 +3,16 @@
 use super::Planner;
 use super::observed::Probe;
 use super::plan::{Action, Reason};
-use super::record::{Record, Status};
+use super::record::{Record, RecordError, Status};
 use super::state::{Gain, Link};
-use super::timing::Timing;
+use super::timing::{Tick, Timing};
 
 impl Planner<'_> {
     pub(super) fn hold(&mut self) -> Reason {
         let state = self.state;
+        if state.lock.outdated && self.may_call_lock() {
+            self.act(Action::ReadLock);
+        }
         if let Link::Dead { proof, .. } = &state.instance.link {
             let proof = proof.clone();
             self.release(&format!("the instance died: {proof}"));
@@ -21,16 +24,27 @@ impl Planner<'_> {
         let Some(record) = &state.hold.record else {
             return self.hold_without_record();
         };
-        if probe.is_master(record.term) {
-            return self.serve(record, probe);
+        let reason = if probe.is_master(record.term) {
+            self.serve(record, probe)
+        } else if probe.guard.leased && probe.guard.term != record.term {
+            self.fence("its lease is for another term than the lock")
+        } else if let Some(why) = self.unfit(state.settings.timing.healthcheck_timeout()) {
+            self.give_up(&why)
+        } else {
+            self.become_master(record, probe)
+        };
+        self.keep_session_remembered();
+        reason
+    }
+
+    /// An instance that restarted under us has forgotten it; the agent after us would find a stranger's lock.
+    fn keep_session_remembered(&mut self) {
+        if let Some(session) = self.state.session.id.clone()
+            && !self.state.session.remembered
+            && self.may_command_guard()
+        {
+            self.act(Action::Remember { session });
         }
-        if probe.guard.leased && probe.guard.term != record.term {
-            return self.fence("its lease is for another term than the lock");
-        }
-        if let Some(why) = self.unfit() {
-            return self.give_up(&why);
-        }
-        self.become_master(record, probe)
     }
 
     /// R5: it has not answered, and its lease has passed. Comes before anything else is done about the lock.
@@ -47,42 +61,65 @@ impl Planner<'_> {
             return None;
         }
         if self.now < lease.due_at {
-            self.wake(lease.due_at);
-            // A moment of silence is no news, and it may speak again: ask.
-            let silent_for = instance.silent_since.map(|since| self.now.since(since));
-            let patience = state.settings.timing.healthcheck_timeout();
-            if silent_for.is_some_and(|silent_for| silent_for < patience) {
-                return None;
-            }
-            let _ = self.fresh_reading();
-            return Some(Reason::WaitingForSilentInstance {
-                until: lease.due_at,
-            });
+            return self.wait_for_silent(lease.due_at);
         }
-        let impossible = if state.settings.kill_hung {
+        if let Some(why) = self.cannot_kill() {
+            return self.leave_hung_alone(why, lease.over_at);
+        }
+        if instance.killed {
+            // No code of it runs any more, whenever the kernel is done with it.
+            self.wake(lease.over_at);
+            if self.now >= lease.over_at && state.holds_lock() {
+                self.release("the instance hung and was killed");
+            }
+        } else if self.may_call(state.pending.kill, state.pending.kill_retry_at) {
+            self.act(Action::Kill);
+        }
+        Some(Reason::KillingHungInstance)
+    }
+
+    /// A moment of silence is no news, and it may speak again: ask.
+    fn wait_for_silent(&mut self, due_at: Tick) -> Option<Reason> {
+        self.wake(due_at);
+        let silent_since = self.state.instance.silent_since;
+        let patience = self.state.settings.timing.healthcheck_timeout();
+        if let Some(since) = silent_since
+            && self.now.since(since) < patience
+        {
+            self.wake(since + patience);
+            return None;
+        }
+        let _ = self.fresh_reading();
+        Some(Reason::WaitingForSilentInstance { until: due_at })
+    }
+
+    fn cannot_kill(&self) -> Option<String> {
+        let instance = &self.state.instance;
+        if self.state.settings.kill_hung {
             instance
                 .process
                 .clone()
                 .or_else(|| instance.kill_failed.clone())
         } else {
             Some("HUNG_INSTANCE_ACTION is wait".to_owned())
-        };
+        }
+    }
+
+    fn leave_hung_alone(&mut self, why: String, over_at: Tick) -> Option<Reason> {
+        let state = self.state;
         if state.settings.kill_hung
-            && instance.process.is_none()
+            && state.instance.process.is_none()
             && self.may_call(state.pending.kill, state.pending.kill_retry_at)
         {
-            self.act(Action::Kill {
-                unless_it_answers: gone,
-            });
+            // It failed once; that may pass.
+            self.act(Action::Kill);
         }
-        let Some(why) = impossible else {
-            return Some(Reason::KillingHungInstance);
-        };
-        if self.now < lease.over_at {
-            self.wake(lease.over_at);
+        if self.now < over_at {
+            self.wake(over_at);
         } else if state.holds_lock() {
             self.release(&format!("the instance hangs and its lease is over: {why}"));
         } else {
+            self.left_alone = Some(why);
             return None;
         }
         Some(Reason::HungInstanceLeftAlone { why })
@@ -90,7 +127,7 @@ impl Planner<'_> {
 
     /// It answers pings, and still its guard has not said, long after the lease's end, that it is read-only: asked
     /// after that end, it did not answer, or it answered that it is writable.
-    fn outlived_lease(&mut self, over_at: super::Tick) -> bool {
+    fn outlived_lease(&mut self, over_at: Tick) -> bool {
         if self.now < over_at {
             return false;
         }
@@ -122,6 +159,18 @@ impl Planner<'_> {
 
     /// The key was overwritten, and we do not know what was in it: write a record of our own.
     fn hold_without_record(&mut self) -> Reason {
+        let found = self
+            .state
+            .lock
+            .sight
+            .as_ref()
+            .and_then(|sight| sight.key.as_ref());
+        if let Some(Err(error @ RecordError::UnknownVersion { .. })) = found.map(|key| &key.record)
+        {
+            return Reason::UnknownRecordVersion {
+                why: error.to_string(),
+            };
+        }
         let own = self.state.settings.timing.lease();
         let wait = Some(Timing::lease_and_margin(
             own.max(std::time::Duration::from_millis(Record::MAX_LEASE_MS)),
@@ -146,9 +195,11 @@ impl Planner<'_> {
             }
         }
         self.follow_master(record);
-        let announce = record.status != Status::Active;
+        // Not said yet that it is writable, or somebody has written over it.
+        let seen = self.state.seen_record().map(Record::stamp);
+        let announce = record.status != Status::Active || seen != Some(record.stamp());
         let due_at = self.state.hold.accepted_at + self.state.settings.timing.refresh_interval();
-        if due_at <= self.now || announce || self.state.lock.outdated {
+        if due_at <= self.now || announce {
             self.refresh(record.term, &self.state.hold.reason.clone(), None);
         } else {
             self.wake(due_at);
@@ -179,7 +230,7 @@ impl Planner<'_> {
             .filter(|at| *at > self.now)
         {
             self.wake(until);
-            if due_at <= self.now || self.state.lock.outdated {
+            if due_at <= self.now {
                 self.refresh(record.term, &reason, None);
             } else {
                 self.wake(due_at);
@@ -187,6 +238,20 @@ impl Planner<'_> {
             return Reason::WaitingForPredecessor { until };
         }
         let lease = self.state.settings.timing.lease();
+        if self
+            .state
+            .hold
+            .refused_since
+            .is_some_and(|since| self.now >= since + lease)
+        {
+            let why = self
+                .state
+                .instance
+                .guard_refused
+                .clone()
+                .unwrap_or_default();
+            return self.give_up(&format!("the guard does not promote: {why}"));
+        }
         match self.state.hold.reading {
             // What is left of the lease must be worth a promotion.
             Some(reading) if reading.t0 + lease / 2 > probe.now && !self.state.lock.outdated => {
@@ -208,6 +273,9 @@ impl Planner<'_> {
         let Some(session) = self.state.session.id.clone() else {
             return;
         };
+        if self.state.lock.outdated {
+            return;
+        }
         let Some(reading) = self.fresh_reading() else {
             return;
         };
@@ -234,13 +302,18 @@ impl Planner<'_> {
     /// R2: only once the instance is known read-only, known dead, or its lease has passed. Says `fenced` only if
     /// whoever was before us is over too.
     pub(super) fn release(&mut self, why: &str) {
-        if self.state.may_be_writable(self.now) {
+        let state = self.state;
+        if state.may_be_writable(self.now) || state.lock.outdated {
             return;
         }
-        let Some(session) = self.state.session.id.clone() else {
-            return;
-        };
-        let Some(reading) = self.state.instance.reading else {
+        let key = state
+            .lock
+            .sight
+            .as_ref()
+            .and_then(|sight| sight.key.as_ref());
+        let (Some(session), Some(reading), Some(key)) =
+            (state.session.id.clone(), state.instance.reading, key)
+        else {
             return;
         };
         let mut record = match &self.state.hold.record {
@@ -270,6 +343,7 @@ impl Planner<'_> {
         if self.may_call_lock() {
             self.act(Action::Release {
                 session,
+                index: key.modify_index,
                 record: Box::new(record),
             });
         }

@@ -4,6 +4,7 @@
 //! is being started. The loop in `agent.rs` calls the three in turn and owns the clock.
 
 mod apply;
+mod apply_lock;
 mod candidate;
 mod catalog;
 pub mod event;
@@ -17,6 +18,8 @@ mod stop;
 #[cfg(test)]
 mod tests;
 pub mod timing;
+
+use std::time::Duration;
 
 use event::LockSight;
 use observed::own_rule;
@@ -33,6 +36,7 @@ pub fn decide(state: &State, now: Tick) -> Plan {
         now,
         actions: Vec::new(),
         wake_at: None,
+        left_alone: None,
     };
     let reason = planner.reason();
     planner.tell_catalog(&reason);
@@ -50,6 +54,8 @@ struct Planner<'a> {
     now: Tick,
     actions: Vec<Action>,
     wake_at: Option<Tick>,
+    /// The instance hangs past its lease and is not killed for this reason: to be said whatever else is done.
+    left_alone: Option<String>,
 }
 
 impl Planner<'_> {
@@ -78,10 +84,14 @@ impl Planner<'_> {
         if let Some(reason) = self.end_hung_instance() {
             return reason;
         }
-        if self.state.holds_lock() {
+        let reason = if self.state.holds_lock() {
             self.hold()
         } else {
             self.do_without_lock()
+        };
+        match self.left_alone.take() {
+            Some(why) => Reason::HungInstanceLeftAlone { why },
+            None => reason,
         }
     }
 
@@ -166,16 +176,24 @@ impl Planner<'_> {
         own_rule(probe.election_mode.as_deref(), probe.failover.as_deref())
     }
 
-    /// Why this instance cannot be promoted, if it cannot.
-    fn unfit(&self) -> Option<String> {
+    /// Why this instance cannot be promoted, if it cannot. Silence counts from `patience` on.
+    fn unfit(&self, patience: Duration) -> Option<String> {
         let Some(probe) = self.state.live_probe() else {
             return Some(self.instance_words());
         };
         if self.state.settings.priority < 0 {
             return Some(format!("PRIORITY is {}", self.state.settings.priority));
         }
-        if self.state.instance.silent_since.is_some() {
+        let silent_for = self
+            .state
+            .instance
+            .silent_since
+            .map(|since| self.now.since(since));
+        if silent_for.is_some_and(|silent_for| silent_for >= patience) {
             return Some("the instance does not answer".to_owned());
+        }
+        if probe.id == 0 {
+            return Some("it is an anonymous replica".to_owned());
         }
         (probe.status != "running").then(|| format!("its status is '{}'", probe.status))
     }
@@ -231,7 +249,13 @@ impl Planner<'_> {
                 .predecessor_over_at
                 .is_some_and(|at| at > self.now),
         };
-        let mut lease = settings.timing.lease();
+        // A guard may still hold an agent's longer lease from before a change of settings.
+        let running = self
+            .state
+            .instance
+            .lease
+            .map(|lease| lease.due_at.since(self.now));
+        let mut lease = settings.timing.lease().max(running.unwrap_or_default());
         if let Some(seen) = self.state.lock.unchanged.as_ref().filter(|_| waiting) {
             // Whoever comes after us, should we fall before we are promoted, must wait for our predecessor too.
             lease = lease.max(seen.record.lease());
@@ -250,7 +274,7 @@ impl Planner<'_> {
             } else {
                 Status::Promoting
             },
-            lease_ms: u64::try_from(lease.as_millis()).unwrap_or(Record::MAX_LEASE_MS),
+            lease_ms: ceil_ms(lease).min(Record::MAX_LEASE_MS),
             refresh: self.next_refresh(),
             vclock: probe.map(|probe| probe.vclock.clone()).unwrap_or_default(),
             members: probe
@@ -395,7 +419,12 @@ impl Planner<'_> {
             return;
         }
         let wanted = if is_own { "" } else { record.uri.as_str() };
-        if probe.guard.follows.as_deref() != Some(wanted) && self.may_command_guard() {
+        if probe.guard.follows.as_deref() != Some(wanted)
+            && self.may_call(
+                self.state.pending.follow,
+                self.state.pending.follow_retry_at,
+            )
+        {
             self.act(Action::Follow {
                 uri: (!is_own).then(|| record.uri.clone()),
             });
@@ -433,11 +462,17 @@ impl Planner<'_> {
     }
 }
 
+/// Rounded up: a record must not promise an earlier end than there is.
+fn ceil_ms(lease: Duration) -> u64 {
+    u64::try_from(lease.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
 /// Where an action is carried out; one at a time in each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Guard,
     Fence,
+    Replication,
     Process,
     Session,
     Lock,
@@ -453,10 +488,10 @@ impl Action {
             | Self::Remember { .. }
             | Self::Promote { .. }
             | Self::Grant { .. }
-            | Self::Observe { .. }
-            | Self::Follow { .. } => Place::Guard,
+            | Self::Observe { .. } => Place::Guard,
             Self::Fence { .. } => Place::Fence,
-            Self::Kill { .. } => Place::Process,
+            Self::Follow { .. } => Place::Replication,
+            Self::Kill => Place::Process,
             Self::CreateSession | Self::RenewSession { .. } | Self::DestroySession { .. } => {
                 Place::Session
             }

@@ -105,6 +105,9 @@ pub struct GuardState {
     pub leased: bool,
     /// Read-only, and the barrier behind its last commits has passed.
     pub landed: bool,
+    /// There is a barrier to pass: it has been master under a guard before, or follows one that was.
+    #[serde(default)]
+    pub barrier: bool,
     /// The master it was told to follow (`REPLICATION=follow`).
     #[serde(default)]
     pub follows: Option<String>,
@@ -140,6 +143,12 @@ impl Probe {
     #[must_use]
     pub fn is_fenced(&self) -> bool {
         self.ro && self.read_only && !self.guard.leased && self.guard.landed
+    }
+
+    /// Read-only for new writes, while its last commits may still land: a disk that hangs.
+    #[must_use]
+    pub fn is_landing(&self) -> bool {
+        self.ro && !self.guard.leased && self.guard.barrier && !self.guard.landed
     }
 
     /// Writable under a lease of `term`.

@@ -65,11 +65,8 @@ pub enum Action {
         /// `host:port`; `None`: nobody.
         uri: Option<String>,
     },
-    /// End the instance's process (R5).
-    Kill {
-        /// Not if it answers one more ping: an agent that was itself asleep must not judge by what it missed.
-        unless_it_answers: bool,
-    },
+    /// End the instance's process (R5), unless its guard says at the last moment that it is read-only.
+    Kill,
     /// Create a session.
     CreateSession,
     /// Renew it.
@@ -106,6 +103,8 @@ pub enum Action {
     Release {
         /// With this.
         session: SessionId,
+        /// As last seen.
+        index: u64,
         /// The last word.
         record: Box<Record>,
     },

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::event::{GuardCommand, LockSight};
+use super::event::{GuardCommand, LockSight, MemberTerms};
 use super::ids::SessionId;
 use super::observed::Probe;
 use super::plan::{CatalogEntry, Registered};
@@ -41,8 +41,8 @@ pub struct State {
     pub session: Session,
     /// The highest term seen anywhere: records, guard, member keys.
     pub highest_term: u64,
-    /// Whether the member keys were asked for their terms since the key was last missing.
-    pub terms_read: bool,
+    /// What the member keys said, if they were asked since the key last held a record.
+    pub member_terms: Option<MemberTerms>,
     /// What it did at the lock.
     pub hold: Hold,
     /// What Consul's catalog was told.
@@ -82,6 +82,10 @@ pub struct Instance {
     pub unanswered_at: Option<Tick>,
     /// Why its process cannot be seen or killed from here.
     pub process: Option<String>,
+    /// When the command was begun whose answer is the last word of the guard.
+    pub answered_begun_at: Option<Tick>,
+    /// SIGKILL was sent: no code of the process runs any more, whenever the kernel is done with it.
+    pub killed: bool,
     /// Why the last kill did not happen.
     pub kill_failed: Option<String>,
     /// Why the guard refused its last promotion or fence.
@@ -198,8 +202,8 @@ pub struct Hold {
     pub predecessor_over_at: Option<Tick>,
     /// Why this term began.
     pub reason: String,
-    /// A release was asked for, and this is why.
-    pub giving_up: Option<String>,
+    /// The guard has refused to promote since then.
+    pub refused_since: Option<Tick>,
     /// No run for the lock before then: we have just given it up.
     pub hold_back_until: Option<Tick>,
 }
@@ -261,8 +265,16 @@ pub struct Pending {
     pub guard_since: Tick,
     /// A fence.
     pub fence: bool,
+    /// When it was begun.
+    pub fence_since: Tick,
+    /// A change of replication.
+    pub follow: bool,
+    /// When it was begun.
+    pub follow_since: Tick,
     /// A kill.
     pub kill: bool,
+    /// When it was begun.
+    pub kill_since: Tick,
     /// A session call.
     pub session: bool,
     /// A step at the lock, or a read of it.
@@ -279,6 +291,8 @@ pub struct Pending {
     pub guard_retry_at: Option<Tick>,
     /// No fence before then.
     pub fence_retry_at: Option<Tick>,
+    /// No change of replication before then.
+    pub follow_retry_at: Option<Tick>,
     /// No kill before then.
     pub kill_retry_at: Option<Tick>,
 }
@@ -293,7 +307,7 @@ impl State {
             lock: Lock::default(),
             session: Session::default(),
             highest_term: 0,
-            terms_read: false,
+            member_terms: None,
             hold: Hold::default(),
             catalog: Catalog::default(),
             pending: Pending::default(),
@@ -361,20 +375,36 @@ impl State {
         !self.lease_in_flight() && self.instance.probe.as_ref().is_some_and(Probe::is_fenced)
     }
 
-    /// Whether a lease was running at the guard's last word, or was handed to it since.
+    /// Whether a lease was running at the guard's last word, or was handed to it since, or commits under the last one
+    /// may still land while we hold the lock.
     #[must_use]
     pub fn may_hold_lease(&self) -> bool {
-        self.lease_in_flight()
-            || self
-                .instance
-                .probe
-                .as_ref()
-                .is_some_and(|probe| probe.guard.leased || !probe.ro)
+        let unsafe_word = |probe: &Probe| {
+            probe.guard.leased
+                || !probe.ro
+                || (probe.is_landing() && self.has_served_this_hold(probe))
+        };
+        self.lease_in_flight() || self.instance.probe.as_ref().is_some_and(unsafe_word)
     }
 
+    /// Whether we hold the lock for a term that the instance may have served: commits of an earlier term are behind
+    /// the release that ended it, and a lock just gained is no reason to wait for them.
+    fn has_served_this_hold(&self, probe: &Probe) -> bool {
+        let record = self.hold.record.as_ref();
+        self.holds_lock() && record.is_none_or(|record| probe.guard.term >= record.term)
+    }
+
+    /// A lease on its way, or one whose arrival the guard's last word says nothing about: the question that it
+    /// answers was asked before.
     fn lease_in_flight(&self) -> bool {
-        match (self.instance.lease, self.instance.probed_at) {
-            (Some(lease), Some(probed_at)) => lease.handed_at >= probed_at,
+        if matches!(
+            self.pending.guard,
+            Some(GuardCommand::Promote | GuardCommand::Grant)
+        ) {
+            return true;
+        }
+        match (self.instance.lease, self.instance.answered_begun_at) {
+            (Some(lease), Some(begun_at)) => lease.handed_at > begun_at,
             (Some(_) | None, None) | (None, Some(_)) => false,
         }
     }

@@ -35,6 +35,9 @@ impl Planner<'_> {
         if let Some(reason) = self.end_hung_instance() {
             return reason;
         }
+        if self.state.lock.outdated && self.state.hold.record.is_some() && self.may_call_lock() {
+            self.act(Action::ReadLock);
+        }
         let leased = self
             .state
             .live_probe()
@@ -58,9 +61,6 @@ impl Planner<'_> {
             return Reason::Stopping {
                 waiting_for: "the lock to be released",
             };
-        }
-        if self.state.lock.outdated && self.state.hold.record.is_some() && self.may_call_lock() {
-            self.act(Action::ReadLock);
         }
         self.say_farewell()
     }

@@ -28,7 +28,8 @@ local state = previous ~= nil and previous.state or {
     term = 0,            -- the highest term this instance was ever asked to serve or was told of
     deadline = 0ULL,     -- until when the instance may be writable
     leased = false,      -- promoted and not fenced since
-    epoch = 0,           -- grows with every promotion: a barrier counts for its own epoch only
+    epoch = 0,           -- grows with every promotion and fence: a barrier counts for its own epoch only
+    promoting = 0,       -- promotions that have yielded and will go on
     barrier_epoch = -1,  -- the epoch whose last commits are known to have landed
     fences = 0,          -- times the guard itself made the instance read-only
     unleased = 0,        -- of these: because somebody made it writable without a lease
@@ -42,8 +43,8 @@ local guard = {version = VERSION, state = state}
 local BARRIER_SPACE = '_tarsec_barrier'
 -- How long the fencing fiber sleeps at most while nothing can happen.
 local IDLE_S = 0.5
--- The longest a call waits for its barrier; the fiber behind it goes on.
-local BARRIER_WAIT_S = 5
+-- The longest a call waits inside the instance; the fiber behind it goes on.
+local PATIENCE_S = 5
 -- No lease is longer (a minute, and something for the way): a deadline beyond that comes from another clock.
 local LEASE_MAX_NS = 61 * 1000000000ULL
 
@@ -59,11 +60,14 @@ end
 -- replication_connect_timeout (2.9 s of 3 s measured on 2.6). The setter that it ends in does not wait, and does
 -- not yield, so a deadline checked in the line before still holds.
 local function set_read_only(value)
+    local before = box.cfg.read_only
     pcall(function()
         rawset(box.cfg, 'read_only', value)
         internal.cfg_set_read_only()
     end)
     if value and not box.info.ro then
+        -- Without this box.cfg{} would see no difference and do nothing.
+        rawset(box.cfg, 'read_only', before)
         box.cfg{read_only = true}
     end
 end
@@ -75,23 +79,25 @@ local function as_admin(f)
         local ok, result = pcall(f)
         done:put({ok = ok, result = result})
     end)
-    return done:get(BARRIER_WAIT_S)
+    return done:get(PATIENCE_S)
+end
+
+-- A fence may have come between the space and its index, so both are looked for.
+local function has_barrier()
+    local space = box.space[BARRIER_SPACE]
+    return space ~= nil and space.index[0] ~= nil
 end
 
 local function pass_barrier()
     local epoch = state.epoch
-    local space = box.space[BARRIER_SPACE]
-    if space == nil then
-        return
-    end
-    space:replace({1, epoch})
+    box.space[BARRIER_SPACE]:replace({1, epoch})
     if box.info.ro and not state.leased and state.epoch == epoch then
         state.barrier_epoch = epoch
     end
 end
 
 local function create_barrier_space()
-    if box.space[BARRIER_SPACE] == nil and not box.info.ro then
+    if not has_barrier() and not box.info.ro then
         local space = box.schema.space.create(BARRIER_SPACE, {is_local = true, if_not_exists = true})
         space:create_index('primary', {if_not_exists = true})
     end
@@ -100,10 +106,15 @@ end
 local function fence(why)
     state.leased = false
     state.deadline = 0ULL
-    if not (box.info.ro and box.cfg.read_only) then
+    -- A promotion that has yielded sees that its epoch is over.
+    state.epoch = state.epoch + 1
+    if box.info.ro and box.cfg.read_only then
+        if state.barrier_epoch == state.epoch - 1 then
+            -- Nothing was written since the last barrier.
+            state.barrier_epoch = state.epoch
+        end
+    else
         set_read_only(true)
-        -- Whatever made it writable, its commits in flight are not known to have landed.
-        state.epoch = state.epoch + 1
         state.fences = state.fences + 1
         state.last_fence = why
         log.warn('tarsec: fenced, read-only from now on: %s', why)
@@ -111,7 +122,7 @@ local function fence(why)
 end
 
 local function needs_barrier()
-    return not state.leased and state.barrier_epoch ~= state.epoch and box.space[BARRIER_SPACE] ~= nil
+    return not state.leased and state.barrier_epoch ~= state.epoch and has_barrier()
 end
 
 -- In a fiber of its own: behind a disk that hangs it would keep the fencing fiber from the next lease's end.
@@ -121,6 +132,7 @@ local function start_barrier()
         fiber.create(function()
             local ok, err = pcall(pass_barrier)
             guard.passing = false
+            guard.changed:broadcast()
             if not ok then
                 log.error('tarsec: could not pass the barrier: %s', err)
             end
@@ -240,7 +252,9 @@ local function probe()
             term = state.term,
             deadline = state.deadline,
             leased = state.leased,
-            landed = not state.leased and state.barrier_epoch == state.epoch,
+            -- A promotion that has yielded may still go on.
+            landed = not state.leased and state.promoting == 0 and state.barrier_epoch == state.epoch,
+            barrier = has_barrier(),
             follows = state.follows,
             fences = state.fences,
             unleased = state.unleased,
@@ -251,6 +265,7 @@ end
 
 -- Every reply carries the whole probe, so that each word exchanged with the guard also refreshes what is known.
 local function answer(agent, act)
+    guard.keep_watching()
     if state.owner == nil then
         error('tarsec: no agent has attached to this guard yet', 0)
     end
@@ -321,12 +336,15 @@ function guard.promote(agent, term, deadline)
         end
         state.term = term
         if not (state.leased and not box.info.ro) then
+            local epoch = state.epoch
+            state.promoting = state.promoting + 1
             local done = as_admin(take_synchro_queue)
+            state.promoting = state.promoting - 1
             if done == nil or not done.ok then
                 return 'could not take the synchronous queue: ' .. tostring(done and done.result or 'no answer')
             end
             -- That may have waited: look again, and from here to the switch nothing yields.
-            if state.owner ~= agent or state.term ~= term then
+            if state.owner ~= agent or state.term ~= term or state.epoch ~= epoch then
                 return 'another word came while the synchronous queue was taken'
             end
             if clock.monotonic64() >= deadline then
@@ -337,6 +355,10 @@ function guard.promote(agent, term, deadline)
         state.deadline = 0ULL + deadline
         state.leased = true
         set_read_only(false)
+        if box.info.ro then
+            fence('its promotion had no effect')
+            return 'it stays read-only: ' .. tostring(box.info.ro_reason or box.info.status)
+        end
         guard.changed:broadcast()
         fiber.create(function()
             local ok, err = pcall(create_barrier_space)
@@ -372,8 +394,10 @@ function guard.fence(agent, why)
     return answer(agent, function()
         fence(why)
         guard.changed:broadcast()
-        if needs_barrier() then
-            as_admin(pass_barrier)
+        start_barrier()
+        local give_up_at = clock.monotonic64() + PATIENCE_S * 1000000000ULL
+        while needs_barrier() and clock.monotonic64() < give_up_at do
+            guard.changed:wait(tonumber(give_up_at - clock.monotonic64()) / 1e9)
         end
     end)
 end
@@ -407,16 +431,36 @@ function guard.deadline()
 end
 
 guard.changed = fiber.cond()
-rawset(_G, 'tarsec_guard', guard)
 
-fiber.create(function()
+-- Fences until a later guard takes over. Who removes the global or kills this fiber has not removed the rule.
+local function keep_fencing()
     fiber.name('tarsec_guard')
-    while rawget(_G, 'tarsec_guard') == guard do
+    while true do
+        local current = rawget(_G, 'tarsec_guard')
+        if type(current) ~= 'table' or current.state == nil then
+            rawset(_G, 'tarsec_guard', guard)
+        elseif current ~= guard then
+            return
+        end
         local ok, err = pcall(watch)
         if not ok then
             log.error('tarsec: the guard stumbled and goes on: %s', err)
-            fiber.sleep(0.01)
+            if not pcall(fiber.sleep, 0.01) then
+                -- Killed: nothing in this fiber may wait any more.
+                guard.keep_watching()
+                return
+            end
         end
     end
-end)
+end
+
+function guard.keep_watching()
+    local watcher = guard.watcher
+    if watcher == nil or watcher:status() == 'dead' or watcher:id() == fiber.self():id() then
+        guard.watcher = fiber.new(keep_fencing)
+    end
+end
+
+rawset(_G, 'tarsec_guard', guard)
+guard.keep_watching()
 return true

@@ -124,6 +124,12 @@ impl Guard {
         Ok((guard, answer.probe))
     }
 
+    /// Whether that name is this agent's, at whichever attach.
+    pub(super) fn is_same_agent(&self, owner: &str) -> bool {
+        let agent = |name: &str| name.split('#').next().map(str::to_owned);
+        agent(&self.agent) == agent(owner)
+    }
+
     pub(super) fn connection(&self) -> &Connection {
         &self.conn
     }

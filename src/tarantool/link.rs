@@ -11,7 +11,7 @@ use super::conn::{Connection, Ended, OpenError, RequestError};
 use super::guard::{Answer, Guard, GuardError};
 use super::iproto::code;
 use crate::config::{TarantoolAddr, TarantoolConfig};
-use crate::decide::event::{Event, GuardCommand};
+use crate::decide::event::{Event, GuardCommand, KillResult};
 use crate::decide::observed::Probe;
 use crate::decide::timing::{InstanceTime, Timing};
 use crate::errors::chain;
@@ -101,6 +101,11 @@ impl Instance {
                 probe: Box::new(probe),
                 refused,
             },
+            // A word that was still on its way over a connection of ours before this one.
+            Err(GuardError::Superseded { by }) if guard.is_same_agent(&by) => Event::GuardFailed {
+                command: kind,
+                why: "this agent has attached anew since".to_owned(),
+            },
             Err(GuardError::Superseded { by }) => Event::Superseded { by },
             Err(
                 error @ (GuardError::Request { .. }
@@ -119,22 +124,27 @@ impl Instance {
         }
     }
 
-    /// Ends the instance's process, if need be unless it answers one more ping.
-    pub async fn kill(&self, unless_it_answers: bool) -> Event {
+    /// Ends the instance's process, unless its guard answers at once that it is read-only and its commits landed.
+    pub async fn kill(&self) -> Event {
         let Shared { guard, process } = self.shared.borrow().clone();
-        if unless_it_answers
-            && let Some(guard) = guard
-            && guard.connection().ping(self.liveness).await.is_ok()
+        if let Some(guard) = guard
+            && let Ok(Ok(answer)) = timeout(self.liveness, guard.probe()).await
+            && answer.probe.ro
+            && !answer.probe.guard.leased
+            && !answer.probe.is_landing()
         {
             return Event::KillEnded {
-                result: Err("it spoke at the last moment".to_owned()),
+                result: KillResult::Spared(Box::new(answer.probe)),
             };
         }
         let result = match process {
-            Some(process) => process
-                .kill()
-                .map_err(|error| format!("could not kill process {}: {error}", process.pid())),
-            None => Err("its process is not known".to_owned()),
+            Some(process) => match process.kill() {
+                Ok(()) => KillResult::Killed,
+                Err(error) => {
+                    KillResult::Failed(format!("could not kill process {}: {error}", process.pid()))
+                }
+            },
+            None => KillResult::Failed("its process is not known".to_owned()),
         };
         Event::KillEnded { result }
     }
@@ -149,6 +159,7 @@ pub struct Link {
     shared: watch::Sender<Shared>,
     guard_lost: Arc<Notify>,
     told: Option<Event>,
+    attaches: u64,
 }
 
 impl Link {
@@ -176,6 +187,7 @@ impl Link {
                 shared: sender,
                 guard_lost,
                 told: None,
+                attaches: 0,
             },
             instance,
         )
@@ -253,7 +265,10 @@ impl Link {
         let conn = Connection::open(&self.config, deadline)
             .await
             .map_err(|error| AttachFailure::from_open(error, &self.config))?;
-        let (guard, probe) = Guard::attach(conn, self.agent.clone(), deadline)
+        // A name of its own for each attach: what is still on its way over an earlier connection must not count.
+        self.attaches += 1;
+        let owner = format!("{}#{}", self.agent, self.attaches);
+        let (guard, probe) = Guard::attach(conn, owner, deadline)
             .await
             .map_err(|error| AttachFailure::from_guard(&error, &self.config))?;
         let (process, probe) = find_process(&guard, probe)
@@ -287,7 +302,10 @@ impl Link {
                 proof = exited(process.as_deref()) => {
                     return self.died(conn, proof).await;
                 }
-                () = self.guard_lost.notified() => return false,
+                () = self.guard_lost.notified() => {
+                    self.shared.send_modify(|shared| shared.guard = None);
+                    return false;
+                }
                 _ = pings.tick() => {
                     if let Some(proof) = self.ping(conn, process.as_deref()).await {
                         return self.died(conn, proof).await;

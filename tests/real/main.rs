@@ -2,6 +2,24 @@
 //! oracle's verdict at the end. One file per story or close family.
 #![allow(clippy::disallowed_methods, reason = "tests measure real time")]
 
+mod agent_frozen;
+mod agent_killed;
+mod by_hand;
+mod catalog;
+mod cluster;
+mod cold_start;
+mod consul_away;
+mod consul_cut_off;
+mod consul_servers;
+mod crash;
+mod dumps;
+mod hang;
+mod lock_by_hand;
+mod lock_overwritten;
+mod lost_reply;
+mod scene;
+mod settings;
+mod stop;
 mod support;
 mod surroundings_access;
 mod surroundings_acl;
@@ -10,3 +28,4 @@ mod surroundings_instance;
 mod surroundings_settings;
 mod surroundings_tarantool;
 mod surroundings_tls;
+mod two;

@@ -71,8 +71,9 @@ impl Scene {
         }
     }
 
-    fn release(&self) -> LockStep {
+    fn release(&self, index: u64) -> LockStep {
         LockStep::Release {
+            index,
             session: self.mine.clone(),
             value: b"fenced".to_vec(),
         }
@@ -122,8 +123,8 @@ async fn a_session_that_is_gone_gains_nothing() {
 #[tokio::test]
 async fn a_free_lock_is_acquired_if_nothing_happened_since() {
     let scene = Scene::new("acquire").await;
-    scene.created(&scene.mine).await;
-    let free = scene.done(scene.release()).await;
+    let created = scene.created(&scene.mine).await;
+    let free = scene.done(scene.release(created)).await;
     scene.consul.put_key(&scene.key, b"somebody").await.unwrap();
     assert!(scene.refused(scene.acquire(free)).await.contains("index"));
     let seen = scene.found().await.modify_index;
@@ -165,8 +166,8 @@ async fn a_refresh_is_refused_once_the_session_is_gone() {
 #[tokio::test]
 async fn a_refresh_is_refused_on_a_free_lock() {
     let scene = Scene::new("refresh free").await;
-    scene.created(&scene.mine).await;
-    scene.done(scene.release()).await;
+    let created = scene.created(&scene.mine).await;
+    scene.done(scene.release(created)).await;
     scene.refused(scene.refresh(b"late")).await;
     assert_eq!(scene.found().await.session, None);
 }
@@ -199,8 +200,8 @@ async fn a_refresh_mends_what_a_plain_write_left() {
 #[tokio::test]
 async fn a_release_leaves_the_last_value_and_nobody() {
     let scene = Scene::new("release").await;
-    scene.created(&scene.mine).await;
-    let modify_index = scene.done(scene.release()).await;
+    let created = scene.created(&scene.mine).await;
+    let modify_index = scene.done(scene.release(created)).await;
     assert_eq!(
         scene.found().await,
         LockKey {
@@ -214,9 +215,23 @@ async fn a_release_leaves_the_last_value_and_nobody() {
 #[tokio::test]
 async fn a_release_is_refused_to_whoever_does_not_hold_it() {
     let scene = Scene::new("release theirs").await;
-    scene.created(&scene.theirs).await;
-    scene.refused(scene.release()).await;
+    let created = scene.created(&scene.theirs).await;
+    scene.refused(scene.release(created)).await;
     assert_eq!(scene.found().await.value, b"created");
+}
+
+#[tokio::test]
+async fn a_release_that_comes_after_a_later_refresh_is_refused() {
+    let scene = Scene::new("release late").await;
+    let created = scene.created(&scene.mine).await;
+    scene.done(scene.refresh(b"later")).await;
+    assert!(
+        scene
+            .refused(scene.release(created))
+            .await
+            .contains("index")
+    );
+    assert_eq!(scene.found().await.session, Some(scene.mine.clone()));
 }
 
 #[tokio::test]

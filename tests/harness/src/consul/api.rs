@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 
+const NO_BODY: Option<Vec<u8>> = None;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The HTTP API of one server.
@@ -104,7 +105,12 @@ impl ConsulApi {
     ///
     /// # Errors
     /// [`Error::Http`], or [`Error::HttpStatus`] for anything but 2xx and 404.
-    pub async fn call(&self, method: &str, path: &str, body: Option<String>) -> Result<Value> {
+    pub async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<impl Into<Vec<u8>>>,
+    ) -> Result<Value> {
         let action = format!("{method} {path}");
         let method =
             Method::from_bytes(method.as_bytes()).map_err(|_| Error::malformed(action.clone()))?;
@@ -113,7 +119,7 @@ impl ConsulApi {
             request = request.header("X-Consul-Token", token);
         }
         if let Some(body) = body {
-            request = request.body(body);
+            request = request.body(body.into());
         }
         let failed = |source| Error::Http {
             action: action.clone(),
@@ -141,7 +147,7 @@ impl ConsulApi {
     /// # Errors
     /// As [`ConsulApi::call`].
     pub async fn get(&self, path: &str) -> Result<Value> {
-        self.call("GET", path, None).await
+        self.call("GET", path, NO_BODY).await
     }
 
     /// A key, or `None` when it is missing.
@@ -165,12 +171,12 @@ impl ConsulApi {
         )
     }
 
-    /// A plain write, which asks no lock.
+    /// A plain write of any bytes, which asks no lock.
     ///
     /// # Errors
     /// As [`ConsulApi::call`].
-    pub async fn kv_put(&self, key: &str, value: &str) -> Result<()> {
-        self.call("PUT", &format!("/v1/kv/{key}"), Some(value.to_owned()))
+    pub async fn kv_put(&self, key: &str, value: impl Into<Vec<u8>>) -> Result<()> {
+        self.call("PUT", &format!("/v1/kv/{key}"), Some(value))
             .await
             .map(|_| ())
     }
@@ -180,7 +186,7 @@ impl ConsulApi {
     /// # Errors
     /// As [`ConsulApi::call`].
     pub async fn kv_delete(&self, key: &str) -> Result<()> {
-        self.call("DELETE", &format!("/v1/kv/{key}"), None)
+        self.call("DELETE", &format!("/v1/kv/{key}"), NO_BODY)
             .await
             .map(|_| ())
     }
@@ -203,7 +209,7 @@ impl ConsulApi {
     /// # Errors
     /// As [`ConsulApi::call`].
     pub async fn destroy_session(&self, id: &str) -> Result<()> {
-        self.call("PUT", &format!("/v1/session/destroy/{id}"), None)
+        self.call("PUT", &format!("/v1/session/destroy/{id}"), NO_BODY)
             .await
             .map(|_| ())
     }

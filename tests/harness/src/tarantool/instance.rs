@@ -91,6 +91,11 @@ impl Instance {
         }
     }
 
+    /// Sets a variable for the next start.
+    pub fn set_env(&self, name: &str, value: &str) {
+        self.process.set_env(name, value);
+    }
+
     /// Starts the process and waits until it answers.
     ///
     /// # Errors
@@ -226,8 +231,16 @@ impl Instance {
 
     /// Whether the instance accepts writes: it answers, and not `box.info.ro`.
     pub async fn is_writable(&self) -> bool {
-        let answer = tokio::time::timeout(ASK_TIMEOUT, self.eval("return box.info.ro", &[])).await;
-        matches!(answer, Ok(Ok(values)) if values.first() == Some(&Value::Bool(false)))
+        self.says_writable().await == Some(true)
+    }
+
+    /// What the instance says about accepting writes; `None` without an answer in time.
+    pub async fn says_writable(&self) -> Option<bool> {
+        let asked = self.eval("return box.info.ro", &[]);
+        match tokio::time::timeout(ASK_TIMEOUT, asked).await {
+            Ok(Ok(values)) => values.first().and_then(Value::as_bool).map(|ro| !ro),
+            Ok(Err(_)) | Err(_) => None,
+        }
     }
 
     /// Makes the instance writable or read-only by hand, as an operator would.

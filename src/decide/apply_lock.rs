@@ -1,0 +1,242 @@
+//! Event + state → state, for what happens at the lock key.
+
+use std::time::Duration;
+
+use super::apply::{CONSUL_RETRY, DENIED_RETRY};
+use super::event::{ConsulFault, KeySight, LockSight, LockStepKind};
+use super::record::{Record, Status};
+use super::state::{Attempt, Hold, State, Unchanged};
+use super::timing::{Tick, Timing};
+
+/// After a step at the lock that was refused.
+const REFUSED_RETRY: Duration = Duration::from_millis(20);
+/// After an acquisition that was refused: should the lock be free all the same (another's lock-delay), do not hammer.
+const ACQUIRE_RETRY: Duration = Duration::from_millis(250);
+
+impl State {
+    pub(super) fn lock_read(
+        &mut self,
+        asked_at: Tick,
+        by_watch: bool,
+        result: Result<LockSight, ConsulFault>,
+        now: Tick,
+    ) {
+        if !by_watch {
+            self.pending.lock = false;
+        }
+        let sight = match result {
+            Ok(sight) => sight,
+            Err(fault) => {
+                self.lock.unreadable = true;
+                if !by_watch {
+                    self.pending.lock_retry_at = Some(now + CONSUL_RETRY);
+                }
+                self.consul_fault = Some(fault);
+                return;
+            }
+        };
+        self.consul_fault = None;
+        let news = match &self.lock.sight {
+            None => true,
+            // Asked after we learned what we know: the answer is newer even if its index went back.
+            Some(_) if asked_at >= self.lock.learned_at && !self.pending.lock => true,
+            Some(known) => change_index(&sight) > change_index(known),
+        };
+        if news {
+            self.lock.outdated = false;
+            self.saw_lock(sight, now);
+        }
+    }
+
+    fn saw_lock(&mut self, sight: LockSight, now: Tick) {
+        let record = sight
+            .key
+            .as_ref()
+            .and_then(|key| key.record.as_ref().ok())
+            .cloned();
+        self.lock.sight = Some(sight);
+        self.lock.learned_at = now;
+        if let Some(record) = record {
+            self.highest_term = self.highest_term.max(record.term);
+            self.saw_record(record, now);
+            self.member_terms = None;
+        }
+        self.lock.unreadable = false;
+        if self.holds_lock() {
+            self.accept_found_attempt(now);
+            self.adopt_hold(now);
+        } else if let Some(own) = &self.hold.record {
+            self.session.doubted = self.session.id.is_some();
+            if self
+                .seen_record()
+                .is_some_and(|seen| seen.term > own.term || seen.instance != own.instance)
+            {
+                self.hold = Hold {
+                    refresh_sent: self.hold.refresh_sent,
+                    ..Hold::default()
+                };
+            }
+        }
+    }
+
+    fn saw_record(&mut self, record: Record, now: Tick) {
+        let stamp = record.stamp();
+        let same = self
+            .lock
+            .unchanged
+            .as_ref()
+            .is_some_and(|known| known.stamp == stamp);
+        // Time without Consul is no time in which the record stood unchanged: its writer may have tried in vain.
+        let since = match &self.lock.unchanged {
+            Some(known) if same && !self.lock.unreadable => known.since,
+            Some(_) | None => now,
+        };
+        self.lock.unchanged = Some(Unchanged {
+            record,
+            stamp,
+            since,
+        });
+    }
+
+    /// The reply to our last step was lost, or the watch was quicker, and here is what it wrote.
+    fn accept_found_attempt(&mut self, now: Tick) {
+        let found = self.seen_record().map(Record::stamp);
+        if let Some(attempt) = self.hold.attempted.clone()
+            && found == Some(attempt.record.stamp())
+        {
+            self.accepted(attempt, now);
+        }
+    }
+
+    /// We hold the lock and do not know how it came to that: an agent before us took it.
+    pub(super) fn adopt_hold(&mut self, now: Tick) {
+        if !self.holds_lock() || self.hold.record.is_some() {
+            return;
+        }
+        let (Some(probe), Some(key)) = (
+            &self.instance.probe,
+            self.lock.sight.as_ref().and_then(|s| s.key.as_ref()),
+        ) else {
+            return;
+        };
+        if let Ok(record) = &key.record
+            && record.instance == probe.uuid
+        {
+            let waits = record.status == Status::Promoting && !probe.guard.leased;
+            self.hold = Hold {
+                predecessor_over_at: waits.then(|| now + Timing::lease_and_margin(record.lease())),
+                reason: record.reason.clone(),
+                record: Some(record.clone()),
+                // Whoever wrote it may have one more write under way.
+                refresh_sent: record.refresh + 16,
+                ..Hold::default()
+            };
+        }
+    }
+
+    fn accepted(&mut self, attempt: Attempt, now: Tick) {
+        self.hold.attempted = None;
+        self.hold.accepted_at = now;
+        self.hold.reason.clone_from(&attempt.record.reason);
+        self.hold.reading =
+            Some(attempt.reading).filter(|reading| reading.reply_at >= self.instance.process_since);
+        if let Some(gain) = attempt.gain {
+            self.hold.predecessor_over_at = gain.wait.map(|wait| now + wait);
+        }
+        self.highest_term = self.highest_term.max(attempt.record.term);
+        self.hold.record = Some(attempt.record);
+    }
+
+    pub(super) fn lock_step_ended(
+        &mut self,
+        step: LockStepKind,
+        result: Result<Result<u64, String>, ConsulFault>,
+        now: Tick,
+    ) {
+        self.pending.lock = false;
+        match result {
+            Ok(Ok(index)) => {
+                self.consul_fault = None;
+                self.denied = None;
+                self.lock_step_done(step, index, now);
+            }
+            Ok(Err(_)) => {
+                self.hold.attempted = None;
+                self.lock.outdated = true;
+                self.pending.lock_retry_at = Some(now + REFUSED_RETRY);
+                if step == LockStepKind::Acquire {
+                    self.hold.hold_back_until = Some(now + ACQUIRE_RETRY);
+                }
+                self.session.doubted = self.session.id.is_some();
+            }
+            Err(fault) => {
+                self.lock.outdated = true;
+                let mut pause = CONSUL_RETRY;
+                if fault.denied {
+                    self.denied = Some(fault.why.clone());
+                    if step == LockStepKind::Acquire {
+                        pause = DENIED_RETRY;
+                    }
+                }
+                self.pending.lock_retry_at = Some(now + pause);
+                self.consul_fault = Some(fault);
+            }
+        }
+    }
+
+    fn lock_step_done(&mut self, step: LockStepKind, index: u64, now: Tick) {
+        let Some(attempt) = self.hold.attempted.take() else {
+            return;
+        };
+        let session = match step {
+            LockStepKind::Acquire | LockStepKind::Refresh => self.session.id.clone(),
+            LockStepKind::Release => None,
+        };
+        if self
+            .lock
+            .sight
+            .as_ref()
+            .is_some_and(|known| change_index(known) > index)
+        {
+            // The watch has already shown what came after it.
+            self.lock.outdated = true;
+        } else {
+            let key = KeySight {
+                modify_index: index,
+                session,
+                record: Ok(attempt.record.clone()),
+            };
+            self.lock.sight = Some(LockSight {
+                index,
+                key: Some(key),
+            });
+            self.lock.learned_at = now;
+            self.lock.outdated = false;
+            self.saw_record(attempt.record.clone(), now);
+            self.lock.unreadable = false;
+        }
+        match step {
+            LockStepKind::Acquire | LockStepKind::Refresh => self.accepted(attempt, now),
+            LockStepKind::Release => {
+                let timing = &self.settings.timing;
+                // Where the guard would not promote, somebody else is to have the time to try.
+                let hold_back = match self.hold.refused_since {
+                    Some(_) => timing.lease() * 2,
+                    None => timing.refresh_interval(),
+                };
+                self.hold = Hold {
+                    hold_back_until: Some(now + hold_back),
+                    refresh_sent: self.hold.refresh_sent,
+                    ..Hold::default()
+                };
+            }
+        }
+    }
+}
+
+fn change_index(sight: &LockSight) -> u64 {
+    sight
+        .key
+        .as_ref()
+        .map_or(sight.index, |key| key.modify_index)
+}

@@ -1,0 +1,163 @@
+//! An agent stands still and wakes up late, while its instance lives on.
+
+use std::time::{Duration, Instant};
+
+use tarsec_harness::{AgentBuilder, Result, Value, eventually, json};
+
+use crate::cluster::{Cluster, slack};
+use crate::support::{LEASE, SOON, world};
+
+#[tokio::test]
+async fn an_agent_asleep_for_longer_than_the_lease_wakes_as_the_same_masters_agent() {
+    world()
+        .story("agent-asleep", async |world| {
+            let cluster = Cluster::start(world, 2).await?;
+            let master = &cluster.set[cluster.master.instance];
+            let (agent, pid) = (
+                &cluster.agents[cluster.master.instance],
+                master.process().pid(),
+            );
+
+            agent.freeze().await?;
+            let frozen = Instant::now();
+            cluster.set.wait_for_no_master(SOON).await?;
+            assert!(frozen.elapsed() < LEASE + slack(), "{:?}", frozen.elapsed());
+            tokio::time::sleep(LEASE).await;
+            let fenced = cluster.guard(cluster.master.instance).await?;
+            assert_eq!(fenced["last_fence"], "its lease ended");
+            agent.thaw()?;
+
+            // Its session has outlived the sleep.
+            assert_eq!(cluster.wait_for_master().await?, cluster.master);
+            cluster.wait_until_masters_own_record_stands(world).await?;
+            cluster.writers.wait_for_writes(50, SOON).await?;
+            let after = cluster.guard(cluster.master.instance).await?;
+            assert_eq!(
+                after["fences"], fenced["fences"],
+                "woken, it granted what was over"
+            );
+            assert_eq!(master.process().pid(), pid, "a healthy instance was killed");
+            cluster.assert_same_master().await
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn an_agent_that_slept_through_its_succession_follows_and_grants_nothing() {
+    world()
+        .story("agent-outslept", async |world| {
+            let cluster = Cluster::start(world, 2).await?;
+            let (old, heir) = (
+                cluster.master.instance,
+                cluster.other_than(cluster.master.instance),
+            );
+            let pid = cluster.set[old].process().pid();
+            cluster.agents[old].freeze().await?;
+            cluster.set.wait_for_no_master(SOON).await?;
+            // An operator who does not want to wait for the session's TTL.
+            let lock = cluster.lock(world).await?;
+            let session = lock.session.expect("a sleeping agent's session lives on");
+            cluster.consul.api()?.destroy_session(&session).await?;
+            assert_eq!(cluster.set.wait_for_new_master(old, SOON).await?, heir);
+            let heir = cluster.wait_for_master().await?;
+            let fenced = cluster.guard(old).await?;
+
+            cluster.agents[old].thaw()?;
+            let words = format!(
+                "replica: the master is {}",
+                cluster.set[heir.instance].addr()
+            );
+            cluster.wait_for_reason(old, &words).await?;
+            cluster.set.stays_master(heir.instance, LEASE).await?;
+            let after = cluster.guard(old).await?;
+            assert_eq!(
+                after["fences"], fenced["fences"],
+                "woken, it granted what was over"
+            );
+            assert_eq!(after["term"], heir.term);
+            assert_eq!(
+                cluster.set[old].process().pid(),
+                pid,
+                "a healthy instance was killed"
+            );
+            cluster.assert_handed_to(heir).await?;
+            Ok(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_promotion_that_arrives_after_its_lease_is_refused() {
+    world()
+        .story("promotion-late", async |world| {
+            let patient =
+                |_, agent: AgentBuilder| agent.linked().env("HEALTHCHECK_TIMEOUT", "1500ms");
+            let cluster = Cluster::start_with(world, 2, patient).await?;
+            let (old, heir) = (
+                cluster.master.instance,
+                cluster.other_than(cluster.master.instance),
+            );
+            let agent = &cluster.agents[heir];
+            let link = agent.instance_link().expect("the agent is linked");
+            // Slow enough to be caught between the lock and the promotion's arrival.
+            link.delay(Duration::from_millis(600)).await?;
+            cluster.set[heir].eval(NOTE_PROMOTIONS, &[]).await?;
+            let skip = agent.logs()?.len();
+            cluster.set[old].kill().await?;
+            agent
+                .wait_for_log(
+                    SOON,
+                    "the heir's agent to send the promotion",
+                    skip,
+                    |line| line.message() == "promoting",
+                )
+                .await?;
+            // It dumps its state after it has begun what it logged.
+            agent.usr1().await?;
+            link.black_hole().await?;
+            agent.freeze().await?;
+            assert_eq!(promotions(&cluster, heir).await?, json!([]));
+            tokio::time::sleep(LEASE + slack()).await;
+            // What was sent before the freeze arrives, and nothing else: the agent still sleeps.
+            link.restore().await?;
+            let refused = json!(["that lease ended before word of it arrived"]);
+            let seen = eventually(SOON, "the promotion to arrive", async || match promotions(
+                &cluster, heir,
+            )
+            .await
+            {
+                Ok(seen) if seen == json!([]) => Err("nothing arrived".to_owned()),
+                Ok(seen) => Ok(seen),
+                Err(error) => Err(error.to_string()),
+            })
+            .await?;
+            assert_eq!(seen, refused);
+            assert!(cluster.set.writable().await.is_empty());
+
+            agent.thaw()?;
+            assert_eq!(cluster.set.wait_for_new_master(old, SOON).await?, heir);
+            let heir = cluster.wait_for_master().await?;
+            cluster.writers.wait_for_writes(50, SOON).await?;
+            cluster.assert_handed_to(heir).await?;
+            Ok(())
+        })
+        .await;
+}
+
+/// Lets the guard note what it says to each promotion.
+const NOTE_PROMOTIONS: &str = "
+local promote = tarsec_guard.promote
+story_promotions = setmetatable({}, {__serialize = 'seq'})
+tarsec_guard.promote = function(...)
+    local answer = promote(...)
+    table.insert(story_promotions, answer.refused or 'done')
+    return answer
+end
+";
+
+async fn promotions(cluster: &Cluster, index: usize) -> Result<Value> {
+    let seen = cluster.set[index]
+        .eval("return story_promotions", &[])
+        .await?;
+    Ok(seen.into_iter().next().unwrap_or_default())
+}

@@ -1,0 +1,235 @@
+//! What Consul's catalog shows: both ways of naming, words, and never a passing master that is none.
+
+use std::time::{Duration, Instant};
+
+use tarsec_harness::{AgentBuilder, Result, ServiceEntry, Tenure, eventually, json};
+
+use crate::cluster::Cluster;
+use crate::support::{LEASE, SOON, world};
+
+const SERVING: &str = "master: writable, the lease is running";
+
+fn following(name: &str) -> String {
+    format!("replica: the master is {name}")
+}
+
+/// What a registration says of its instance apart from role and words.
+fn assert_meta(entry: &ServiceEntry, cluster: &Cluster, tenure: Tenure) {
+    let instance = &cluster.set[tenure.instance];
+    assert_eq!(entry.meta["instance_uuid"], instance.uuid());
+    assert_eq!(entry.meta["replicaset_uuid"], cluster.set.uuid());
+    assert_eq!(entry.meta["term"], tenure.term.to_string());
+    assert_eq!(entry.meta["tarsec_version"], env!("CARGO_PKG_VERSION"));
+    assert!(
+        entry.meta["tarantool_version"]
+            .as_str()
+            .is_some_and(|text| text.starts_with("2.6"))
+    );
+}
+
+#[tokio::test]
+async fn one_service_tells_the_roles_by_tags_and_a_dead_master_stops_passing() {
+    let named = |_, agent: AgentBuilder| {
+        agent
+            .env("CONSUL_SERVICE_NAME", "db")
+            .env("MASTER_TAGS", "rw,primary")
+            .env("REPLICA_TAGS", "ro")
+    };
+    world()
+        .story("catalog-tags", async |world| {
+            let cluster = Cluster::start_with(world, 2, named).await?;
+            let (old, new) = (
+                cluster.master.instance,
+                cluster.other_than(cluster.master.instance),
+            );
+            let is_master = |entry: &ServiceEntry| entry.tags == ["rw", "primary"];
+            let master = cluster
+                .wait_for_service("db", old, "the master, by its tags", |entry| {
+                    is_master(entry) && entry.status == "passing" && entry.output == SERVING
+                })
+                .await?;
+            assert_eq!(master.id, format!("db@{}", cluster.set[old].addr()));
+            assert_eq!(master.address, "127.0.0.1");
+            assert_meta(&master, &cluster, cluster.master);
+            let words = following(cluster.set[old].addr());
+            let replica = cluster
+                .wait_for_service("db", new, "the replica, by its tag", |entry| {
+                    entry.tags == ["ro"] && entry.status == "passing" && entry.output == words
+                })
+                .await?;
+            let same_term = Tenure {
+                instance: new,
+                ..cluster.master
+            };
+            assert_meta(&replica, &cluster, same_term);
+
+            cluster.set[old].kill().await?;
+            let killed = Instant::now();
+            cluster
+                .wait_for_service("db", old, "the dead master to be critical", |entry| {
+                    entry.status == "critical" && entry.output.contains("its process is dead")
+                })
+                .await?;
+            // Told by its agent at once, not by the TTL's end.
+            assert!(killed.elapsed() < LEASE / 3, "{:?}", killed.elapsed());
+            let heir = cluster.wait_for_master().await?;
+            let entry = cluster
+                .wait_for_service("db", new, "the heir, by its tags", |entry| {
+                    is_master(entry) && entry.status == "passing" && entry.output == SERVING
+                })
+                .await?;
+            assert_meta(&entry, &cluster, heir);
+            cluster.writers.wait_for_writes(50, SOON).await?;
+            cluster.assert_handed_to(heir).await?;
+            Ok(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn registrations_removed_by_hand_come_back() {
+    world()
+        .story("catalog-restored", async |world| {
+            let cluster = Cluster::start(world, 2).await?;
+            let all = [("master", 0), ("replica", 1)];
+            let all = all.map(|(role, offset)| {
+                (
+                    format!("tarantool-{role}"),
+                    (cluster.master.instance + offset) % 2,
+                )
+            });
+            for (name, index) in &all {
+                let sound = |entry: &ServiceEntry| {
+                    entry.status == "passing" && entry.output.contains("master")
+                };
+                let entry = cluster
+                    .wait_for_service(name, *index, "a passing entry", sound)
+                    .await?;
+                let agent = &cluster.agents[*index];
+                let skip = agent.logs()?.len();
+                let path = format!("/v1/agent/service/deregister/{}", entry.id);
+                cluster.consul.api()?.call("PUT", &path, Some("")).await?;
+                agent
+                    .wait_for_log(SOON, "the agent to notice", skip, |line| {
+                        line.message() == "Consul does not know the service any more"
+                    })
+                    .await?;
+                let back = cluster
+                    .wait_for_service(name, *index, "the entry to be back", sound)
+                    .await?;
+                assert_eq!(back, entry);
+            }
+            cluster.assert_undisturbed().await
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn two_services_by_prefix_show_the_announced_address() {
+    world()
+        .story("catalog-prefix", async |world| {
+            let announced = [world.port()?, world.port()?];
+            let cluster = Cluster::start_with(world, 2, |index, agent| {
+                let agent = agent.env("CONSUL_SERVICE_PREFIX", "db");
+                let port = announced[index];
+                // A whole address, and a port at the address of Consul's node.
+                let addr = if index == 0 { "db.example" } else { "" };
+                agent.env("ANNOUNCE_ADDR", &format!("{addr}:{port}"))
+            })
+            .await?;
+            let api = cluster.consul.api()?;
+            let name_of = |index: usize| {
+                let host = if index == 0 { "db.example" } else { "" };
+                format!("{host}:{}", announced[index])
+            };
+            let master = cluster.master.instance;
+            let lock = cluster.lock(world).await?.json()?;
+            assert_eq!(
+                (&lock["name"], &lock["uri"]),
+                (&json!(name_of(master)), &json!(name_of(master)))
+            );
+            for (role, index, words) in [
+                ("master", master, SERVING.to_owned()),
+                ("replica", 1 - master, following(&name_of(master))),
+            ] {
+                let entry = eventually(SOON, "an entry with these words", async || {
+                    let all = api.service(&format!("db-{role}")).await;
+                    match all.map_err(|error| error.to_string())?.as_slice() {
+                        [one] if one.output == words && one.status == "passing" => Ok(one.clone()),
+                        other => Err(format!("{other:?}")),
+                    }
+                })
+                .await?;
+                assert_eq!(entry.id, format!("db@{}", name_of(index)));
+                assert_eq!(entry.port, announced[index]);
+                assert_eq!(entry.address, if index == 0 { "db.example" } else { "" });
+            }
+            cluster.assert_undisturbed().await
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn the_entry_of_a_master_whose_agent_is_killed_turns_critical_before_its_lease_ends() {
+    world()
+        .story("catalog-orphan", async |world| {
+            let cluster = Cluster::start(world, 2).await?;
+            let (old, new) = (
+                cluster.master.instance,
+                cluster.other_than(cluster.master.instance),
+            );
+            let name = "tarantool-master";
+            cluster
+                .wait_for_service(name, old, "a passing master", |entry| {
+                    entry.status == "passing"
+                })
+                .await?;
+            cluster.agents[old].kill().await?;
+            let killed = Instant::now();
+            loop {
+                // In this order: a guard that has fenced does not change its mind without an agent.
+                let read_only = !cluster.set[old].is_writable().await;
+                let passing = is_passing(&cluster, name).await?;
+                assert!(
+                    !(read_only && passing),
+                    "a fenced master passes, {:?} after its agent's end",
+                    killed.elapsed()
+                );
+                if read_only {
+                    break;
+                }
+                assert!(killed.elapsed() < SOON, "never fenced");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let session = cluster
+                .lock(world)
+                .await?
+                .session
+                .expect("a killed agent's session lives on");
+            cluster.consul.api()?.destroy_session(&session).await?;
+            assert_eq!(cluster.set.wait_for_new_master(old, SOON).await?, new);
+            let heir = cluster.wait_for_master().await?;
+
+            cluster.agents[old].start()?;
+            let words = following(cluster.set[new].addr());
+            cluster
+                .wait_for_service(
+                    "tarantool-replica",
+                    old,
+                    "the old master as a replica",
+                    |entry| entry.status == "passing" && entry.output == words,
+                )
+                .await?;
+            let masters = cluster.consul.api()?.service(name).await?;
+            assert_eq!(masters.len(), 1, "{masters:?}");
+            cluster.writers.wait_for_writes(50, SOON).await?;
+            cluster.assert_handed_to(heir).await?;
+            Ok(())
+        })
+        .await;
+}
+
+async fn is_passing(cluster: &Cluster, name: &str) -> Result<bool> {
+    let all = cluster.consul.api()?.service(name).await?;
+    Ok(all.iter().any(|entry| entry.status == "passing"))
+}

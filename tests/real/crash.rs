@@ -1,0 +1,148 @@
+//! Processes that die at once.
+
+use std::time::Duration;
+
+use tarsec_harness::{Change, Verdict, eventually, json};
+
+use crate::scene::{SESSION_EXPIRY, SOME_WRITES, Scene, assert_reigns, wait_for_master};
+use crate::support::{LEASE, SOON, world};
+
+/// As long as any supervisor takes at least.
+const SUPERVISOR_PAUSE: Duration = Duration::from_millis(20);
+
+/// The one change of hands.
+fn change(verdict: &Verdict) -> Change {
+    match verdict.changes.as_slice() {
+        [change] => *change,
+        other => panic!("{other:?}:\n{verdict}"),
+    }
+}
+
+#[tokio::test]
+async fn a_killed_master_is_proven_dead_and_followed_without_waiting_for_its_lease() {
+    world()
+        .story("master-killed", async |world| {
+            let scene = Scene::start(world, 3).await?;
+            let old = scene.master;
+            scene.wait_for_refreshes().await?;
+            scene.master().process().kill_no_wait()?;
+            let heir = scene.wait_for_heir(SOON).await?;
+
+            // What the dead one's agent left in the key, in the words of both who wrote it and who read it.
+            let released = scene.master_agent();
+            released
+                .wait_for_log(SOON, "the release", 0, |line| {
+                    line.message() == "releasing the lock" && line.field("status") == "Fenced"
+                })
+                .await?;
+            scene.agents[heir.instance]
+                .wait_for_log(SOON, "the fenced record", 0, |line| {
+                    line.message() == "lock seen free" && line.field("fenced") == &json!(true)
+                })
+                .await?;
+            let record = scene.lock().await?.json()?;
+            assert_eq!(record["reason"], "the master before gave the lock up");
+            scene
+                .wait_for_check(old.instance, "critical", "its process is dead")
+                .await?;
+
+            // It comes back as a replica.
+            scene.master().start().await?;
+            scene
+                .wait_for_check(old.instance, "passing", "replica: the master is")
+                .await?;
+            scene.writers.wait_for_writes(SOME_WRITES, SOON).await?;
+            let verdict = scene.writers.verdict().await?;
+            assert_reigns(&verdict, &[old, heir]);
+            assert!(change(&verdict).duration() < LEASE, "{verdict}");
+            Ok(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_replica_whose_first_barrier_has_not_passed_is_promoted_and_not_killed() {
+    world()
+        .story("barrier-late", async |world| {
+            let scene = Scene::start(world, 2).await?;
+            let old = scene.master;
+            let replica = &scene.set[scene.replica()];
+            let pid = replica.process().pid();
+            // The guard is as it is in the half second after the barrier's space has come from the master.
+            let late = "tarsec_guard.passing = true tarsec_guard.state.barrier_epoch = -1";
+            replica.eval(late, &[]).await?;
+            let agent = &scene.agents[scene.replica()];
+            eventually(SOON, "the agent to know", async || {
+                let dump = agent.usr1().await.map_err(|error| error.to_string())?;
+                let guard = &dump["tarantool"]["probe"]["guard"];
+                if guard["barrier"] == true && guard["landed"] == false {
+                    Ok(())
+                } else {
+                    Err(guard.to_string())
+                }
+            })
+            .await?;
+
+            scene.master().kill().await?;
+            let heir = scene.wait_for_heir(SOON).await?;
+            assert_eq!(replica.process().pid(), pid);
+            let verdict = scene.writers.verdict().await?;
+            assert_reigns(&verdict, &[old, heir]);
+            assert!(change(&verdict).duration() < LEASE, "{verdict}");
+            Ok(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn an_instance_that_its_supervisor_restarts_at_once_does_not_go_on_as_if_nothing_was() {
+    world()
+        .story("restarted-at-once", async |world| {
+            let scene = Scene::start(world, 3).await?;
+            let old = scene.master;
+            scene.wait_for_refreshes().await?;
+            scene.master().kill().await?;
+            tokio::time::sleep(SUPERVISOR_PAUSE).await;
+            scene.master().process().start()?;
+
+            let next = wait_for_master(&scene.set, |seen| seen.term > old.term, SOON).await?;
+            scene.master().wait_ready().await?;
+            scene.writers.wait_for_writes(SOME_WRITES, SOON).await?;
+            scene.set.stays_master(next.instance, LEASE).await?;
+            let verdict = scene.writers.verdict().await?;
+            assert_reigns(&verdict, &[old, next]);
+            assert!(change(&verdict).duration() < LEASE, "{verdict}");
+            Ok(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_lost_machine_is_followed_once_consul_has_expired_its_session() {
+    world()
+        .story("machine-lost", async |world| {
+            let scene = Scene::start(world, 3).await?;
+            let old = scene.master;
+            scene.master_agent().process().kill_no_wait()?;
+            scene.master().process().kill_no_wait()?;
+            let heir = scene.wait_for_heir(SESSION_EXPIRY).await?;
+            let verdict = scene.writers.verdict().await?;
+            assert_reigns(&verdict, &[old, heir]);
+            // Nobody could prove that it was dead.
+            assert!(change(&verdict).duration() > LEASE, "{verdict}");
+
+            scene.agents[old.instance].start()?;
+            scene.set[old.instance].start().await?;
+            eventually(SOON, "the machine's instance to be a replica", async || {
+                let dump = scene.agents[old.instance].usr1().await;
+                let dump = dump.map_err(|error| error.to_string())?;
+                match dump["reason"].as_str() {
+                    Some(words) if words.starts_with("replica: the master is") => Ok(()),
+                    other => Err(format!("{other:?}")),
+                }
+            })
+            .await?;
+            scene.set.stays_master(heir.instance, LEASE / 2).await
+        })
+        .await;
+}
