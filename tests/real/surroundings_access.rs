@@ -136,7 +136,7 @@ async fn every_call_names_the_namespace() {
             );
             if asked.line.contains("/v1/txn") {
                 let operations: Vec<tarsec_harness::Value> =
-                    serde_json::from_str(&asked.body).unwrap();
+                    serde_json::from_str(&asked.body).expect("a list");
                 assert!(
                     operations
                         .iter()

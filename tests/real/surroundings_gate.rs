@@ -34,7 +34,9 @@ impl Gate {
     /// Listens, and leads to `consul` (`host:port`).
     pub(crate) async fn start(world: &World, consul: &str, rules: Rules) -> Result<Self> {
         let addr = format!("127.0.0.1:{}", world.port()?);
-        let listener = TcpListener::bind(&addr).await.unwrap();
+        let listener = TcpListener::bind(&addr)
+            .await
+            .expect("a reserved port is free");
         let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
         let (log, consul) = (Arc::clone(&asked), consul.to_owned());
         tokio::spawn(async move {
@@ -51,7 +53,7 @@ impl Gate {
 
     /// Every request so far.
     pub(crate) fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap().clone()
+        self.asked.lock().expect("no request panics").clone()
     }
 }
 
@@ -77,7 +79,7 @@ async fn pass(
     };
     let authorization = header("authorization");
     let allowed = rules.authorization.is_none() || rules.authorization == authorization;
-    log.lock().unwrap().push(Asked {
+    log.lock().expect("no request panics").push(Asked {
         line: line.clone(),
         authorization,
         body: String::from_utf8_lossy(&body).into_owned(),

@@ -46,7 +46,7 @@ fn other_authority(world: &World) -> PathBuf {
         ])
         .current_dir(world.dir())
         .output()
-        .unwrap();
+        .expect("openssl runs");
     assert!(
         output.status.success(),
         "{}",
@@ -133,8 +133,9 @@ async fn certificates_that_fit_make_a_master() {
         let bench = Bench::start(world).await?;
         bench.assert_works("file", |agent| agent).await?;
         let directory = world.dir().join("authorities");
-        std::fs::create_dir(&directory).unwrap();
-        std::fs::copy(file(world, "ca.pem"), directory.join("ca.pem")).unwrap();
+        std::fs::create_dir(&directory).expect("the world can be written to");
+        std::fs::copy(file(world, "ca.pem"), directory.join("ca.pem"))
+            .expect("the world can be written to");
         bench
             .assert_works("directory", |agent| {
                 agent
@@ -246,7 +247,7 @@ async fn files_that_cannot_be_used_end_the_agent_with_code_2() {
         let ca = text(&file(world, "ca.pem"));
         let client = text(&file(world, "client.pem"));
         let empty = world.dir().join("empty");
-        std::fs::create_dir(&empty).unwrap();
+        std::fs::create_dir(&empty).expect("the world can be written to");
         let empty = text(&empty);
         let cases = [
             ("CONSUL_CACERT", "/nowhere/ca.pem", "could not read /nowhere/ca.pem of CONSUL_CACERT: No such file or directory (os error 2)".to_owned()),
@@ -275,7 +276,7 @@ async fn files_that_cannot_be_used_end_the_agent_with_code_2() {
                 "{variable}={value}"
             );
             let logs = agent.logs()?;
-            let last = logs.last().unwrap();
+            let last = logs.last().expect("it has said something");
             let said = last.field("error").as_str().unwrap_or_default();
             assert!(
                 said.starts_with(&sentence),
