@@ -130,7 +130,9 @@ async fn a_token_without_any_right_to_the_keys_is_told_the_rule() {
 async fn a_token_that_may_only_read_the_keys_is_told_the_rule() {
     let read_only = |world: &World| {
         let rules = policy_without(world, "");
-        let (key, rest) = rules.split_once("{ policy = \"write\" }").unwrap();
+        let (key, rest) = rules
+            .split_once("{ policy = \"write\" }")
+            .expect("the first rule");
         let list = "{ policy = \"list\" }";
         format!("{key}{list}{rest}")
     };
@@ -267,7 +269,7 @@ async fn the_documented_policy_carries_a_failover_and_a_master_without_it_is_fen
             .create_token("agent", &policy_without(world, ""))
             .await?;
         let file = world.dir().join("token");
-        std::fs::write(&file, format!("{}\n", token.secret)).unwrap();
+        std::fs::write(&file, format!("{}\n", token.secret)).expect("the world can be written to");
         let agents = world
             .agents_with(&set, &consul, |_, agent| {
                 agent

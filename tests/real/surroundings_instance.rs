@@ -21,11 +21,11 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Starts a Tarantool that configures itself with `options` and goes on with `then`.
 fn tarantool(world: &World, name: &str, options: &str, then: &str) -> Result<Process> {
     let dir = world.dir().join(format!("{name}.data"));
-    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::create_dir_all(&dir).expect("the world can be written to");
     let script = world.dir().join(format!("{name}.lua"));
     let dir = dir.display();
     let text = format!("box.cfg{{work_dir = '{dir}', {options}}}\n{then}\n");
-    std::fs::write(&script, text).unwrap();
+    std::fs::write(&script, text).expect("the world can be written to");
     world.spawn(name, "tarantool", &[&script.display().to_string()])
 }
 
@@ -125,7 +125,7 @@ async fn with_a_rule_of_its_own(name: &str, pretend: &str, mend: &str, sentence:
         let status = agent.wait(SOON).await?;
         assert_eq!(status.code(), Some(3), "{}", agent.process().tail(9));
         let logs = agent.logs()?;
-        let last = logs.last().unwrap();
+        let last = logs.last().expect("it has said something");
         assert_eq!(
             last.field("reason"),
             &format!("cannot run this instance: {sentence}")

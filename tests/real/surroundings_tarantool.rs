@@ -69,7 +69,7 @@ async fn assert_unsuitable(agent: &Agent, expected: &str) -> Result<()> {
     let status = agent.wait(SOON).await?;
     assert_eq!(status.code(), Some(3), "{}", agent.process().tail(9));
     let logs = agent.logs()?;
-    let last = logs.last().unwrap();
+    let last = logs.last().expect("it has said something");
     assert_eq!(last.level(), "ERROR");
     assert_eq!(last.message(), "stopped: waiting cannot mend this");
     assert_eq!(last.field("reason"), expected, "{last}");
@@ -179,7 +179,9 @@ async fn guest_is_denied_by_that_name() {
 /// A server that says `answer` to whatever it is sent, or at once.
 async fn stranger(world: &World, at_once: bool, answer: &'static [u8]) -> Result<String> {
     let addr = format!("127.0.0.1:{}", world.port()?);
-    let listener = TcpListener::bind(&addr).await.unwrap();
+    let listener = TcpListener::bind(&addr)
+        .await
+        .expect("a reserved port is free");
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             tokio::spawn(async move {
