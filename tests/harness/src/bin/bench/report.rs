@@ -212,7 +212,9 @@ pub(crate) fn costs(costs: &[Cost], watched: Duration) {
             "          {}",
             verdict("requests to Consul", per_second, target, "/s")
         );
-        println!("          {}", kinds(&cost.requests, seconds));
+        if !cost.requests.is_empty() {
+            println!("          {}", kinds(&cost.requests, seconds));
+        }
     }
 }
 

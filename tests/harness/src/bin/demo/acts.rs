@@ -105,6 +105,9 @@ async fn freeze_master(screen: &Screen, stage: &Stage, old: usize) -> Result<usi
     let (killing, _) = stage
         .logged(old, since, "killing the hung instance", |_| true)
         .await?;
+    let (killed, _) = stage
+        .logged(old, since, "hung instance killed", |_| true)
+        .await?;
     let new = stage.successor(old).await?;
     let handover = handover(stage, old, new, since).await?;
     let mut steps = vec![
@@ -115,8 +118,9 @@ async fn freeze_master(screen: &Screen, stage: &Stage, old: usize) -> Result<usi
         step(silent, format!("the agent of {name} gets no answer")),
         step(
             killing,
-            format!("the lease of {name} is over: its agent kills it"),
+            format!("the lease of {name} is over: a last ping, for it may have woken"),
         ),
+        step(killed, format!("no answer: its agent has killed {name}")),
     ];
     steps.extend(handover_steps(stage, old, new, &handover)?);
     tell(screen, stage, &steps, new).await?;
@@ -310,7 +314,7 @@ fn tell_shares(screen: &Screen, verdict: &Verdict) {
     }
     if let Some(gap) = &verdict.longest_gap {
         screen.say(&format!(
-            "the longest time without an accepted write: {:.2} s (the frozen master's lease)",
+            "the longest time without an accepted write: {:.2} s",
             gap.duration().as_secs_f64()
         ));
     }
