@@ -19,10 +19,10 @@ build: ## build the release binary, target/release/tarsec
 test: setup ## run all tests, against real Consul and real Tarantool
 	$(CARGO) test --workspace --locked
 
-demo: setup build ## show a failover, a switchover and a hang, live
+demo: setup build ## kill and freeze masters, kill an agent, live; under a minute
 	$(CARGO) run --release --locked -p tarsec-harness --bin demo
 
-bench: setup build ## measure every row of the design's table of events
+bench: setup build ## crash failovers stage by stage, and what an agent costs; RUNS, LARGE_GIB, IDLE_SECONDS, SKIP_LARGE
 	$(CARGO) run --release --locked -p tarsec-harness --bin bench
 
 lint: ## formatting, clippy, docs, shell scripts; warnings are errors

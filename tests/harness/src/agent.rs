@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::consul::Consul;
 use crate::error::{Error, Result, chain};
+use crate::moment::Moment;
 use crate::process::{Process, Recipe};
 use crate::proxy::Proxy;
 use crate::tarantool::Instance;
@@ -307,6 +308,16 @@ impl Agent {
             .collect())
     }
 
+    /// What was logged from a moment on.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn logs_since(&self, since: Moment) -> Result<Vec<LogLine>> {
+        let mut lines = self.logs()?;
+        lines.retain(|line| line.at().is_some_and(|at| at >= since));
+        Ok(lines)
+    }
+
     /// Waits for a log line; `skip` lines at the start of the log are not looked at
     /// (`agent.logs()?.len()` taken earlier looks at new lines only).
     ///
@@ -378,6 +389,12 @@ impl LogLine {
     #[must_use]
     pub fn timestamp(&self) -> &str {
         self.json["timestamp"].as_str().unwrap_or_default()
+    }
+
+    /// When it was logged.
+    #[must_use]
+    pub fn at(&self) -> Option<Moment> {
+        Moment::parse(self.timestamp())
     }
 
     /// A field of the event, `Null` when there is none.

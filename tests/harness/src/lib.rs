@@ -19,11 +19,15 @@
 mod agent;
 mod consul;
 mod error;
+mod handover;
+mod moment;
 mod oracle;
 mod ports;
 mod process;
 mod proxy;
+mod requests;
 mod tarantool;
+mod usage;
 mod wait;
 mod world;
 mod writers;
@@ -31,6 +35,8 @@ mod writers;
 pub use agent::{Agent, AgentBuilder, LogLine};
 pub use consul::{Consul, ConsulApi, ConsulOptions, KvEntry, Server, ServiceEntry, Token};
 pub use error::{Error, Result};
+pub use handover::Handover;
+pub use moment::Moment;
 pub use oracle::{
     Accepted, Change, Gap, History, Outcome, Overrun, Share, Tenure, Verdict, Violation, Write,
 };
@@ -41,6 +47,7 @@ pub use tarantool::{
     Connection, Instance, Login, ReplicaSet, ReplicaSetOptions, Replies, Reply, Request, Requests,
     Standing,
 };
+pub use usage::Usage;
 pub use wait::eventually;
 pub use world::{World, WorldBuilder};
 pub use writers::{Writers, WritersBuilder};

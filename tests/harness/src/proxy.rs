@@ -4,6 +4,7 @@
 //! cannot do: where the target refuses connections, the client's connection is accepted first and
 //! reset then.
 
+use std::collections::BTreeMap;
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use crate::error::{Error, Result};
+use crate::requests::{Counting, Counts};
 use crate::wait::eventually;
 use crate::world::Shared;
 
@@ -54,6 +56,7 @@ pub struct Proxy {
     /// The fault that the listener obeys.
     applied: watch::Receiver<Fault>,
     connections: Arc<AtomicUsize>,
+    requests: Counts,
 }
 
 #[derive(Clone, Copy)]
@@ -83,8 +86,10 @@ impl Proxy {
             target: target.to_owned(),
             fault: seen,
             connections,
+            requests: Counts::default(),
         };
         let connections = link.connections.clone();
+        let requests = link.requests.clone();
         handle.spawn(link.run(listener, done));
         Ok(Self {
             addr,
@@ -92,6 +97,7 @@ impl Proxy {
             fault: Arc::new(fault),
             applied,
             connections,
+            requests,
         })
     }
 
@@ -111,6 +117,13 @@ impl Proxy {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+
+    /// The HTTP requests that have passed so far, by method and path, without what is the caller's own in it:
+    /// `PUT /v1/session/renew`.
+    #[must_use]
+    pub fn http_requests(&self) -> BTreeMap<String, u64> {
+        self.requests.so_far()
     }
 
     /// Applies a fault; returns once it is in force.
@@ -183,6 +196,7 @@ struct Link {
     target: String,
     fault: watch::Receiver<Fault>,
     connections: Arc<AtomicUsize>,
+    requests: Counts,
 }
 
 impl Link {
@@ -211,8 +225,9 @@ impl Link {
     fn take(&self, client: TcpStream) {
         let (target, fault) = (self.target.clone(), self.fault.clone());
         let counted = Counted::new(&self.connections);
+        let requests = self.requests.connection();
         tokio::spawn(async move {
-            carry(client, &target, fault).await;
+            carry(client, &target, fault, requests).await;
             drop(counted);
         });
     }
@@ -254,14 +269,19 @@ async fn accept(listener: Option<&TcpListener>) -> TcpStream {
 }
 
 /// Carries bytes until both ends are done, one of them breaks, or the link is cut.
-async fn carry(mut client: TcpStream, target: &str, fault: watch::Receiver<Fault>) {
+async fn carry(
+    mut client: TcpStream,
+    target: &str,
+    fault: watch::Receiver<Fault>,
+    requests: Counting,
+) {
     let mut server = None;
     let mut cut = fault.clone();
     let ended_well = tokio::select! {
         biased;
         // The link's own end counts as a cut.
         _ = cut.wait_for(|fault| *fault == Fault::Cut) => false,
-        ended_well = exchange(&mut client, &mut server, target, fault) => ended_well,
+        ended_well = exchange(&mut client, &mut server, target, fault, requests) => ended_well,
     };
     if !ended_well {
         // A close without linger is a reset. One that fails is a connection that has ended.
@@ -275,6 +295,7 @@ async fn exchange(
     server: &mut Option<TcpStream>,
     target: &str,
     mut fault: watch::Receiver<Fault>,
+    mut requests: Counting,
 ) -> bool {
     // A connection made into a black hole reaches its target once that is healed.
     if fault
@@ -294,8 +315,11 @@ async fn exchange(
         .ok();
     let (from_server, to_server) = server.insert(connected).split();
     let (from_client, to_client) = client.split();
-    let there = pump(from_client, to_server, fault.clone(), Direction::ToTarget);
-    let back = pump(from_server, to_client, fault, Direction::ToClient);
+    let there = Direction::ToTarget;
+    let there = pump(from_client, to_server, fault.clone(), there, |chunk| {
+        requests.feed(chunk);
+    });
+    let back = pump(from_server, to_client, fault, Direction::ToClient, |_| {});
     tokio::try_join!(there, back).is_ok()
 }
 
@@ -305,6 +329,7 @@ async fn pump(
     mut to: WriteHalf<'_>,
     mut fault: watch::Receiver<Fault>,
     direction: Direction,
+    mut see: impl FnMut(&[u8]),
 ) -> std::io::Result<()> {
     let (chunks, mut arrived) = mpsc::channel::<(Instant, Vec<u8>)>(CHUNKS);
     let read = async move {
@@ -320,6 +345,7 @@ async fn pump(
     let write = async move {
         while let Some((read_at, chunk)) = arrived.recv().await {
             hold(&mut fault, direction, read_at).await;
+            see(&chunk);
             to.write_all(&chunk).await?;
         }
         // An end is a message like any other.

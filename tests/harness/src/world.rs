@@ -249,6 +249,11 @@ impl World {
         self.shared.port()
     }
 
+    /// Keeps the directory and its logs when the world ends, as [`WorldBuilder::keep`] does from the start.
+    pub fn keep(&self) {
+        self.shared.keep_dir();
+    }
+
     /// Every process's state, where its logs are and how they end.
     #[must_use]
     pub fn explain(&self) -> String {

@@ -1,8 +1,8 @@
 //! Writers against every instance at once, so that whoever accepts a write is seen doing it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -12,7 +12,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::error::{Error, Result, chain};
+use crate::moment::Moment;
 use crate::oracle::{Accepted, History, Outcome, Verdict, Write};
+use crate::process::lock;
 use crate::tarantool::{Connection, Instance, ReplicaSet, Reply, Request, Requests};
 use crate::wait::eventually;
 
@@ -44,7 +46,8 @@ struct Pace {
 pub struct Writers {
     names: Vec<String>,
     keys: Vec<String>,
-    tasks: Vec<JoinHandle<Vec<Write>>>,
+    tasks: Vec<JoinHandle<()>>,
+    writes: Vec<Arc<Mutex<Vec<Write>>>>,
     accepted: Vec<Arc<AtomicU64>>,
     stop: watch::Sender<bool>,
     epoch: Epoch,
@@ -55,6 +58,7 @@ pub struct Writers {
 struct Epoch {
     instant: Instant,
     monotonic_ns: u64,
+    wall: Moment,
 }
 
 impl WritersBuilder {
@@ -104,6 +108,7 @@ impl WritersBuilder {
             names: Vec::new(),
             keys: Vec::new(),
             tasks: Vec::new(),
+            writes: Vec::new(),
             accepted: Vec::new(),
             stop,
             epoch,
@@ -118,9 +123,10 @@ impl WritersBuilder {
                 epoch,
                 stopped: stopped.clone(),
                 accepted: accepted.clone(),
-                writes: Vec::new(),
+                writes: Arc::default(),
                 unanswered: HashMap::new(),
             };
+            writers.writes.push(writer.writes.clone());
             writers.keys.push(writer.name.clone());
             writers.names.push(name);
             writers.accepted.push(accepted);
@@ -131,6 +137,29 @@ impl WritersBuilder {
 }
 
 impl Writers {
+    /// When they were started: the begin of their history.
+    #[must_use]
+    pub fn began_at(&self) -> Moment {
+        self.epoch.wall
+    }
+
+    /// What they have seen so far. Writes under way have no answer in it.
+    #[must_use]
+    pub fn so_far(&self) -> History {
+        let length = self.epoch.instant.elapsed();
+        let mut writes: Vec<Write> = Vec::new();
+        for seen in &self.writes {
+            writes.extend(lock(seen).iter().cloned());
+        }
+        writes.sort_by_key(|write| write.sent);
+        History {
+            instances: self.names.clone(),
+            writers: self.keys.clone(),
+            writes,
+            length,
+        }
+    }
+
     /// How many writes each instance has accepted so far.
     #[must_use]
     pub fn accepted(&self) -> Vec<u64> {
@@ -165,22 +194,16 @@ impl Writers {
     ///
     /// # Errors
     /// When a writer has panicked.
-    pub async fn stop(self) -> Result<History> {
+    pub async fn stop(mut self) -> Result<History> {
         self.stop.send_replace(true);
         let length = self.epoch.instant.elapsed();
-        let mut writes = Vec::new();
-        for task in self.tasks {
-            let seen = task
-                .await
+        for task in std::mem::take(&mut self.tasks) {
+            task.await
                 .map_err(|error| Error::malformed(format!("a writer's end ({error})")))?;
-            writes.extend(seen);
         }
-        writes.sort_by_key(|write| write.sent);
         Ok(History {
-            instances: self.names,
-            writers: self.keys,
-            writes,
             length,
+            ..self.so_far()
         })
     }
 
@@ -200,6 +223,7 @@ impl Epoch {
         Self {
             instant: Instant::now(),
             monotonic_ns,
+            wall: Moment::now(),
         }
     }
 
@@ -217,7 +241,8 @@ struct Writer {
     epoch: Epoch,
     stopped: watch::Receiver<bool>,
     accepted: Arc<AtomicU64>,
-    writes: Vec<Write>,
+    /// Shared with whoever asks for them meanwhile.
+    writes: Arc<Mutex<Vec<Write>>>,
     /// From a request's number to its write's place in `writes`.
     unanswered: HashMap<u64, usize>,
 }
@@ -232,7 +257,7 @@ enum Mood {
 }
 
 impl Writer {
-    async fn run(mut self) -> Vec<Write> {
+    async fn run(mut self) {
         while !*self.stopped.borrow() {
             if let Ok(connection) =
                 Connection::open(&self.addr, &Instance::login(), CONNECT_TIMEOUT).await
@@ -244,7 +269,6 @@ impl Writer {
                 sleep(RECONNECT_INTERVAL).await;
             }
         }
-        self.writes
     }
 
     /// Writes until the connection ends or the writers are stopped.
@@ -298,14 +322,15 @@ impl Writer {
                 1
             }
         };
+        let mut writes = lock(&self.writes);
         for _ in 0..count.min(room) {
-            let seq = self.writes.len() as u64;
+            let seq = writes.len() as u64;
             let args = [Value::from(self.name.as_str()), Value::from(seq)];
             let sent = self.epoch.instant.elapsed();
             let sync = requests.queue(Request::Call("journal_write", &args));
-            self.unanswered.insert(sync, self.writes.len());
+            self.unanswered.insert(sync, writes.len());
             let (instance, outcome) = (self.instance, Outcome::NoReply);
-            self.writes.push(Write {
+            writes.push(Write {
                 instance,
                 seq,
                 sent,
@@ -319,11 +344,9 @@ impl Writer {
         let refused = Mood::Refused {
             again_at: Instant::now() + self.pace.probe_interval,
         };
-        let Some(write) = self
-            .unanswered
-            .remove(&reply.sync)
-            .and_then(|place| self.writes.get_mut(place))
-        else {
+        let place = self.unanswered.remove(&reply.sync);
+        let mut writes = lock(&self.writes);
+        let Some(write) = place.and_then(|place| writes.get_mut(place)) else {
             return refused;
         };
         write.answered = Some(self.epoch.instant.elapsed());

@@ -406,3 +406,38 @@ async fn processes_end_with_the_test_that_started_them() {
     .expect("it ends with its parent");
     std::fs::remove_dir_all(dir).expect("the world can be removed");
 }
+
+#[tokio::test]
+async fn a_consul_in_memory_leads_and_leaves_nothing_on_disk() {
+    World::builder()
+        .story("in-memory", async |world| {
+            let consul = world
+                .consul_with(ConsulOptions::default().in_memory())
+                .await?;
+            consul.api()?.kv_put("a", "1").await?;
+            assert!(!world.dir().join("consul0.data").join("raft").exists());
+            consul.restart().await?;
+            assert_eq!(consul.api()?.kv("a").await?, None);
+            Ok(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_link_counts_the_requests_to_consul() {
+    World::builder()
+        .story("counting", async |world| {
+            let consul = world.consul().await?;
+            let link = world.proxy(&consul.agent_addr(0)).await?;
+            let client = reqwest::Client::new();
+            for _ in 0..3 {
+                let url = format!("http://{}/v1/kv/some/key", link.addr());
+                let stored = client.put(url).body("{\"a\": 1}").send().await;
+                assert!(stored.is_ok_and(|answer| answer.status().is_success()));
+            }
+            let counted = link.http_requests();
+            assert_eq!(counted, [("PUT /v1/kv".to_owned(), 3)].into());
+            Ok(())
+        })
+        .await;
+}

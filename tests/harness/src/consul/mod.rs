@@ -28,6 +28,7 @@ pub struct ConsulOptions {
     acl: bool,
     tls: Tls,
     raft_multiplier: u8,
+    in_memory: bool,
     overrides: Map<String, Value>,
 }
 
@@ -69,6 +70,7 @@ impl Default for ConsulOptions {
             acl: false,
             tls: Tls::Off,
             raft_multiplier: 1,
+            in_memory: false,
             overrides: Map::new(),
         }
     }
@@ -111,6 +113,15 @@ impl ConsulOptions {
         self
     }
 
+    /// One server that keeps nothing on disk, as `consul agent -dev` does: its answers come without a
+    /// disk's delay, and a restart forgets everything.
+    #[must_use]
+    pub fn in_memory(mut self) -> Self {
+        self.servers = 1;
+        self.in_memory = true;
+        self
+    }
+
     /// A top-level key of the servers' configuration.
     #[must_use]
     pub fn config(mut self, key: &str, value: Value) -> Self {
@@ -137,9 +148,13 @@ impl Consul {
             let name = format!("{prefix}{index}");
             let config = configure(shared, &name, &options, *own, &ports, tls.as_ref())?;
             let file = shared.write(&format!("{name}.json"), &config.to_string())?;
+            let mut args = vec!["agent".into(), "-config-file".into(), file.into()];
+            if options.in_memory {
+                args.push("-dev".into());
+            }
             let recipe = Recipe {
                 program: PathBuf::from("consul"),
-                args: vec!["agent".into(), "-config-file".into(), file.into()],
+                args,
                 env: Vec::new(),
                 dir: shared.dir.clone(),
             };
@@ -409,6 +424,14 @@ fn configure(
         config["cert_file"] = json!(files.server_cert);
         config["key_file"] = json!(files.server_key);
         config["verify_incoming_https"] = json!(*tls == Tls::Mutual);
+    }
+    if options.in_memory {
+        for (key, value) in [
+            ("data_dir", Value::from("")),
+            ("bootstrap_expect", Value::from(0)),
+        ] {
+            config[key] = value;
+        }
     }
     for (key, value) in &options.overrides {
         config[key] = value.clone();

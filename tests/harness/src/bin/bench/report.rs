@@ -1,0 +1,246 @@
+//! The tables.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use super::failover::{Failovers, Run};
+use super::floor::Floor;
+use super::idle::Cost;
+
+/// Median of a failover, kill to first accepted write.
+const SMALL_MS: f64 = 50.0;
+const LARGE_MS: f64 = 100.0;
+const RESIDENT_MIB: f64 = 12.0;
+const CPU_PERCENT: f64 = 0.5;
+const HOLDER_PER_SECOND: f64 = 1.5;
+const REPLICA_PER_SECOND: f64 = 0.6;
+
+/// An error and what caused it.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+pub(crate) fn heading(consul_on_disk: bool) {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    println!("tarsec bench, on {cores} cores, load {}", load());
+    println!(
+        "  {}, {}, one server on loopback, its state {}",
+        version("consul"),
+        version("tarantool"),
+        if consul_on_disk {
+            "on disk"
+        } else {
+            "in memory"
+        }
+    );
+}
+
+pub(crate) fn ending() {
+    println!("\nload at the end {}", load());
+}
+
+fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').take(3).collect::<Vec<_>>().join(" ")
+}
+
+fn version(program: &str) -> String {
+    let output = std::process::Command::new(program)
+        .arg("--version")
+        .output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    text.ok()
+        .and_then(|text| text.lines().next().map(str::to_owned))
+        .unwrap_or_else(|| format!("{program} of unknown version"))
+}
+
+/// One line that overwrites itself, for whoever waits.
+pub(crate) fn progress(large: bool, number: u32, of: u32, run: &Run) {
+    if std::io::stderr().is_terminal() {
+        let size = if large { "large" } else { "small" };
+        eprint!(
+            "\r  {size} run {number} of {of}: {:.1} ms   ",
+            run.first_write
+        );
+        if number == of {
+            eprint!("\r{:60}\r", "");
+        }
+        // A progress line that does not show is no loss.
+        std::io::stderr().flush().ok();
+    }
+}
+
+/// Median, 90th percentile and maximum.
+#[derive(Clone, Copy)]
+struct Summary {
+    median: f64,
+    p90: f64,
+    max: f64,
+}
+
+impl Summary {
+    fn of(values: impl IntoIterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        // The nearest rank: the least value that so large a part of all does not exceed.
+        let at = |share: f64| {
+            let rank = (share * values.len() as f64).ceil() as usize;
+            values.get(rank.max(1) - 1).copied().unwrap_or(f64::NAN)
+        };
+        Self {
+            median: at(0.5),
+            p90: at(0.9),
+            max: at(1.0),
+        }
+    }
+
+    fn columns(&self) -> String {
+        format!("{:>9.1} {:>8.1} {:>8.1}", self.median, self.p90, self.max)
+    }
+}
+
+type Stage = (&'static str, fn(&Run) -> f64);
+
+const STAGES: [Stage; 6] = [
+    ("death seen", |run| run.death_seen),
+    ("released", |run| run.released),
+    ("woken", |run| run.woken),
+    ("acquired", |run| run.acquired),
+    ("promoted", |run| run.promoted),
+    ("first write accepted", |run| run.first_write),
+];
+
+pub(crate) fn failovers(failovers: &Failovers, floor: &Floor, large: bool) {
+    let runs = &failovers.runs;
+    let least = runs.iter().map(|run| run.resident_kib).min().unwrap_or(0);
+    println!(
+        "\nCrash failover, {}: {} kills of a master with {} MiB or more resident",
+        if large { "large" } else { "small" },
+        runs.len(),
+        least / 1024
+    );
+    println!("  milliseconds                 since the kill              stage alone");
+    println!("                            median      p90      max    median      p90      max");
+    let mut before: fn(&Run) -> f64 = |_| 0.0;
+    for (name, stage) in STAGES {
+        let total = Summary::of(runs.iter().map(stage));
+        let alone = Summary::of(runs.iter().map(|run| stage(run) - before(run)));
+        println!("  {name:<22}{}{}", total.columns(), alone.columns());
+        before = stage;
+    }
+    let total = Summary::of(runs.iter().map(|run| run.first_write));
+    let target = if large { LARGE_MS } else { SMALL_MS };
+    println!(
+        "  {}",
+        verdict("median to first write", total.median, target, "ms")
+    );
+    let floor_ms = print_floor(floor);
+    println!("  total / floor {:>18.1} ×", total.median / floor_ms);
+    let resident: Vec<String> = failovers
+        .agents
+        .iter()
+        .map(|usage| format!("{:.1}", mib(usage.resident_kib)))
+        .collect();
+    println!(
+        "  writes accepted {}, by one master at a time; the agents have {} MiB resident now",
+        failovers.accepted,
+        resident.join(", ")
+    );
+}
+
+/// Prints the bare operations and returns the sum of what a failover needs of them.
+fn print_floor(floor: &Floor) -> f64 {
+    println!("  floor: the same operations, bare, with no agent");
+    let rows: [(&str, &Vec<f64>, bool); 8] = [
+        ("kill: connection ends", &floor.connection_end, false),
+        ("kill: seen exiting", &floor.exiting, false),
+        ("kill: the sooner", &floor.soonest, true),
+        ("transaction and wake", &floor.wake, true),
+        ("new session", &floor.session, true),
+        ("transaction", &floor.transaction, true),
+        ("box.cfg read_only", &floor.switch, true),
+        ("one write", &floor.write, true),
+    ];
+    let mut sum = 0.0;
+    for (name, times, counts) in rows {
+        let summary = Summary::of(times.iter().copied());
+        let mark = if counts { '+' } else { ' ' };
+        println!("  {mark} {name:<20}{}", summary.columns());
+        if counts {
+            sum += summary.median;
+        }
+    }
+    println!("  = {:<20}{sum:>9.1}", "floor");
+    sum
+}
+
+fn mib(kib: u64) -> f64 {
+    kib as f64 / 1024.0
+}
+
+/// What was measured, what was aimed at, and whether that was reached.
+fn verdict(what: &str, value: f64, target: f64, unit: &str) -> String {
+    let mark = if value <= target { "pass" } else { "missed" };
+    format!("{what:<26}{value:>8.2} {unit:<6} target {target:>6.1}   {mark}")
+}
+
+pub(crate) fn costs(costs: &[Cost], watched: Duration) {
+    let seconds = watched.as_secs_f64();
+    println!("\nAn idle agent at default settings, watched for {seconds:.0} s");
+    for cost in costs {
+        let per_second = cost.requests.values().sum::<u64>() as f64 / seconds;
+        let (role, target) = if cost.is_holder {
+            ("holder", HOLDER_PER_SECOND)
+        } else {
+            ("replica", REPLICA_PER_SECOND)
+        };
+        let percent = cost.cpu.as_secs_f64() / seconds * 100.0;
+        let resident = mib(cost.usage.resident_kib);
+        println!(
+            "  {role:<8}{}",
+            verdict("resident", resident, RESIDENT_MIB, "MiB")
+        );
+        println!("          {}", verdict("CPU", percent, CPU_PERCENT, "%"));
+        println!(
+            "          {}",
+            verdict("requests to Consul", per_second, target, "/s")
+        );
+        if !cost.requests.is_empty() {
+            println!("          {}", kinds(&cost.requests, seconds));
+        }
+    }
+}
+
+fn kinds(requests: &BTreeMap<String, u64>, seconds: f64) -> String {
+    let kind = |(kind, count): (&String, &u64)| format!("{kind} {:.2}", *count as f64 / seconds);
+    requests.iter().map(kind).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summaries_take_the_nearest_rank() {
+        let summary = Summary::of((1..=30).map(f64::from));
+        assert_eq!(
+            (summary.median, summary.p90, summary.max),
+            (15.0, 27.0, 30.0)
+        );
+        let one = Summary::of([7.0]);
+        assert_eq!((one.median, one.p90, one.max), (7.0, 7.0, 7.0));
+    }
+
+    #[test]
+    fn a_target_is_reached_at_its_very_value() {
+        assert!(verdict("x", 12.0, 12.0, "MiB").ends_with("pass"));
+        assert!(verdict("x", 12.01, 12.0, "MiB").ends_with("missed"));
+    }
+}
