@@ -122,13 +122,13 @@ impl State {
         if let Ok(record) = &key.record
             && record.instance == probe.uuid
         {
-            let waits = record.status == Status::Promoting && !probe.guard.leased;
+            let waits = record.status == Status::Promoting && !probe.is_master(record.term);
             self.hold = Hold {
                 predecessor_over_at: waits.then(|| now + Timing::lease_and_margin(record.lease())),
                 reason: record.reason.clone(),
                 record: Some(record.clone()),
                 // Whoever wrote it may have one more write under way.
-                refresh_sent: record.refresh + 16,
+                refresh_sent: self.hold.refresh_sent.max(record.refresh + 16),
                 ..Hold::default()
             };
         }

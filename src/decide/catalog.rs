@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::Planner;
 use super::plan::{Action, CatalogEntry, Health, Reason, Registered, Role};
 use super::state::Link;
+use super::{Place, Planner};
 
 impl Planner<'_> {
     /// Compares what the catalog should show with what it was told last.
@@ -107,12 +107,8 @@ impl Planner<'_> {
 
     fn write_member(&mut self, member: &Registered) {
         let changed = self.state.catalog.member.as_ref() != Some(member);
-        if changed
-            && self.may_call(
-                self.state.pending.member,
-                self.state.catalog.member_retry_at,
-            )
-        {
+        let under_way = self.state.pending.member || self.planned(Place::Member);
+        if changed && self.may_call(under_way, self.state.catalog.member_retry_at) {
             self.act(Action::WriteMember {
                 member: member.clone(),
             });
