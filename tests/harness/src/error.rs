@@ -15,7 +15,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A deadline passed before something came true.
-    #[error("waited {waited:?} in vain for {what}; last seen: {last}")]
+    #[error("waited {waited:.1?} in vain for {what}; last seen: {last}")]
     Timeout {
         /// What was awaited.
         what: String,

@@ -254,6 +254,13 @@ impl World {
         self.shared.keep_dir();
     }
 
+    /// The pids of everything that runs in it now.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        let processes = lock(&self.shared.processes);
+        processes.iter().filter_map(Process::pid).collect()
+    }
+
     /// Every process's state, where its logs are and how they end.
     #[must_use]
     pub fn explain(&self) -> String {

@@ -10,24 +10,17 @@ use super::stage::{LEASE, SOON, Stage, wrong};
 /// How long the supervisor of act three takes to start the agent again.
 const SUPERVISOR: Duration = Duration::from_secs(1);
 
-/// Plays them all; whatever is started is added to `pids`.
-pub(crate) async fn play(screen: &Screen, world: &World, pids: &mut Vec<u32>) -> Result<()> {
+/// Plays them all.
+pub(crate) async fn play(screen: &Screen, world: &World) -> Result<()> {
     screen.title(
         "tarsec",
         "one writable instance per replica set, whatever dies",
     );
-    let (stage, master) = open(screen, world).await?;
-    pids.extend(stage.pids());
-    let ended = perform(screen, &stage, master).await;
-    pids.extend(stage.pids());
-    ended?;
+    let (stage, first) = open(screen, world).await?;
+    let second = kill_master(screen, &stage, first).await?;
+    let third = freeze_master(screen, &stage, second).await?;
+    kill_agent(screen, &stage, third).await?;
     close(screen, stage).await
-}
-
-async fn perform(screen: &Screen, stage: &Stage, first: usize) -> Result<()> {
-    let second = kill_master(screen, stage, first).await?;
-    let third = freeze_master(screen, stage, second).await?;
-    kill_agent(screen, stage, third).await
 }
 
 async fn open(screen: &Screen, world: &World) -> Result<(Stage, usize)> {
@@ -44,7 +37,7 @@ async fn open(screen: &Screen, world: &World) -> Result<(Stage, usize)> {
         took(since)
     ));
     let since = Moment::now();
-    let stage = Stage::set(world, consul, set).await?;
+    let stage = Stage::set(world, &consul, set).await?;
     screen.good(&format!(
         "three agents, one beside each, lease {} s",
         LEASE.as_secs()
@@ -123,6 +116,7 @@ async fn freeze_master(screen: &Screen, stage: &Stage, old: usize) -> Result<usi
         step(killed, format!("no answer: its agent has killed {name}")),
     ];
     steps.extend(handover_steps(stage, old, new, &handover)?);
+    steps.sort_by_key(|step| step.at);
     tell(screen, stage, &steps, new).await?;
     bring_back(screen, stage, old, new).await?;
     Ok(new)

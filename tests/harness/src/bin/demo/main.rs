@@ -11,7 +11,6 @@ mod acts;
 mod screen;
 mod stage;
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -64,13 +63,13 @@ fn main() -> ExitCode {
 
 async fn play(screen: &Screen, world: World) -> ExitCode {
     let started = Instant::now();
-    let mut pids = Vec::new();
-    let ended = acts::play(screen, &world, &mut pids).await;
+    let ended = acts::play(screen, &world).await;
+    let pids = world.pids();
     if let Err(failure) = &ended {
         screen.blank();
         screen.bad(&stage::chain(failure));
         world.keep();
-        tell_logs(screen, world.dir());
+        tell_logs(screen, &world);
     }
     drop(world);
     let left: Vec<u32> = pids.into_iter().filter(|pid| is_alive(*pid)).collect();
@@ -101,9 +100,17 @@ fn is_alive(pid: u32) -> bool {
     })
 }
 
-fn tell_logs(screen: &Screen, dir: &Path) {
+/// Who has ended, and where everybody's last words are.
+fn tell_logs(screen: &Screen, world: &World) {
+    let explained = world.explain();
+    for line in explained.lines().filter(|line| line.contains(" ended: ")) {
+        screen.say(line);
+    }
     screen.say("The logs:");
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let entries = std::fs::read_dir(world.dir())
+        .into_iter()
+        .flatten()
+        .flatten();
     let mut logs: Vec<_> = entries
         .map(|entry| entry.path())
         .filter(|path| {

@@ -16,7 +16,6 @@ pub(crate) const LEASE: Duration = Duration::from_secs(3);
 
 /// Everything that runs.
 pub(crate) struct Stage {
-    pub(crate) consul: Consul,
     pub(crate) set: ReplicaSet,
     pub(crate) agents: Vec<Agent>,
     pub(crate) writers: Writers,
@@ -40,14 +39,13 @@ pub(crate) fn wrong(what: impl Into<String>) -> Error {
 
 impl Stage {
     /// Starts agents and writers beside what runs already.
-    pub(crate) async fn set(world: &World, consul: Consul, set: ReplicaSet) -> Result<Self> {
-        let agents = world.agents(&set, &consul).await?;
+    pub(crate) async fn set(world: &World, consul: &Consul, set: ReplicaSet) -> Result<Self> {
+        let agents = world.agents(&set, consul).await?;
         let writers = set
             .writers()
             .probe_interval(Duration::from_millis(2))
             .start();
         Ok(Self {
-            consul,
             set,
             agents,
             writers,
@@ -56,18 +54,6 @@ impl Stage {
 
     pub(crate) fn name(&self, index: usize) -> &str {
         self.set[index].name()
-    }
-
-    /// The pids of everything that runs now.
-    pub(crate) fn pids(&self) -> Vec<u32> {
-        let instances = self.set.iter().map(|instance| instance.process());
-        let agents = self.agents.iter().map(Agent::process);
-        let servers = self.consul.servers().iter().map(|server| server.process());
-        instances
-            .chain(agents)
-            .chain(servers)
-            .filter_map(|process| process.pid())
-            .collect()
     }
 
     /// Waits until an agent has logged this since then.
