@@ -70,7 +70,7 @@ async fn wait_for(agent: &Agent, message: &str, field: &str, words: &str) -> Res
 }
 
 /// The agent runs, nothing is writable, the reason stays and the log is short.
-async fn assert_waits(agent: &Agent, set: &ReplicaSet) -> Result<()> {
+async fn assert_waits(agent: &Agent, set: &ReplicaSet, reason: &str) -> Result<()> {
     let before = agent.logs()?.len();
     let started = std::time::Instant::now();
     while started.elapsed() < A_WHILE {
@@ -78,19 +78,31 @@ async fn assert_waits(agent: &Agent, set: &ReplicaSet) -> Result<()> {
         assert_eq!(set.writable().await, [0_usize; 0]);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let said = agent.logs()?;
-    let new: Vec<&str> = said
+    let logs = agent.logs()?;
+    let said: Vec<&LogLine> = logs
         .iter()
         .skip(before)
-        .map(|line| line.text.as_str())
+        .filter(|line| !is_about_silence(line))
         .collect();
-    // The first warnings of the catalog and of the member's key may still come; the reason is settled.
+    let changed = said
+        .iter()
+        .filter(|line| line.message() == "reason changed");
+    // Back from a moment's silence it is the same reason again.
     assert!(
-        !new.iter().any(|line| line.contains("reason changed")),
-        "{new:#?}"
+        changed.clone().all(|line| line.field("to") == reason),
+        "{said:#?}"
     );
-    assert!(new.len() <= 4, "{new:#?}");
+    assert!(said.len() - changed.count() <= 4, "{said:#?}");
     Ok(())
+}
+
+/// On a busy machine an instance may be late with an answer; that is said, too, and is not what is being waited for.
+fn is_about_silence(line: &LogLine) -> bool {
+    let to = line.field("to").as_str().unwrap_or_default();
+    matches!(
+        line.message(),
+        "instance fell silent" | "instance speaks again"
+    ) || to.ends_with("cannot be it: the instance does not answer")
 }
 
 /// One instance whose agent lacks a rule, says `sentence` (`KEY` stands for the replica set's keys), and is given it.
@@ -107,7 +119,7 @@ async fn lacking(name: &str, rules: impl Fn(&World) -> String, sentence: &str) {
         let keys = format!("tarsec/{}/{}", world.cluster(), set.uuid());
         let expected = format!("waiting for Consul: {}", sentence.replace("KEY", &keys));
         wait_for(&agent, "reason changed", "to", &expected).await?;
-        assert_waits(&agent, &set).await?;
+        assert_waits(&agent, &set, &expected).await?;
         set_rules(api, "agent", &policy_without(world, "")).await?;
         set.wait_for_master(SOON).await?;
         Ok(())
@@ -218,7 +230,7 @@ async fn no_token_is_told_apart_from_one_without_a_right() {
              set CONSUL_HTTP_TOKEN or CONSUL_HTTP_TOKEN_FILE to one with key \"{key}\" {{ policy = \"write\" }}"
         );
         wait_for(&agent, "reason changed", "to", &expected).await?;
-        assert_waits(&agent, &set).await
+        assert_waits(&agent, &set, &expected).await
     };
     world().story("acl-no-token", story).await;
 }
@@ -241,7 +253,7 @@ async fn a_token_that_consul_does_not_know_is_waited_for() {
             set.uuid()
         );
         wait_for(&agent, "reason changed", "to", &expected).await?;
-        assert_waits(&agent, &set).await?;
+        assert_waits(&agent, &set, &expected).await?;
         let api = consul.api()?;
         api.create_token("agent", &policy_without(world, ""))
             .await?;
