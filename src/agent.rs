@@ -81,6 +81,7 @@ impl Agent {
             kill_hung: config.hung_instance == HungInstanceAction::Kill,
             follow: config.replication == ReplicationMode::Follow,
             announce: config.announce.id.clone(),
+            agent: agent_id.clone(),
             started_at: clock::seconds_since_epoch(),
         };
         info!(

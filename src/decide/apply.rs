@@ -223,6 +223,7 @@ impl State {
             self.hold.reading = None;
         }
         self.instance.link = Link::Up;
+        self.instance.attached_at = now;
         self.instance.process = process;
         self.instance.silent_since = None;
         self.instance.killed = false;
@@ -307,10 +308,15 @@ impl State {
         now: Tick,
     ) {
         let begun_at = self.guard_call_over(command);
+        if begun_at < self.instance.attached_at {
+            return;
+        }
         let retry_at = refused.is_some().then(|| now + GUARD_RETRY);
         match command {
             GuardCommand::Fence => {
-                self.pending.fence_retry_at = retry_at;
+                let done = probe.is_fenced() && refused.is_none();
+                self.pending.fence_retry_at = (!done).then(|| now + GUARD_RETRY);
+                self.instance.fence_tried_at = Some(begun_at);
                 self.instance.guard_refused = refused;
             }
             GuardCommand::Follow => {
@@ -337,7 +343,10 @@ impl State {
     fn guard_failed(&mut self, command: GuardCommand, why: String, now: Tick) {
         let begun_at = self.guard_call_over(command);
         match command {
-            GuardCommand::Fence => self.pending.fence_retry_at = Some(now + GUARD_RETRY),
+            GuardCommand::Fence => {
+                self.pending.fence_retry_at = Some(now + GUARD_RETRY);
+                self.instance.fence_tried_at = Some(begun_at);
+            }
             GuardCommand::Follow => self.pending.follow_retry_at = Some(now + FOLLOW_RETRY),
             GuardCommand::Probe
             | GuardCommand::Remember

@@ -67,7 +67,12 @@ impl State {
             self.adopt_hold(now);
         } else if let Some(own) = &self.hold.record {
             self.session.doubted = self.session.id.is_some();
-            if self
+            let attempted = self.hold.attempted.as_ref();
+            let written = attempted.map(|attempt| attempt.record.stamp());
+            if written.is_some() && written == self.seen_record().map(Record::stamp) {
+                // The reply to our release was lost, and here is what it wrote.
+                self.released(now);
+            } else if self
                 .seen_record()
                 .is_some_and(|seen| seen.term > own.term || seen.instance != own.instance)
             {
@@ -127,8 +132,7 @@ impl State {
                 predecessor_over_at: waits.then(|| now + Timing::lease_and_margin(record.lease())),
                 reason: record.reason.clone(),
                 record: Some(record.clone()),
-                // Whoever wrote it may have one more write under way.
-                refresh_sent: self.hold.refresh_sent.max(record.refresh + 16),
+                refresh_sent: self.hold.refresh_sent,
                 ..Hold::default()
             };
         }
@@ -141,6 +145,7 @@ impl State {
         self.hold.reading =
             Some(attempt.reading).filter(|reading| reading.reply_at >= self.instance.process_since);
         if let Some(gain) = attempt.gain {
+            self.hold.refused_since = None;
             self.hold.predecessor_over_at = gain.wait.map(|wait| now + wait);
         }
         self.highest_term = self.highest_term.max(attempt.record.term);
@@ -217,20 +222,22 @@ impl State {
         }
         match step {
             LockStepKind::Acquire | LockStepKind::Refresh => self.accepted(attempt, now),
-            LockStepKind::Release => {
-                let timing = &self.settings.timing;
-                // Where the guard would not promote, somebody else is to have the time to try.
-                let hold_back = match self.hold.refused_since {
-                    Some(_) => timing.lease() * 2,
-                    None => timing.refresh_interval(),
-                };
-                self.hold = Hold {
-                    hold_back_until: Some(now + hold_back),
-                    refresh_sent: self.hold.refresh_sent,
-                    ..Hold::default()
-                };
-            }
+            LockStepKind::Release => self.released(now),
         }
+    }
+
+    fn released(&mut self, now: Tick) {
+        let timing = &self.settings.timing;
+        // Where the guard would not promote, somebody else is to have the time to try.
+        let hold_back = match self.hold.refused_since {
+            Some(_) => timing.lease() * 2,
+            None => timing.refresh_interval(),
+        };
+        self.hold = Hold {
+            hold_back_until: Some(now + hold_back),
+            refresh_sent: self.hold.refresh_sent,
+            ..Hold::default()
+        };
     }
 }
 

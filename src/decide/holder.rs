@@ -134,10 +134,13 @@ impl Planner<'_> {
         let instance = &self.state.instance;
         let asked = instance.probed_at.is_some_and(|at| at > over_at);
         let unanswered = instance.unanswered_at.is_some_and(|at| at > over_at);
+        let fence_tried = instance.fence_tried_at.is_some_and(|at| at > over_at);
         if !asked && self.may_command_guard() {
             self.act(Action::Probe);
+        } else if asked && !fence_tried {
+            let _ = self.fence("its lease is over");
         }
-        asked || unanswered
+        (asked && fence_tried) || unanswered
     }
 
     /// No connection; what the guard said last is all we know.

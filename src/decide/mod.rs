@@ -140,8 +140,9 @@ impl Planner<'_> {
     }
 
     fn fence(&mut self, why: &str) -> Reason {
+        let under_way = self.state.pending.fence || self.planned(Place::Fence);
         if self.state.live_probe().is_some()
-            && self.may_call(self.state.pending.fence, self.state.pending.fence_retry_at)
+            && self.may_call(under_way, self.state.pending.fence_retry_at)
         {
             self.act(Action::Fence {
                 why: why.to_owned(),
@@ -269,6 +270,7 @@ impl Planner<'_> {
                 .unwrap_or_default(),
             name: settings.announce.clone(),
             uri: settings.announce.clone(),
+            agent: settings.agent.clone(),
             status: if probe.is_some_and(|probe| probe.is_master(term)) {
                 Status::Active
             } else {

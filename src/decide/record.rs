@@ -20,6 +20,9 @@ pub struct Record {
     pub name: String,
     /// Where it accepts iproto connections.
     pub uri: String,
+    /// Which run of the agent wrote it: two agents, one after the other, never write the same record.
+    #[serde(default)]
+    pub agent: String,
     /// How far the holder is.
     pub status: Status,
     /// The longest lease that may rest on this record.
@@ -148,6 +151,7 @@ impl Record {
             term: self.term,
             refresh: self.refresh,
             instance: self.instance.clone(),
+            agent: self.agent.clone(),
             status: self.status,
         }
     }
@@ -159,5 +163,6 @@ pub struct Stamp {
     term: u64,
     refresh: u64,
     instance: String,
+    agent: String,
     status: Status,
 }

@@ -24,6 +24,8 @@ pub struct Settings {
     pub follow: bool,
     /// The name and the address that the record carries.
     pub announce: String,
+    /// This run of the agent.
+    pub agent: String,
     /// Seconds since the epoch, for people.
     pub started_at: u64,
 }
@@ -78,6 +80,10 @@ pub struct Instance {
     pub lease: Option<Granted>,
     /// First attached to this process then: what was read from its clock before may come from another clock.
     pub process_since: Tick,
+    /// Attached then: whatever answers to a command begun before speaks of another connection.
+    pub attached_at: Tick,
+    /// A fence that was begun then has ended, however.
+    pub fence_tried_at: Option<Tick>,
     /// A command that was begun then got no answer.
     pub unanswered_at: Option<Tick>,
     /// Why its process cannot be seen or killed from here.

@@ -1,0 +1,402 @@
+//! One agent with a toy instance and a toy lock, where the test says what is answered, when, and what gets lost.
+
+use crate::decide::event::KillResult;
+use std::time::Duration;
+
+use super::toys::{ToyInstance, ToyLock, lost};
+use crate::decide::decide;
+use crate::decide::event::{ConsulFault, Event};
+use crate::decide::ids::SessionId;
+use crate::decide::plan::{Action, CatalogEntry, Plan};
+use crate::decide::record::{Record, Status, Vclock};
+use crate::decide::state::{Settings, State};
+use crate::decide::timing::{Tick, Timing};
+
+/// Whether a plan has an action of this kind.
+macro_rules! does {
+    ($plan:expr, $pattern:pat) => {
+        $plan
+            .actions
+            .iter()
+            .any(|action| matches!(action, $pattern))
+    };
+}
+
+/// The part of an action of this kind that a test wants to look at; `None`: the plan has no such action.
+macro_rules! part {
+    ($plan:expr, $pattern:pat => $value:expr) => {
+        $plan.actions.iter().find_map(|action| {
+            if let $pattern = action {
+                Some($value)
+            } else {
+                None
+            }
+        })
+    };
+}
+
+pub(super) use {does, part};
+
+pub(super) const OWN: &str = "instance-own";
+pub(super) const OTHER: &str = "instance-other";
+
+/// 10 s, as everywhere in these tests.
+pub(super) const LEASE: Duration = Duration::from_secs(10);
+/// What R3 waits for: 10 s and the margin of 2 % and 250 ms.
+pub(super) const LEASE_AND_MARGIN: Duration = Duration::from_millis(10_450);
+/// The least step of a clock that a test takes.
+pub(super) const MOMENT: Duration = Duration::from_micros(100);
+
+pub(super) trait Span {
+    fn secs(self) -> Duration;
+    fn ms(self) -> Duration;
+}
+
+impl Span for u64 {
+    fn secs(self) -> Duration {
+        Duration::from_secs(self)
+    }
+    fn ms(self) -> Duration {
+        Duration::from_millis(self)
+    }
+}
+
+pub(super) fn timing(lease: Duration) -> Timing {
+    let ttl = lease.max(15.secs());
+    Timing::new(lease, ttl, 1.secs(), lease.min(4.secs()) / 2, 50.ms()).unwrap()
+}
+
+pub(super) fn settings() -> Settings {
+    Settings {
+        timing: timing(LEASE),
+        priority: 0,
+        kill_hung: true,
+        follow: false,
+        agent: "first".to_owned(),
+        announce: "10.0.0.1:3301".to_owned(),
+        started_at: 1_700_000_000,
+    }
+}
+
+/// A record of the other instance, `active` in term 6.
+pub(super) fn record() -> Record {
+    Record {
+        v: Record::VERSION,
+        term: 6,
+        instance: OTHER.to_owned(),
+        replicaset: "replicaset".to_owned(),
+        name: "10.0.0.2:3301".to_owned(),
+        uri: "10.0.0.2:3301".to_owned(),
+        agent: "first".to_owned(),
+        status: Status::Active,
+        lease_ms: 10_000,
+        refresh: 40,
+        vclock: Vclock::new(),
+        members: Vec::new(),
+        since: 0,
+        reason: "because".to_owned(),
+        handover_to: None,
+    }
+}
+
+impl Record {
+    pub(super) fn of(mut self, instance: &str) -> Self {
+        instance.clone_into(&mut self.instance);
+        self
+    }
+    pub(super) fn term(mut self, term: u64) -> Self {
+        self.term = term;
+        self
+    }
+    pub(super) fn refreshed(mut self, refresh: u64) -> Self {
+        self.refresh = refresh;
+        self
+    }
+    pub(super) fn says(mut self, status: Status) -> Self {
+        self.status = status;
+        self
+    }
+    pub(super) fn lease_of(mut self, lease: Duration) -> Self {
+        self.lease_ms = u64::try_from(lease.as_millis()).unwrap();
+        self
+    }
+}
+
+/// One agent, its instance, and Consul.
+pub(super) struct Node {
+    pub(super) state: State,
+    pub(super) now: Tick,
+    pub(super) instance: ToyInstance,
+    pub(super) lock: ToyLock,
+}
+
+/// An agent that has just started. The lock is free; its last holder was the other instance, fenced, in term 6.
+pub(super) fn node() -> Node {
+    let mut lock = ToyLock::default();
+    lock.put_record(None, &record().says(Status::Fenced));
+    Node {
+        state: State::new(settings()),
+        now: Tick::at(1_000.secs()),
+        instance: ToyInstance::new(OWN),
+        lock,
+    }
+}
+
+/// Attached, master in term 7, and nothing under way.
+pub(super) fn master() -> Node {
+    node().attached().seeing_lock().settled().serving()
+}
+
+/// Attached, read-only, and following the other instance, which holds the lock in term 6.
+pub(super) fn replica() -> Node {
+    node()
+        .finding(|lock| {
+            lock.put_record(Some(SessionId::new("theirs")), &record());
+        })
+        .attached()
+        .seeing_lock()
+        .settled()
+}
+
+/// Attached, and has the lock whose last holder left no record: it must wait before it is promoted.
+pub(super) fn waiting_holder() -> Node {
+    let node = node()
+        .finding(|lock| lock.delete_key())
+        .attached()
+        .seeing_lock()
+        .settled();
+    assert!(node.state.holds_lock() && !node.instance.is_writable());
+    node
+}
+
+impl Node {
+    pub(super) fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(&mut self.state.settings);
+        self
+    }
+
+    /// What Consul holds, unknown to the agent.
+    pub(super) fn finding(mut self, change: impl FnOnce(&mut ToyLock)) -> Self {
+        change(&mut self.lock);
+        self
+    }
+
+    pub(super) fn having(mut self, change: impl FnOnce(&mut ToyInstance)) -> Self {
+        change(&mut self.instance);
+        self
+    }
+
+    pub(super) fn attached(mut self) -> Self {
+        self.attaches();
+        self
+    }
+
+    pub(super) fn seeing_lock(mut self) -> Self {
+        self.watch_shows_lock();
+        self
+    }
+
+    pub(super) fn settled(mut self) -> Self {
+        self.settles();
+        self
+    }
+
+    pub(super) fn serving(self) -> Self {
+        assert!(self.instance.is_writable(), "{:?}", self.plan().reason);
+        assert!(self.state.is_serving() && self.state.holds_lock());
+        self
+    }
+
+    /// Nothing was answered, by anyone, for that long.
+    pub(super) fn later(mut self, time: Duration) -> Self {
+        self.passes(time);
+        self
+    }
+
+    pub(super) fn attaches(&mut self) {
+        self.hears(self.instance.attached(self.now));
+    }
+
+    pub(super) fn hears(&mut self, event: Event) {
+        self.now = self.now + MOMENT;
+        self.state.apply(event, self.now);
+    }
+
+    pub(super) fn passes(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.instance.guard_wakes(self.now);
+    }
+
+    /// As `passes`, while pings and commands are answered and the watch has nothing to report.
+    pub(super) fn lives_on(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            self.passes(250.ms());
+            self.settles();
+        }
+    }
+
+    pub(super) fn watch_shows_lock(&mut self) {
+        let asked_at = self.now;
+        self.hears(Event::LockRead {
+            asked_at,
+            by_watch: true,
+            result: Ok(self.lock.sight()),
+        });
+    }
+
+    pub(super) fn watch_fails(&mut self) {
+        let asked_at = self.now;
+        self.hears(Event::LockRead {
+            asked_at,
+            by_watch: true,
+            result: Err(fault()),
+        });
+    }
+
+    pub(super) fn is_killed(&mut self) {
+        self.instance.alive = false;
+        self.hears(Event::Died {
+            proof: "it is a zombie".to_owned(),
+        });
+    }
+
+    /// The process goes on, the connection is gone.
+    pub(super) fn is_cut_off(&mut self) {
+        self.hears(Event::Unreachable {
+            why: "timed out".to_owned(),
+        });
+    }
+
+    pub(super) fn freezes(&mut self) {
+        self.instance.frozen = true;
+        self.hears(Event::FellSilent);
+    }
+
+    pub(super) fn is_asked_to_stop(&mut self) {
+        self.hears(Event::StopRequested { signal: "SIGTERM" });
+    }
+
+    pub(super) fn plan(&self) -> Plan {
+        decide(&self.state, self.now)
+    }
+
+    /// Decides and begins, answers nothing.
+    pub(super) fn turn(&mut self) -> Plan {
+        let plan = self.plan();
+        for action in &plan.actions {
+            self.state.begin(action, self.now);
+        }
+        plan
+    }
+
+    /// Decides, begins, answers everything.
+    pub(super) fn round(&mut self) -> Plan {
+        let plan = self.turn();
+        for action in &plan.actions {
+            self.answers(action);
+        }
+        plan
+    }
+
+    /// Carries out, says nothing: the answer, if the other side can give one.
+    pub(super) fn carries_out(&mut self, action: &Action) -> Option<Event> {
+        if matches!(action, Action::Kill) {
+            let word = self.instance.last_word(self.now);
+            self.instance.alive &= word.is_some();
+            return Some(Event::KillEnded {
+                result: word.map_or(KillResult::Killed, KillResult::Spared),
+            });
+        }
+        let hears = self.instance.alive && !self.instance.frozen;
+        if super::toys::guard_command(action).is_some() {
+            return if hears {
+                self.instance.obey(action, self.now)
+            } else {
+                lost(action, self.now)
+            };
+        }
+        self.lock.obey(action, self.now, self.now)
+    }
+
+    pub(super) fn answers(&mut self, action: &Action) {
+        if let Some(event) = self.carries_out(action) {
+            self.hears(event);
+        }
+    }
+
+    /// The request never arrives, and the agent gets no answer.
+    pub(super) fn loses(&mut self, action: &Action) {
+        if let Some(event) = lost(action, self.now) {
+            self.hears(event);
+        }
+    }
+
+    /// It is carried out, and the agent gets no answer.
+    pub(super) fn loses_reply(&mut self, action: &Action) {
+        let _ = self.carries_out(action);
+        self.loses(action);
+    }
+
+    /// Answers everything until there is nothing more to do.
+    pub(super) fn settles(&mut self) -> Plan {
+        for _ in 0..64 {
+            let plan = self.round();
+            if plan.actions.is_empty() || does!(plan, Action::Exit { .. }) {
+                return plan;
+            }
+        }
+        panic!("it finds no rest: {:?}", self.plan());
+    }
+
+    /// Answers everything until the plan has an action like this, which is begun and not answered.
+    pub(super) fn runs_until(&mut self, wanted: impl Fn(&Action) -> bool) -> Action {
+        self.comes_to_in(Duration::ZERO, wanted)
+    }
+
+    /// As `runs_until`, while time passes.
+    pub(super) fn comes_to(&mut self, wanted: impl Fn(&Action) -> bool) -> Action {
+        self.comes_to_in(50.ms(), wanted)
+    }
+
+    fn comes_to_in(&mut self, pause: Duration, wanted: impl Fn(&Action) -> bool) -> Action {
+        for _ in 0..64 {
+            let plan = self.turn();
+            let found = plan.actions.iter().position(&wanted);
+            for (at, action) in plan.actions.iter().enumerate() {
+                if found != Some(at) {
+                    self.answers(action);
+                }
+            }
+            if let Some(at) = found {
+                return plan.actions[at].clone();
+            }
+            self.passes(pause);
+        }
+        panic!("it does not come to that: {:?}", self.plan());
+    }
+
+    /// What the catalog would show once told.
+    pub(super) fn catalog(&self) -> CatalogEntry {
+        part!(self.plan(), Action::Tell { entry, .. } => entry.clone())
+            .or_else(|| self.state.catalog.told.clone())
+            .unwrap()
+    }
+
+    pub(super) fn own_session(&self) -> SessionId {
+        self.state.session.id.clone().unwrap()
+    }
+}
+
+/// How many cases a property is tried with: `PROPTEST_CASES`, or what takes a second or two.
+pub(super) fn cases(usual: u32) -> u32 {
+    let wanted = std::env::var("PROPTEST_CASES").ok();
+    wanted.and_then(|cases| cases.parse().ok()).unwrap_or(usual)
+}
+
+pub(super) fn fault() -> ConsulFault {
+    ConsulFault {
+        why: "connection refused".to_owned(),
+        denied: false,
+    }
+}

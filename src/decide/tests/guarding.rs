@@ -1,0 +1,189 @@
+//! The instance and its guard: fitness, ownership, and hands other than ours.
+
+use super::fixtures::*;
+use crate::decide::event::Event;
+use crate::decide::plan::{Action, Ending, Reason};
+
+#[test]
+fn an_agent_that_was_superseded_touches_nothing_and_ends() {
+    let mut node = master();
+    node.hears(Event::Superseded {
+        by: "another".to_owned(),
+    });
+    let plan = node.plan();
+    assert!(does!(
+        plan,
+        Action::Exit {
+            how: Ending::Superseded
+        }
+    ));
+    assert!(!does!(
+        plan,
+        Action::Fence { .. }
+            | Action::Release { .. }
+            | Action::Refresh { .. }
+            | Action::Grant { .. }
+    ));
+    assert!(matches!(plan.reason, Reason::Superseded { .. }));
+}
+
+#[test]
+fn an_agent_whose_instance_cannot_be_mended_ends() {
+    let mut node = node();
+    node.hears(Event::Unsuitable {
+        why: "no such user".to_owned(),
+    });
+    assert!(does!(
+        node.plan(),
+        Action::Exit {
+            how: Ending::Unsuitable
+        }
+    ));
+}
+
+#[test]
+fn tarantools_own_failover_is_refused_with_a_word_of_what_to_change() {
+    for (election, failover, word) in [
+        (Some("candidate"), None, "election_mode"),
+        (Some("manual"), None, "election_mode"),
+        (None, Some("election"), "replication.failover"),
+        (None, Some("manual"), "replication.failover"),
+    ] {
+        let node = node()
+            .having(|instance| {
+                instance.election_mode = election.map(str::to_owned);
+                instance.failover = failover.map(str::to_owned);
+            })
+            .attached();
+        let plan = node.plan();
+        assert!(does!(
+            plan,
+            Action::Exit {
+                how: Ending::Unsuitable
+            }
+        ));
+        assert!(plan.reason.to_string().contains(word), "{}", plan.reason);
+    }
+}
+
+#[test]
+fn harmless_modes_are_accepted() {
+    for (election, failover) in [(Some("off"), None), (Some("voter"), Some("supervised"))] {
+        let node = node()
+            .having(|instance| {
+                instance.election_mode = election.map(str::to_owned);
+                instance.failover = failover.map(str::to_owned);
+            })
+            .attached();
+        assert!(!does!(node.plan(), Action::Exit { .. }));
+    }
+}
+
+#[test]
+fn a_holder_whose_instance_turns_unsuitable_fences_and_releases_before_it_ends() {
+    let mut node = master();
+    node.instance.election_mode = Some("manual".to_owned());
+    node.passes(1.secs());
+    let mut said = Vec::new();
+    for _ in 0..20 {
+        let plan = node.turn();
+        for action in &plan.actions {
+            if matches!(
+                action,
+                Action::Fence { .. } | Action::Release { .. } | Action::Exit { .. }
+            ) {
+                said.push(action.clone());
+            }
+            node.answers(action);
+        }
+        if does!(plan, Action::Exit { .. }) {
+            break;
+        }
+    }
+    assert!(
+        matches!(
+            said.as_slice(),
+            [
+                Action::Fence { .. },
+                Action::Release { .. },
+                Action::Exit {
+                    how: Ending::Unsuitable
+                }
+            ]
+        ),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn a_replica_that_turned_writable_is_fenced() {
+    let mut node = replica().having(|instance| {
+        instance.ro = false;
+        instance.read_only = false;
+    });
+    node.attaches();
+    assert!(does!(node.plan(), Action::Fence { .. }));
+}
+
+#[test]
+fn a_guard_that_did_not_answer_is_asked_again_after_a_pause() {
+    let mut node = replica().later(1.secs());
+    let probe = node.runs_until(|action| matches!(action, Action::Probe));
+    node.loses(&probe);
+    assert!(!does!(node.turn(), Action::Probe));
+    node.passes(50.ms());
+    assert!(does!(node.turn(), Action::Probe));
+}
+
+#[test]
+fn a_word_that_it_did_not_ask_for_ends_no_command() {
+    let mut node = master().later(1.secs());
+    let _probe = node.runs_until(|action| matches!(action, Action::Probe));
+    node.attaches();
+    assert!(
+        node.state.pending.guard.is_some(),
+        "its answer is still to come"
+    );
+    assert!(!does!(node.turn(), Action::Probe));
+}
+
+#[test]
+fn a_dead_process_stays_dead_until_there_is_a_new_one() {
+    let mut node = master();
+    node.is_killed();
+    node.is_cut_off();
+    assert!(matches!(node.plan().reason, Reason::InstanceDied { .. }));
+    node.instance.restart();
+    node.attaches();
+    assert!(node.state.live_probe().is_some());
+}
+
+#[test]
+fn the_first_cause_of_silence_is_kept_with_the_latest_words() {
+    let mut node = master();
+    node.is_cut_off();
+    let crate::decide::state::Link::Down { since, .. } = node.state.instance.link else {
+        panic!("it is not down")
+    };
+    node.passes(1.secs());
+    node.hears(Event::Unreachable {
+        why: "refused".to_owned(),
+    });
+    let expected = crate::decide::state::Link::Down {
+        why: "refused".to_owned(),
+        since,
+    };
+    assert_eq!(node.state.instance.link, expected);
+}
+
+#[test]
+fn a_holder_that_has_not_attached_yet_waits() {
+    let mut node = master();
+    node.state.instance.link = crate::decide::state::Link::Unknown;
+    let plan = node.turn();
+    assert!(matches!(plan.reason, Reason::WaitingForInstance { .. }));
+    assert!(!does!(
+        plan,
+        Action::Release { .. } | Action::Refresh { .. }
+    ));
+}

@@ -1,0 +1,219 @@
+//! R5: an instance that has not answered and whose lease has passed is killed before anything else happens.
+
+use super::fixtures::*;
+use crate::decide::event::Event;
+use crate::decide::plan::{Action, Reason};
+use crate::decide::record::Status;
+
+#[test]
+fn a_hung_master_is_killed_after_its_lease_and_before_the_release() {
+    let mut node = master();
+    let due_at = node.state.instance.lease.expect("a lease").due_at;
+    node.freezes();
+    let mut killed = false;
+    for _ in 0..200 {
+        node.passes(100.ms());
+        let plan = node.turn();
+        if does!(plan, Action::Kill) {
+            assert!(node.now >= due_at, "killed before its lease ended");
+            assert_eq!(plan.reason, Reason::KillingHungInstance);
+            killed = true;
+        }
+        assert!(
+            killed || !does!(plan, Action::Release { .. }),
+            "released before the kill"
+        );
+        for action in &plan.actions {
+            node.answers(action);
+        }
+        if killed && !node.instance.alive {
+            node.is_killed();
+            let record = part!(node.plan(), Action::Release { record, .. } => record.clone());
+            assert_eq!(record.expect("a release").status, Status::Fenced);
+            return;
+        }
+    }
+    panic!("it was not killed: {:?}", node.plan());
+}
+
+#[test]
+fn until_then_it_waits_and_says_so() {
+    let mut node = master();
+    node.freezes();
+    node.passes(3.secs());
+    let until = node.state.instance.lease.expect("a lease").due_at;
+    let plan = node.plan();
+    assert_eq!(plan.reason, Reason::WaitingForSilentInstance { until });
+    assert!(plan.wake_at.expect("a timer") <= until);
+}
+
+#[test]
+fn a_moment_of_silence_changes_nothing() {
+    let mut node = master();
+    node.freezes();
+    node.passes(500.ms());
+    assert_eq!(node.plan().reason, Reason::Serving);
+    node.hears(Event::SpokeAgain);
+    assert!(node.state.instance.silent_since.is_none());
+}
+
+#[test]
+fn the_second_report_of_silence_does_not_start_the_count_anew() {
+    let mut node = master();
+    node.freezes();
+    let since = node.state.instance.silent_since;
+    node.passes(1.secs());
+    node.hears(Event::FellSilent);
+    assert_eq!(node.state.instance.silent_since, since);
+}
+
+#[test]
+fn an_instance_that_speaks_at_the_last_moment_is_spared() {
+    let mut node = master().later(LEASE_AND_MARGIN);
+    node.hears(Event::FellSilent);
+    let kill = node.runs_until(|action| matches!(action, Action::Kill));
+    // By now its guard has fenced.
+    node.instance.guard_wakes(node.now);
+    node.answers(&kill);
+    assert!(node.instance.alive);
+    node.hears(Event::SpokeAgain);
+    node.answers(&Action::Probe);
+    assert!(!does!(node.plan(), Action::Kill));
+}
+
+#[test]
+fn a_silent_replica_that_never_had_a_lease_is_never_killed() {
+    let mut node = replica();
+    node.freezes();
+    for _ in 0..600 {
+        node.passes(100.ms());
+        let plan = node.turn();
+        assert!(!does!(plan, Action::Kill));
+        for action in &plan.actions {
+            node.answers(action);
+        }
+    }
+    node.is_cut_off();
+    node.passes(60.secs());
+    assert!(!does!(node.plan(), Action::Kill));
+}
+
+#[test]
+fn a_fenced_master_that_falls_silent_is_not_killed() {
+    let mut node = master().later(LEASE_AND_MARGIN);
+    node.answers(&Action::Probe);
+    node.freezes();
+    node.passes(60.secs());
+    assert!(!does!(node.plan(), Action::Kill));
+}
+
+#[test]
+fn a_promotion_without_an_answer_is_a_lease_to_kill_for() {
+    let mut node = node().attached().seeing_lock();
+    let promote = node.runs_until(|action| matches!(action, Action::Promote { .. }));
+    node.loses_reply(&promote);
+    node.freezes();
+    node.passes(LEASE - 100.ms());
+    assert!(!does!(node.plan(), Action::Kill));
+    node.passes(200.ms());
+    assert!(does!(node.plan(), Action::Kill));
+}
+
+#[test]
+fn a_master_cut_off_is_killed_after_its_lease() {
+    let mut node = master();
+    node.instance.frozen = true;
+    node.is_cut_off();
+    node.passes(LEASE - 100.ms());
+    assert!(!does!(node.plan(), Action::Kill));
+    node.passes(200.ms());
+    assert!(does!(node.plan(), Action::Kill));
+}
+
+#[test]
+fn a_kill_that_failed_is_tried_again_after_a_second() {
+    let mut node = master().later(LEASE_AND_MARGIN);
+    node.freezes();
+    let kill = node.runs_until(|action| matches!(action, Action::Kill));
+    node.loses(&kill);
+    assert!(!does!(node.plan(), Action::Kill));
+    node.passes(1.secs());
+    assert!(does!(node.plan(), Action::Kill));
+}
+
+#[test]
+fn where_it_cannot_be_killed_the_lock_is_released_after_lease_and_margin_and_the_reason_says_so() {
+    for unkillable in [
+        |node: &mut Node| node.state.settings.kill_hung = false,
+        |node: &mut Node| {
+            let Event::Attached { probe, .. } = node.instance.attached(node.now) else {
+                unreachable!()
+            };
+            let process = Err("it runs in another PID namespace".to_owned());
+            node.hears(Event::Attached { probe, process });
+        },
+    ] {
+        let mut node = master();
+        unkillable(&mut node);
+        node.freezes();
+        let lease = node.state.instance.lease.expect("a lease");
+        node.now = lease.due_at.max(node.now);
+        let plan = node.plan();
+        assert!(
+            matches!(plan.reason, Reason::HungInstanceLeftAlone { .. }),
+            "{plan:?}"
+        );
+        assert!(!does!(plan, Action::Kill | Action::Release { .. }));
+        assert!(plan.wake_at.expect("a timer") <= lease.over_at);
+        node.now = lease.over_at;
+        let plan = node.plan();
+        assert!(does!(plan, Action::Release { .. }) && !does!(plan, Action::Kill));
+        assert!(plan.reason.to_string().contains("IT IS NOT KILLED"));
+    }
+}
+
+#[test]
+fn a_guard_that_says_writable_after_the_lease_is_killed_if_it_does_not_fence() {
+    let mut node = master();
+    node.now = node.now + LEASE_AND_MARGIN;
+    // Its fencing fiber is gone, and everything else works.
+    assert!(!does!(node.plan(), Action::Kill), "it is asked first");
+    assert!(does!(node.turn(), Action::Probe));
+    node.hears(Event::GuardAnswered {
+        command: crate::decide::event::GuardCommand::Probe,
+        probe: Box::new(node.instance.probe(node.now)),
+        refused: None,
+    });
+    assert!(node.instance.is_writable());
+    let fence = node.runs_until(|action| matches!(action, Action::Fence { .. }));
+    node.loses(&fence);
+    let kill = node.runs_until(|action| matches!(action, Action::Kill));
+    node.answers(&kill);
+    assert!(!node.instance.alive);
+}
+
+#[test]
+fn a_guard_that_does_not_answer_after_the_lease_is_killed_though_pings_are_answered() {
+    let mut node = master();
+    node.now = node.now + LEASE_AND_MARGIN;
+    let probe = node.runs_until(|action| matches!(action, Action::Probe));
+    node.loses(&probe);
+    assert!(does!(node.plan(), Action::Kill));
+}
+
+/// An operator's hand, seen by a routine probe in the moment before the guard saw it.
+#[test]
+fn an_instance_made_writable_by_hand_is_fenced_before_anyone_thinks_of_killing_it() {
+    let mut node = replica();
+    node.lives_on(30.secs());
+    node.instance.ro = false;
+    node.instance.read_only = false;
+    node.hears(Event::GuardAnswered {
+        command: crate::decide::event::GuardCommand::Probe,
+        probe: Box::new(node.instance.probe(node.now)),
+        refused: None,
+    });
+    let plan = node.plan();
+    assert!(does!(plan, Action::Fence { .. }), "{plan:?}");
+    assert!(!does!(plan, Action::Kill), "{plan:?}");
+}

@@ -1,0 +1,145 @@
+//! The record's bytes: whatever is in the key, reading it does no harm.
+
+use proptest::prelude::*;
+
+use super::fixtures::{Span, record};
+use crate::decide::record::{Record, RecordError, Status, Vclock};
+
+fn any_record() -> impl Strategy<Value = Record> {
+    let status = prop_oneof![
+        Just(Status::Promoting),
+        Just(Status::Active),
+        Just(Status::Fenced)
+    ];
+    let numbers = (
+        1..=Record::MAX_TERM,
+        0..=Record::MAX_LEASE_MS,
+        any::<u64>(),
+        any::<u64>(),
+    );
+    let vclock = proptest::collection::btree_map("[0-9]{1,2}", any::<u64>(), 0..4);
+    let members = proptest::collection::vec(any::<String>(), 0..4);
+    let handover_to = proptest::option::of(any::<String>());
+    let words = any::<[String; 6]>();
+    (numbers, status, vclock, members, handover_to, words).prop_map(
+        |((term, lease_ms, refresh, since), status, vclock, members, handover_to, words)| {
+            let [instance, replicaset, name, uri, agent, reason] = words;
+            Record {
+                v: Record::VERSION,
+                term,
+                instance,
+                replicaset,
+                name,
+                uri,
+                agent,
+                status,
+                lease_ms,
+                refresh,
+                vclock,
+                members,
+                since,
+                reason,
+                handover_to,
+            }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_can_be_read(record in any_record()) {
+        prop_assert_eq!(Record::parse(&record.to_bytes()), Ok(record));
+    }
+
+    #[test]
+    fn bytes_are_a_sound_record_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Record::parse(&bytes);
+    }
+
+    #[test]
+    fn a_damaged_record_is_a_sound_record_or_an_error(
+        record in any_record(),
+        at in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+    ) {
+        let mut bytes = record.to_bytes();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        if let Ok(read) = Record::parse(&bytes) {
+            prop_assert!(read.v == Record::VERSION && (1..=Record::MAX_TERM).contains(&read.term));
+            prop_assert!(read.lease() <= 60.secs());
+        }
+    }
+
+    #[test]
+    fn a_record_cut_short_is_an_error(record in any_record(), at in any::<prop::sample::Index>()) {
+        let bytes = record.to_bytes();
+        prop_assert!(Record::parse(&bytes[..at.index(bytes.len())]).is_err());
+    }
+
+    #[test]
+    fn fields_of_later_versions_are_ignored(record in any_record(), extra in any::<String>()) {
+        let mut value = serde_json::to_value(&record).unwrap();
+        value["zz_unknown"] = serde_json::json!({ "nested": [extra] });
+        prop_assert_eq!(Record::parse(value.to_string().as_bytes()), Ok(record));
+    }
+
+    #[test]
+    fn another_version_is_an_error_whatever_else_is_there(record in any_record(), v in any::<u64>()) {
+        prop_assume!(v != Record::VERSION);
+        let mut value = serde_json::to_value(&record).unwrap();
+        value["v"] = v.into();
+        value["term"] = "not even a number".into();
+        let expected = Err(RecordError::UnknownVersion { found: v });
+        prop_assert_eq!(Record::parse(value.to_string().as_bytes()), expected);
+    }
+}
+
+#[test]
+fn numbers_out_of_bounds_are_garbage() {
+    let bad = [
+        record().term(0),
+        record().term(Record::MAX_TERM + 1),
+        record().lease_of(60_001.ms()),
+    ];
+    for record in bad {
+        assert!(matches!(
+            Record::parse(&record.to_bytes()),
+            Err(RecordError::Garbage { .. })
+        ));
+    }
+}
+
+#[test]
+fn a_value_longer_than_any_record_is_not_even_read() {
+    let bytes = vec![b'['; Record::MAX_BYTES + 1];
+    assert_eq!(
+        Record::parse(&bytes),
+        Err(RecordError::TooLong { len: bytes.len() })
+    );
+}
+
+#[test]
+fn fields_that_say_nothing_may_be_missing() {
+    let least = r#"{"v":1,"term":3,"instance":"i","replicaset":"r","name":"n","uri":"u","status":"fenced","lease_ms":1,"refresh":2}"#;
+    let read = Record::parse(least.as_bytes()).unwrap();
+    assert_eq!(
+        (read.vclock, read.members, read.handover_to),
+        (Vclock::new(), vec![], None)
+    );
+}
+
+#[test]
+fn each_write_has_a_stamp_of_its_own() {
+    let base = record();
+    assert_eq!(base.stamp(), record().stamp());
+    let others = [
+        record().term(7),
+        record().refreshed(41),
+        record().of("another"),
+        record().says(Status::Fenced),
+    ];
+    for other in others {
+        assert_ne!(base.stamp(), other.stamp());
+    }
+}

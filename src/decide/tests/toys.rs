@@ -1,0 +1,491 @@
+//! A lock and an instance to play with: Consul's transactions and the guard's rules, without I/O.
+
+use crate::decide::event::KillResult;
+use crate::decide::event::MemberTerms;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::decide::event::{ConsulFault, Event, GuardCommand, KeySight, LockSight, LockStepKind};
+use crate::decide::ids::SessionId;
+use crate::decide::observed::{GuardState, Peer, Probe};
+use crate::decide::plan::Action;
+use crate::decide::record::{Record, Vclock};
+use crate::decide::timing::{InstanceTime, Tick};
+
+/// Consul, as far as one lock key needs it.
+#[derive(Debug, Default)]
+pub(super) struct ToyLock {
+    pub(super) index: u64,
+    pub(super) key: Option<ToyKey>,
+    /// Living sessions and when each was last renewed.
+    pub(super) sessions: BTreeMap<SessionId, Tick>,
+    sessions_made: u64,
+    /// The highest term that a member key mentions.
+    pub(super) members_term: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct ToyKey {
+    pub(super) modify_index: u64,
+    pub(super) session: Option<SessionId>,
+    pub(super) value: Vec<u8>,
+}
+
+impl ToyLock {
+    /// What a blocking query waits for a change of.
+    pub(super) fn watch_index(&self) -> u64 {
+        self.key.as_ref().map_or(self.index, |key| key.modify_index)
+    }
+
+    pub(super) fn sight(&self) -> LockSight {
+        LockSight {
+            index: self.watch_index(),
+            key: self.key.as_ref().map(|key| KeySight {
+                modify_index: key.modify_index,
+                session: key.session.clone(),
+                record: Record::parse(&key.value),
+            }),
+        }
+    }
+
+    pub(super) fn holder(&self) -> Option<&SessionId> {
+        self.key.as_ref()?.session.as_ref()
+    }
+
+    pub(super) fn record(&self) -> Option<Record> {
+        Record::parse(&self.key.as_ref()?.value).ok()
+    }
+
+    /// Writes the key, whoever asks: what an operator with `consul kv put` may do.
+    pub(super) fn put(&mut self, session: Option<SessionId>, value: impl Into<Vec<u8>>) -> u64 {
+        self.index += 1;
+        let modify_index = self.index;
+        self.key = Some(ToyKey {
+            modify_index,
+            session,
+            value: value.into(),
+        });
+        modify_index
+    }
+
+    pub(super) fn put_record(&mut self, session: Option<SessionId>, record: &Record) -> u64 {
+        self.put(session, record.to_bytes())
+    }
+
+    pub(super) fn delete_key(&mut self) {
+        self.index += 1;
+        self.key = None;
+    }
+
+    pub(super) fn create_session(&mut self, now: Tick) -> SessionId {
+        self.sessions_made += 1;
+        self.index += 1;
+        let id = SessionId::new(format!("session-{}", self.sessions_made));
+        self.sessions.insert(id.clone(), now);
+        id
+    }
+
+    /// Its end frees what it held, in one step.
+    pub(super) fn end_session(&mut self, id: &SessionId) {
+        if self.sessions.remove(id).is_some() && self.holder() == Some(id) {
+            let value = self.key.take().map(|key| key.value).unwrap_or_default();
+            self.put(None, value);
+        }
+    }
+
+    pub(super) fn expire_sessions(&mut self, age: Duration, now: Tick) {
+        let expired: Vec<SessionId> = self
+            .sessions
+            .iter()
+            .filter(|(_, renewed_at)| now.since(**renewed_at) > age)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in expired {
+            self.end_session(&id);
+        }
+    }
+
+    fn renew_session(&mut self, id: &SessionId, now: Tick) -> bool {
+        match self.sessions.get_mut(id) {
+            Some(renewed_at) => {
+                *renewed_at = now;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn acquire(
+        &mut self,
+        session: &SessionId,
+        index: Option<u64>,
+        record: &Record,
+    ) -> Result<u64, String> {
+        if !self.sessions.contains_key(session) {
+            return Err("invalid session".to_owned());
+        }
+        if index != self.key.as_ref().map(|key| key.modify_index) {
+            return Err("the index is another".to_owned());
+        }
+        if self.holder().is_some_and(|holder| holder != session) {
+            return Err("the lock is held".to_owned());
+        }
+        Ok(self.put_record(Some(session.clone()), record))
+    }
+
+    /// `check-session` and a write that keeps or ends the hold.
+    fn write_held(
+        &mut self,
+        session: &SessionId,
+        keep: bool,
+        record: &Record,
+    ) -> Result<u64, String> {
+        if self.holder() != Some(session) {
+            return Err("the session does not hold the lock".to_owned());
+        }
+        Ok(self.put_record(keep.then(|| session.clone()), record))
+    }
+
+    /// Carries out what is Consul's to carry out, and answers; `None`: not for Consul.
+    pub(super) fn obey(&mut self, action: &Action, asked_at: Tick, now: Tick) -> Option<Event> {
+        let step = |step, result| Event::LockStepEnded {
+            step,
+            result: Ok(result),
+        };
+        Some(match action {
+            Action::CreateSession => Event::SessionCreated {
+                result: Ok(self.create_session(now)),
+            },
+            Action::RenewSession { session } => Event::SessionRenewed {
+                session: session.clone(),
+                result: Ok(self.renew_session(session, now)),
+            },
+            Action::DestroySession { session } => {
+                self.end_session(session);
+                Event::SessionDestroyed
+            }
+            Action::ReadLock => Event::LockRead {
+                asked_at,
+                by_watch: false,
+                result: Ok(self.sight()),
+            },
+            Action::ReadTerms => Event::TermsRead {
+                result: Ok(MemberTerms {
+                    term: self.members_term,
+                    ..MemberTerms::default()
+                }),
+            },
+            Action::Acquire {
+                session,
+                index,
+                attempt,
+            } => step(
+                LockStepKind::Acquire,
+                self.acquire(session, *index, &attempt.record),
+            ),
+            Action::Refresh { session, attempt } => step(
+                LockStepKind::Refresh,
+                self.write_held(session, true, &attempt.record),
+            ),
+            Action::Release {
+                session,
+                index,
+                record,
+            } => step(
+                LockStepKind::Release,
+                if self.key.as_ref().map(|key| key.modify_index) == Some(*index) {
+                    self.write_held(session, false, record)
+                } else {
+                    Err("failed index check".to_owned())
+                },
+            ),
+            Action::Tell { .. } | Action::Deregister => Event::CatalogEnded { result: Ok(true) },
+            Action::WriteMember { member } => {
+                self.members_term = self.members_term.max(member.term);
+                Event::MemberEnded { result: Ok(()) }
+            }
+            Action::Probe
+            | Action::Remember { .. }
+            | Action::Promote { .. }
+            | Action::Grant { .. }
+            | Action::Fence { .. }
+            | Action::Observe { .. }
+            | Action::Follow { .. }
+            | Action::Kill
+            | Action::Exit { .. } => return None,
+        })
+    }
+}
+
+/// What the agent hears when the answer to `action` never comes.
+pub(super) fn lost(action: &Action, asked_at: Tick) -> Option<Event> {
+    let fault = ConsulFault {
+        why: "no answer".to_owned(),
+        denied: false,
+    };
+    let step = |step| Event::LockStepEnded {
+        step,
+        result: Err(fault.clone()),
+    };
+    Some(match action {
+        Action::CreateSession => Event::SessionCreated { result: Err(fault) },
+        Action::RenewSession { session } => Event::SessionRenewed {
+            session: session.clone(),
+            result: Err(fault),
+        },
+        Action::DestroySession { .. } => Event::SessionDestroyed,
+        Action::ReadLock => Event::LockRead {
+            asked_at,
+            by_watch: false,
+            result: Err(fault),
+        },
+        Action::ReadTerms => Event::TermsRead { result: Err(fault) },
+        Action::Acquire { .. } => step(LockStepKind::Acquire),
+        Action::Refresh { .. } => step(LockStepKind::Refresh),
+        Action::Release { .. } => step(LockStepKind::Release),
+        Action::Tell { .. } | Action::Deregister => Event::CatalogEnded { result: Err(fault) },
+        Action::WriteMember { .. } => Event::MemberEnded { result: Err(fault) },
+        Action::Kill => Event::KillEnded {
+            result: KillResult::Failed("no answer".to_owned()),
+        },
+        Action::Exit { .. } => return None,
+        Action::Probe
+        | Action::Remember { .. }
+        | Action::Promote { .. }
+        | Action::Grant { .. }
+        | Action::Fence { .. }
+        | Action::Observe { .. }
+        | Action::Follow { .. } => Event::GuardFailed {
+            command: guard_command(action)?,
+            why: "no answer".to_owned(),
+        },
+    })
+}
+
+/// The guard's name for it; `None`: not for the guard.
+pub(super) fn guard_command(action: &Action) -> Option<GuardCommand> {
+    Some(match action {
+        Action::Probe => GuardCommand::Probe,
+        Action::Remember { .. } => GuardCommand::Remember,
+        Action::Promote { .. } => GuardCommand::Promote,
+        Action::Grant { .. } => GuardCommand::Grant,
+        Action::Fence { .. } => GuardCommand::Fence,
+        Action::Observe { .. } => GuardCommand::Observe,
+        Action::Follow { .. } => GuardCommand::Follow,
+        Action::Kill
+        | Action::CreateSession
+        | Action::RenewSession { .. }
+        | Action::DestroySession { .. }
+        | Action::ReadLock
+        | Action::ReadTerms
+        | Action::Acquire { .. }
+        | Action::Refresh { .. }
+        | Action::Release { .. }
+        | Action::Tell { .. }
+        | Action::Deregister
+        | Action::WriteMember { .. }
+        | Action::Exit { .. } => return None,
+    })
+}
+
+/// An instance with its guard. Its clock is its own.
+#[derive(Debug, Clone)]
+pub(super) struct ToyInstance {
+    pub(super) uuid: String,
+    pub(super) pid: u32,
+    pub(super) alive: bool,
+    pub(super) frozen: bool,
+    /// How far its clock is ahead of the agents', and how much faster it runs, in millionths.
+    pub(super) ahead: Duration,
+    pub(super) fast_ppm: i64,
+    pub(super) ro: bool,
+    pub(super) read_only: bool,
+    pub(super) status: String,
+    pub(super) election_mode: Option<String>,
+    pub(super) failover: Option<String>,
+    pub(super) vclock: Vclock,
+    pub(super) replication: Vec<Peer>,
+    pub(super) guard: GuardState,
+}
+
+impl ToyInstance {
+    pub(super) fn new(uuid: &str) -> Self {
+        Self {
+            uuid: uuid.to_owned(),
+            pid: 100,
+            alive: true,
+            frozen: false,
+            ahead: Duration::from_secs(7_000),
+            fast_ppm: 0,
+            ro: true,
+            read_only: true,
+            status: "running".to_owned(),
+            election_mode: None,
+            failover: None,
+            vclock: Vclock::from([("1".to_owned(), 10)]),
+            replication: Vec::new(),
+            guard: GuardState {
+                session: None,
+                term: 0,
+                deadline: InstanceTime::default(),
+                leased: false,
+                landed: true,
+                barrier: true,
+                follows: None,
+                fences: 0,
+                unleased: 0,
+                last_fence: None,
+            },
+        }
+    }
+
+    /// What a guard that is asked before a kill answers to save its instance.
+    pub(super) fn last_word(&self, now: Tick) -> Option<Box<Probe>> {
+        let probe = self.probe(now);
+        let harmless = probe.ro && !probe.guard.leased && !probe.is_landing();
+        (self.alive && !self.frozen && harmless).then(|| Box::new(probe))
+    }
+
+    pub(super) fn clock(&self, now: Tick) -> InstanceTime {
+        let ns = i128::try_from(now.elapsed().as_nanos()).unwrap_or(i128::MAX);
+        let ns = ns + ns * i128::from(self.fast_ppm) / 1_000_000;
+        InstanceTime {
+            monotonic_ns: u64::try_from(ns).unwrap_or(0),
+        } + self.ahead
+    }
+
+    /// Would a client's write succeed now.
+    pub(super) fn is_writable(&self) -> bool {
+        self.alive && !self.frozen && !self.ro
+    }
+
+    /// How long its lease runs on, on the agents' clock; `None`: no lease.
+    pub(super) fn lease_left(&self, now: Tick) -> Option<Duration> {
+        let left_ns = self
+            .guard
+            .deadline
+            .monotonic_ns
+            .saturating_sub(self.clock(now).monotonic_ns);
+        let left_ns = u128::from(left_ns) * 1_000_000
+            / u128::try_from(1_000_000 + self.fast_ppm).unwrap_or(1);
+        self.guard
+            .leased
+            .then(|| Duration::from_nanos(u64::try_from(left_ns).unwrap_or(0)))
+    }
+
+    /// The guard's own fiber.
+    pub(super) fn guard_wakes(&mut self, now: Tick) {
+        let over = self.guard.leased && self.clock(now) >= self.guard.deadline;
+        if self.alive && !self.frozen && (over || (!self.guard.leased && !self.ro)) {
+            self.fence("its lease ended");
+        }
+    }
+
+    fn fence(&mut self, why: &str) {
+        self.ro = true;
+        self.read_only = true;
+        self.guard.leased = false;
+        self.guard.deadline = InstanceTime::default();
+        self.guard.landed = true;
+        self.guard.last_fence = Some(why.to_owned());
+    }
+
+    /// A new process: a new guard that knows nothing.
+    pub(super) fn restart(&mut self) {
+        let fresh = Self::new(&self.uuid);
+        *self = Self {
+            pid: self.pid + 1,
+            ahead: self.ahead,
+            fast_ppm: self.fast_ppm,
+            ..fresh
+        };
+    }
+
+    pub(super) fn probe(&self, now: Tick) -> Probe {
+        Probe {
+            now: self.clock(now),
+            uuid: self.uuid.clone(),
+            replicaset_uuid: "replicaset".to_owned(),
+            ro: self.ro,
+            ro_reason: None,
+            read_only: self.read_only,
+            status: self.status.clone(),
+            vclock: self.vclock.clone(),
+            id: 1,
+            replication: self.replication.clone(),
+            election_mode: self.election_mode.clone(),
+            pid: self.pid,
+            pid_namespace: None,
+            boot_id: None,
+            version: "2.6.0".to_owned(),
+            failover: self.failover.clone(),
+            guard: self.guard.clone(),
+        }
+    }
+
+    pub(super) fn attached(&self, now: Tick) -> Event {
+        Event::Attached {
+            probe: Box::new(self.probe(now)),
+            process: Ok(()),
+        }
+    }
+
+    /// Carries out what is the guard's to carry out, and answers; `None`: not for the guard.
+    pub(super) fn obey(&mut self, action: &Action, now: Tick) -> Option<Event> {
+        let command = guard_command(action)?;
+        let refused = self.carry_out(action, now);
+        Some(Event::GuardAnswered {
+            command,
+            probe: Box::new(self.probe(now)),
+            refused,
+        })
+    }
+
+    fn useless(&self, deadline: InstanceTime, now: Tick) -> Option<String> {
+        (self.clock(now) >= deadline).then(|| "that lease ended before".to_owned())
+    }
+
+    fn carry_out(&mut self, action: &Action, now: Tick) -> Option<String> {
+        self.guard_wakes(now);
+        if let Action::Promote { term, deadline, .. } = action {
+            if *term < self.guard.term {
+                return Some("that term is over".to_owned());
+            }
+            let useless = self.useless(*deadline, now);
+            if useless.is_none() {
+                self.guard.term = *term;
+                self.guard.deadline = *deadline;
+                self.guard.leased = true;
+                self.guard.landed = false;
+                self.ro = false;
+                self.read_only = false;
+            }
+            return useless;
+        }
+        if let Action::Grant { term, deadline, .. } = action {
+            if *term != self.guard.term || !self.guard.leased {
+                return Some("no such lease is running here".to_owned());
+            }
+            let useless = self.useless(*deadline, now);
+            if useless.is_none() {
+                self.guard.deadline = self.guard.deadline.max(*deadline);
+            }
+            return useless;
+        }
+        if let Action::Fence { why } = action {
+            self.fence(why);
+        }
+        if let Action::Remember { session } = action {
+            self.guard.session = Some(session.as_str().to_owned());
+        }
+        if let Action::Observe { term } = action
+            && !self.guard.leased
+        {
+            self.guard.term = self.guard.term.max(*term);
+        }
+        if let Action::Follow { uri } = action {
+            self.guard.follows = Some(uri.clone().unwrap_or_default());
+        }
+        None
+    }
+}
