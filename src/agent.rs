@@ -28,6 +28,9 @@ use crate::tarantool::link::Link;
 /// Events wait here for their turn, which takes microseconds; more than one of each kind is never under way.
 const EVENTS: usize = 64;
 
+/// Between two looks at a key that is not there.
+const MISSING_KEY_PAUSE: Duration = Duration::from_millis(100);
+
 /// Runs the agent until it is asked to stop or has to.
 pub async fn run(config: Config) -> Exit {
     let config = Arc::new(config);
@@ -248,6 +251,7 @@ async fn watch(executor: Executor, key: String) {
         let asked_at = executor.clock.now();
         let result = lock.next(&executor.consul).await;
         let failed = result.is_err();
+        let missing = result.as_ref().is_ok_and(|view| view.key.is_none());
         // The receiver is gone only when the agent ends.
         let _ = executor
             .events
@@ -266,6 +270,10 @@ async fn watch(executor: Executor, key: String) {
             .await;
         } else {
             failures = 0;
+        }
+        if missing {
+            // A watch on a missing key wakes with every write anywhere in the store.
+            sleep(MISSING_KEY_PAUSE).await;
         }
     }
 }

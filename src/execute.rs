@@ -307,7 +307,7 @@ impl Executor {
             // A key that is not a member's, or a member's of another version, says nothing.
             let member: serde_json::Value = serde_json::from_slice(value).unwrap_or_default();
             let number = |name: &str| member.get(name).and_then(serde_json::Value::as_u64);
-            let term = number("term").filter(|term| *term <= Record::MAX_TERM);
+            let term = number("term").filter(|term| *term < Record::MAX_TERM);
             let lease_ms = number("lease_ms").filter(|lease| *lease <= Record::MAX_LEASE_MS);
             all.term = all.term.max(term.unwrap_or(0));
             all.lease = all.lease.max(Duration::from_millis(lease_ms.unwrap_or(0)));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::event::{ConsulFault, Event, GuardCommand, KillResult};
+use super::event::{ConsulFault, Event, GuardCommand, KillResult, LockStepKind};
 use super::ids::SessionId;
 use super::observed::Probe;
 use super::plan::{Action, CatalogEntry};
@@ -34,7 +34,10 @@ impl State {
             Event::SpokeAgain => self.instance.silent_since = None,
             Event::Died { proof } => self.instance.link = Link::Dead { proof, since: now },
             Event::Unsuitable { why } => self.instance.link = Link::Unsuitable { why },
-            Event::Superseded { by } => self.superseded = Some(by),
+            Event::Superseded { by } => {
+                self.pending.kill = false;
+                self.superseded = Some(by);
+            }
             Event::GuardAnswered {
                 command,
                 probe,
@@ -131,11 +134,16 @@ impl State {
             Action::ReadLock => self.pending.lock = true,
             Action::Acquire { attempt, .. } | Action::Refresh { attempt, .. } => {
                 self.pending.lock = true;
+                self.hold.attempted_step = Some(match attempt.gain {
+                    Some(_) => LockStepKind::Acquire,
+                    None => LockStepKind::Refresh,
+                });
                 self.hold.refresh_sent = attempt.record.refresh;
                 self.hold.attempted = Some((**attempt).clone());
             }
             Action::Release { record, .. } => {
                 self.pending.lock = true;
+                self.hold.attempted_step = Some(LockStepKind::Release);
                 self.hold.refresh_sent = record.refresh;
                 // Should the lock stay ours after all, a promotion must have a new refresh behind it.
                 self.hold.reading = None;
@@ -317,7 +325,6 @@ impl State {
                 let done = probe.is_fenced() && refused.is_none();
                 self.pending.fence_retry_at = (!done).then(|| now + GUARD_RETRY);
                 self.instance.fence_tried_at = Some(begun_at);
-                self.instance.guard_refused = refused;
             }
             GuardCommand::Follow => {
                 self.pending.follow_retry_at = refused.is_some().then(|| now + FOLLOW_RETRY);
@@ -357,7 +364,10 @@ impl State {
                 self.instance.unanswered_at = Some(begun_at);
             }
         }
-        self.instance.guard_refused = Some(why);
+        if command == GuardCommand::Promote {
+            self.hold.refused_since = self.hold.refused_since.or(Some(now));
+            self.instance.guard_refused = Some(why);
+        }
     }
 
     /// Frees the command's place and says when it was begun.

@@ -69,7 +69,8 @@ impl State {
             self.session.doubted = self.session.id.is_some();
             let attempted = self.hold.attempted.as_ref();
             let written = attempted.map(|attempt| attempt.record.stamp());
-            if written.is_some() && written == self.seen_record().map(Record::stamp) {
+            let releasing = self.hold.attempted_step == Some(LockStepKind::Release);
+            if releasing && written.is_some() && written == self.seen_record().map(Record::stamp) {
                 // The reply to our release was lost, and here is what it wrote.
                 self.released(now);
             } else if self
@@ -107,6 +108,7 @@ impl State {
     fn accept_found_attempt(&mut self, now: Tick) {
         let found = self.seen_record().map(Record::stamp);
         if let Some(attempt) = self.hold.attempted.clone()
+            && self.hold.attempted_step != Some(LockStepKind::Release)
             && found == Some(attempt.record.stamp())
         {
             self.accepted(attempt, now);

@@ -132,7 +132,7 @@ impl Planner<'_> {
             return false;
         }
         let instance = &self.state.instance;
-        let asked = instance.probed_at.is_some_and(|at| at > over_at);
+        let asked = instance.answered_begun_at.is_some_and(|at| at > over_at);
         let unanswered = instance.unanswered_at.is_some_and(|at| at > over_at);
         let fence_tried = instance.fence_tried_at.is_some_and(|at| at > over_at);
         if !asked && self.may_command_guard() {
@@ -334,6 +334,7 @@ impl Planner<'_> {
                 .predecessor_over_at
                 .is_none_or(|at| at <= self.now);
         record.refresh = self.next_refresh();
+        record.agent.clone_from(&state.settings.agent);
         record.reason = why.to_owned();
         record.status = if predecessor_over {
             Status::Fenced

@@ -193,6 +193,15 @@ impl Planner<'_> {
         if silent_for.is_some_and(|silent_for| silent_for >= patience) {
             return Some("the instance does not answer".to_owned());
         }
+        let instance = &self.state.instance;
+        let interval = self.state.settings.timing.healthcheck_interval();
+        if instance.unanswered_at > instance.answered_begun_at
+            && instance
+                .probed_at
+                .is_some_and(|at| self.now.since(at) >= patience.max(interval * 2))
+        {
+            return Some("its guard does not answer".to_owned());
+        }
         if probe.id == 0 {
             return Some("it is an anonymous replica".to_owned());
         }
@@ -313,13 +322,16 @@ impl Planner<'_> {
     /// Without the lock: follow, run for it, or take it back.
     fn do_without_lock(&mut self) -> Reason {
         let state = self.state;
-        if state.lock.outdated && self.may_call_lock() {
+        // After a time without Consul the next thing is a look, so that R3's count begins there.
+        let free = state.lock.sight.is_some() && state.key_session().is_none();
+        let doubtful = state.lock.outdated || (state.lock.unreadable && free);
+        if doubtful && self.may_call_lock() {
             self.act(Action::ReadLock);
         }
         let Some(sight) = &state.lock.sight else {
             return self.wait_for_consul();
         };
-        if state.lock.outdated {
+        if doubtful {
             return self.while_lock_is_doubtful();
         }
         match &sight.key {

@@ -105,6 +105,9 @@ pub struct GuardState {
     pub leased: bool,
     /// Read-only, and the barrier behind its last commits has passed.
     pub landed: bool,
+    /// A promotion works inside, and may still make it writable.
+    #[serde(default)]
+    pub promoting: bool,
     /// There is a barrier to pass: it has been master under a guard before, or follows one that was.
     #[serde(default)]
     pub barrier: bool,
@@ -142,7 +145,8 @@ impl Probe {
     /// Read-only for certain: refused now, meant to be, no lease, and no commit still in flight.
     #[must_use]
     pub fn is_fenced(&self) -> bool {
-        self.ro && self.read_only && !self.guard.leased && self.guard.landed
+        let guard = &self.guard;
+        self.ro && self.read_only && !guard.leased && !guard.promoting && guard.landed
     }
 
     /// Read-only for new writes, while its last commits may still land: a disk that hangs.

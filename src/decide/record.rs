@@ -123,7 +123,7 @@ impl Record {
             );
             return Err(RecordError::Garbage { why });
         }
-        if record.term == 0 || record.term > Self::MAX_TERM {
+        if record.term == 0 || record.term >= Self::MAX_TERM {
             return Err(RecordError::Garbage {
                 why: format!("term is {}", record.term),
             });

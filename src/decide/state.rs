@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::event::{GuardCommand, LockSight, MemberTerms};
+use super::event::{GuardCommand, LockSight, LockStepKind, MemberTerms};
 use super::ids::SessionId;
 use super::observed::Probe;
 use super::plan::{CatalogEntry, Registered};
@@ -197,6 +197,8 @@ pub struct Hold {
     pub record: Option<Record>,
     /// The record of the step under way, or whose reply was lost.
     pub attempted: Option<Attempt>,
+    /// Which step that is.
+    pub attempted_step: Option<LockStepKind>,
     /// The highest `refresh` ever sent: no two writes may look alike, or a watcher would count a lease from the
     /// first of them and we from the second.
     pub refresh_sent: u64,

@@ -31,6 +31,7 @@ local state = previous ~= nil and previous.state or {
     epoch = 0,           -- grows with every promotion and fence: a barrier counts for its own epoch only
     promoting = 0,       -- promotions that have yielded and will go on
     barrier_epoch = -1,  -- the epoch whose last commits are known to have landed
+    dirty = not box.info.ro, -- writable at some time that it knows of, so that there may be commits to wait for
     fences = 0,          -- times the guard itself made the instance read-only
     unleased = 0,        -- of these: because somebody made it writable without a lease
     last_fence = nil,    -- why
@@ -43,8 +44,10 @@ local guard = {version = VERSION, state = state}
 local BARRIER_SPACE = '_tarsec_barrier'
 -- How long the fencing fiber sleeps at most while nothing can happen.
 local IDLE_S = 0.5
--- The longest a call waits inside the instance; the fiber behind it goes on.
-local PATIENCE_S = 5
+-- The longest a fence waits for its barrier; the fiber behind it goes on.
+local BARRIER_PATIENCE_S = 5
+-- The longest a promotion waits for the synchronous queue: less than any deadline that an agent sets for it.
+local QUEUE_PATIENCE_S = 0.5
 -- No lease is longer (a minute, and something for the way): a deadline beyond that comes from another clock.
 local LEASE_MAX_NS = 61 * 1000000000ULL
 
@@ -61,14 +64,14 @@ end
 -- not yield, so a deadline checked in the line before still holds.
 local function set_read_only(value)
     local before = box.cfg.read_only
-    pcall(function()
+    local ok = pcall(function()
         rawset(box.cfg, 'read_only', value)
         internal.cfg_set_read_only()
     end)
-    if value and not box.info.ro then
+    if not ok or (value and not box.info.ro) then
         -- Without this box.cfg{} would see no difference and do nothing.
         rawset(box.cfg, 'read_only', before)
-        box.cfg{read_only = true}
+        box.cfg{read_only = value}
     end
 end
 
@@ -79,7 +82,7 @@ local function as_admin(f)
         local ok, result = pcall(f)
         done:put({ok = ok, result = result})
     end)
-    return done:get(PATIENCE_S)
+    return done:get(QUEUE_PATIENCE_S)
 end
 
 -- A fence may have come between the space and its index, so both are looked for.
@@ -90,7 +93,12 @@ end
 
 local function pass_barrier()
     local epoch = state.epoch
-    box.space[BARRIER_SPACE]:replace({1, epoch})
+    local space = box.space[BARRIER_SPACE]
+    local ok, err = pcall(space.replace, space, {1, epoch})
+    -- A write that the WAL refused has come back behind everything before it, too.
+    if not ok and not (type(err) == 'cdata' and err.code == box.error.WAL_IO) then
+        error(err)
+    end
     if box.info.ro and not state.leased and state.epoch == epoch then
         state.barrier_epoch = epoch
     end
@@ -115,6 +123,7 @@ local function fence(why)
         end
     else
         set_read_only(true)
+        state.dirty = true
         state.fences = state.fences + 1
         state.last_fence = why
         log.warn('tarsec: fenced, read-only from now on: %s', why)
@@ -252,8 +261,10 @@ local function probe()
             term = state.term,
             deadline = state.deadline,
             leased = state.leased,
+            landed = not state.leased
+                and (state.barrier_epoch == state.epoch or not (state.dirty or has_barrier())),
             -- A promotion that has yielded may still go on.
-            landed = not state.leased and state.promoting == 0 and state.barrier_epoch == state.epoch,
+            promoting = state.promoting > 0,
             barrier = has_barrier(),
             follows = state.follows,
             fences = state.fences,
@@ -334,17 +345,26 @@ function guard.promote(agent, term, deadline)
         if useless ~= nil then
             return useless
         end
-        state.term = term
         if not (state.leased and not box.info.ro) then
+            if guard.taking then
+                return 'the synchronous queue is still being taken'
+            end
             local epoch = state.epoch
             state.promoting = state.promoting + 1
-            local done = as_admin(take_synchro_queue)
+            local done = as_admin(function()
+                guard.taking = true
+                local ok, err = pcall(take_synchro_queue)
+                guard.taking = false
+                if not ok then
+                    error(err)
+                end
+            end)
             state.promoting = state.promoting - 1
             if done == nil or not done.ok then
                 return 'could not take the synchronous queue: ' .. tostring(done and done.result or 'no answer')
             end
             -- That may have waited: look again, and from here to the switch nothing yields.
-            if state.owner ~= agent or state.term ~= term or state.epoch ~= epoch then
+            if state.owner ~= agent or term < state.term or state.epoch ~= epoch then
                 return 'another word came while the synchronous queue was taken'
             end
             if clock.monotonic64() >= deadline then
@@ -352,8 +372,10 @@ function guard.promote(agent, term, deadline)
             end
             state.epoch = state.epoch + 1
         end
+        state.term = term
         state.deadline = 0ULL + deadline
         state.leased = true
+        state.dirty = true
         set_read_only(false)
         if box.info.ro then
             fence('its promotion had no effect')
@@ -395,7 +417,7 @@ function guard.fence(agent, why)
         fence(why)
         guard.changed:broadcast()
         start_barrier()
-        local give_up_at = clock.monotonic64() + PATIENCE_S * 1000000000ULL
+        local give_up_at = clock.monotonic64() + BARRIER_PATIENCE_S * 1000000000ULL
         while needs_barrier() and clock.monotonic64() < give_up_at do
             guard.changed:wait(tonumber(give_up_at - clock.monotonic64()) / 1e9)
         end

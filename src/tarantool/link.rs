@@ -19,6 +19,8 @@ use crate::process::Process;
 
 /// A ping that takes this long is late, and the process is looked at: a round trip takes well under a millisecond.
 const LATE: Duration = Duration::from_millis(5);
+/// How long an instance has at least for its last word before it is killed.
+const LAST_WORD: Duration = Duration::from_millis(50);
 /// Between two tries to reach an instance that does not answer.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -127,15 +129,20 @@ impl Instance {
     /// Ends the instance's process, unless its guard answers at once that it is read-only and its commits landed.
     pub async fn kill(&self) -> Event {
         let Shared { guard, process } = self.shared.borrow().clone();
-        if let Some(guard) = guard
-            && let Ok(Ok(answer)) = timeout(self.liveness, guard.probe()).await
-            && answer.probe.ro
-            && !answer.probe.guard.leased
-            && !answer.probe.is_landing()
-        {
-            return Event::KillEnded {
-                result: KillResult::Spared(Box::new(answer.probe)),
-            };
+        if let Some(guard) = guard {
+            match timeout(self.liveness.max(LAST_WORD), guard.probe()).await {
+                Ok(Ok(Answer { probe, .. }))
+                    if probe.ro && !probe.guard.leased && !probe.is_landing() =>
+                {
+                    return Event::KillEnded {
+                        result: KillResult::Spared(Box::new(probe)),
+                    };
+                }
+                Ok(Err(GuardError::Superseded { by })) if !guard.is_same_agent(&by) => {
+                    return Event::Superseded { by };
+                }
+                Ok(Ok(_) | Err(_)) | Err(_) => {}
+            }
         }
         let result = match process {
             Some(process) => match process.kill() {

@@ -175,8 +175,7 @@ fn a_look_at_the_guard_does_not_prove_that_an_unanswered_promotion_came_to_nothi
     let promote = node.runs_until(is_promote);
     node.passes(2.secs());
     node.loses(&promote);
-    // What the guard says while a promotion works in it.
-    node.instance.guard.landed = false;
+    node.instance.guard.promoting = true;
     node.answers(&Action::Probe);
     node.is_asked_to_stop();
     let release = released(&node);
@@ -195,8 +194,7 @@ fn a_new_connection_does_not_prove_that_the_last_ones_promotion_came_to_nothing(
     let promote = node.runs_until(is_promote);
     node.loses(&promote);
     node.is_cut_off();
-    // What the guard says while a promotion works in it.
-    node.instance.guard.landed = false;
+    node.instance.guard.promoting = true;
     node.attaches();
     node.is_asked_to_stop();
     let release = released(&node);

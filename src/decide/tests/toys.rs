@@ -330,6 +330,7 @@ impl ToyInstance {
                 deadline: InstanceTime::default(),
                 leased: false,
                 landed: true,
+                promoting: false,
                 barrier: true,
                 follows: None,
                 fences: 0,
