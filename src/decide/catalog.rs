@@ -106,7 +106,10 @@ impl Planner<'_> {
     }
 
     fn write_member(&mut self, member: &Registered) {
-        let changed = self.state.catalog.member.as_ref() != Some(member);
+        // The key may hold the only word of a term that a deleted record carried: it is not written over before the
+        // terms are known, from a record or from the members' keys.
+        let knows_terms = self.state.lock.unchanged.is_some() || self.state.member_terms.is_some();
+        let changed = knows_terms && self.state.catalog.member.as_ref() != Some(member);
         let under_way = self.state.pending.member || self.planned(Place::Member);
         if changed && self.may_call(under_way, self.state.catalog.member_retry_at) {
             self.act(Action::WriteMember {

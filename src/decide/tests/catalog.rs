@@ -194,16 +194,22 @@ fn before_the_instance_has_said_who_it_is_the_catalog_hears_nothing() {
     assert!(!does!(node().seeing_lock().plan(), Action::Tell { .. }));
 }
 
+/// Its own key may be the last that tells of the term of a record that was deleted.
 #[test]
-fn reading_the_members_terms_and_writing_ones_own_take_turns() {
-    let mut node = node().finding(|lock| lock.delete_key()).attached();
-    let write = node.runs_until(|action| matches!(action, Action::WriteMember { .. }));
-    node.loses(&write);
-    node.passes(1.secs());
+fn a_new_agent_writes_its_member_key_only_after_it_knows_the_terms() {
+    let mut node = node().finding(|lock| {
+        lock.delete_key();
+        lock.members_term = 11;
+    });
+    node.attaches();
+    assert!(!does!(node.plan(), Action::WriteMember { .. }));
     node.watch_shows_lock();
     let plan = node.plan();
-    assert!(
-        !(does!(plan, Action::ReadTerms) && does!(plan, Action::WriteMember { .. })),
-        "{plan:?}"
-    );
+    assert!(does!(plan, Action::ReadTerms), "{plan:?}");
+    assert!(!does!(plan, Action::WriteMember { .. }), "{plan:?}");
+    let write = node.runs_until(|action| matches!(action, Action::WriteMember { .. }));
+    let Action::WriteMember { member } = write else {
+        unreachable!()
+    };
+    assert_eq!(member.term, 11);
 }
