@@ -1,7 +1,9 @@
 //! The instance's process, where it can be seen from here: proof of death, and the means to end it.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -19,7 +21,12 @@ const PF_EXITING: u64 = 0x4;
 pub struct Process {
     pid: u32,
     pidfd: AsyncFd<OwnedFd>,
+    /// `/proc/<pid>/stat`, held open: it speaks of this process alone, never of a later one with the same id.
+    stat: File,
 }
+
+/// `stat` has 52 numbers and a name of at most 64 bytes; `flags` comes early in it.
+const STAT_SIZE: usize = 1024;
 
 /// Why the instance's process cannot be seen from here.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +88,8 @@ impl Process {
             .ok_or_else(|| failed(io::Error::from(io::ErrorKind::InvalidInput)))?;
         let pidfd = pidfd_open(id, PidfdFlags::NONBLOCK).map_err(|errno| failed(errno.into()))?;
         // Without its stat the process would be there and its death could not be seen in time.
-        read(&format!("/proc/{pid}/stat"))?;
+        let path = format!("/proc/{pid}/stat");
+        let stat = File::open(&path).map_err(|source| ProcessError::Unreadable { path, source })?;
         // Signal 0 asks for permission only; it has no name of its own, so the process itself is asked.
         rustix::process::test_kill_process(id).map_err(|errno| ProcessError::NotAllowed {
             pid,
@@ -92,7 +100,7 @@ impl Process {
             reason = "its successor is an unsafe fn; an OwnedFd upholds what that asks of its caller"
         )]
         let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE).map_err(failed)?;
-        Ok(Self { pid, pidfd })
+        Ok(Self { pid, pidfd, stat })
     }
 
     /// Its id, for people.
@@ -105,13 +113,12 @@ impl Process {
     #[must_use]
     pub fn death(&self) -> Option<String> {
         let pid = self.pid;
-        match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-            Ok(stat) => is_exiting(&stat).then(|| format!("process {pid} is exiting")),
-            // Gone and reaped, or hidden from us (`hidepid`): the pidfd knows which.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.has_exited().then(|| format!("process {pid} is gone"))
-            }
-            Err(_) => None,
+        let mut buffer = [0; STAT_SIZE];
+        match self.stat.read_at(&mut buffer, 0) {
+            Ok(length) => is_exiting(&String::from_utf8_lossy(&buffer[..length]))
+                .then(|| format!("process {pid} is exiting")),
+            // Gone and reaped (ESRCH), or not ours to read any more: the pidfd knows which.
+            Err(_) => self.has_exited().then(|| format!("process {pid} is gone")),
         }
     }
 

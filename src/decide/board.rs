@@ -1,0 +1,293 @@
+//! What stands in Consul beside the lock key: members, ballots, an operator's orders, history. The lock decides; these
+//! inform. Values of another version, or that are no such thing, count as absent: nothing is concluded from them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::record::{Record, Vclock};
+
+/// Everything of one replica set, read in one transaction.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Board {
+    /// By instance UUID.
+    pub members: BTreeMap<String, Member>,
+    /// By instance UUID.
+    pub ballots: BTreeMap<String, Ballot>,
+    /// `switchover`, with its key's `ModifyIndex`.
+    pub switchover: Option<(u64, Switchover)>,
+    /// `pause` of the replica set, or else of the cluster.
+    pub pause: Option<Pause>,
+}
+
+impl Board {
+    /// The longest lease and the highest term that any member mentions.
+    #[must_use]
+    pub fn terms(&self) -> (u64, Duration) {
+        let term = self.members.values().map(|member| member.term).max();
+        let lease = self.members.values().map(|member| member.lease_ms).max();
+        (
+            term.unwrap_or(0),
+            Duration::from_millis(lease.unwrap_or(0).min(Record::MAX_LEASE_MS)),
+        )
+    }
+}
+
+/// `members/<instance-uuid>`: an instance as its agent sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The version of this layout.
+    pub v: u64,
+    /// Instance UUID.
+    pub instance: String,
+    /// Replica-set UUID.
+    pub replicaset: String,
+    /// What operators know it by: the address it announces.
+    pub name: String,
+    /// Where it accepts iproto connections; without a host where that is not known.
+    pub uri: String,
+    /// `master` or `replica`.
+    pub role: String,
+    /// `passing`, `warning` or `critical`, as in the catalog.
+    #[serde(default)]
+    pub health: String,
+    /// Why, in words.
+    #[serde(default)]
+    pub reason: String,
+    /// The highest term that it knows of.
+    pub term: u64,
+    /// Its `MASTER_LEASE`.
+    pub lease_ms: u64,
+    /// Its `PRIORITY`.
+    #[serde(default)]
+    pub priority: i64,
+    /// Its vclock without component 0, when this was written.
+    #[serde(default)]
+    pub vclock: Vclock,
+    /// How it follows its peers: instance UUID → `follow`, `disconnected`, `stopped`, …
+    #[serde(default)]
+    pub upstreams: BTreeMap<String, String>,
+    /// Of its vshard configuration, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// It does not act because of a pause.
+    #[serde(default)]
+    pub paused: bool,
+    /// Wall-clock seconds since the epoch when this was written, for people.
+    #[serde(default)]
+    pub written: u64,
+    /// Tarantool's version.
+    #[serde(default)]
+    pub tarantool_version: String,
+    /// The agent's version.
+    #[serde(default)]
+    pub tarsec_version: String,
+}
+
+/// `ballots/<instance-uuid>`: a candidate's position, written when the lock is up for grabs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ballot {
+    /// The version of this layout.
+    pub v: u64,
+    /// Instance UUID.
+    pub instance: String,
+    /// What operators know it by.
+    pub name: String,
+    /// The term up for grabs.
+    pub term: u64,
+    /// The lock key's `ModifyIndex` that it rests on; 0: there is no key. With `term`, names the election.
+    pub index: u64,
+    /// Its vclock without component 0.
+    #[serde(default)]
+    pub vclock: Vclock,
+    /// It followed the last master while that was alive.
+    #[serde(default)]
+    pub following: bool,
+    /// Its `PRIORITY`.
+    #[serde(default)]
+    pub priority: i64,
+    /// How long before the last master's last word it had last heard of it.
+    #[serde(default)]
+    pub idle_ms: u64,
+    /// It has the last master's vshard configuration, or there is none.
+    #[serde(default)]
+    pub same_configuration: bool,
+    /// Why it does not run; `None`: it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excluded: Option<String>,
+}
+
+/// `switchover`: what an operator asked for, and what became of it. The key is there always, so that it can be watched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switchover {
+    /// The version of this layout.
+    pub v: u64,
+    /// Chosen by whoever asks, so that it finds its own request again; empty: nothing was ever asked.
+    #[serde(default)]
+    pub id: String,
+    /// Instance UUID or name; `None`: the best.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// By whom, for people.
+    #[serde(default)]
+    pub by: String,
+    /// Wall-clock seconds since the epoch, for people.
+    #[serde(default)]
+    pub at: u64,
+    /// How long the target may take to catch up, while nothing can be written.
+    #[serde(default)]
+    pub catch_up_ms: u64,
+    /// How far it is.
+    #[serde(default)]
+    pub state: SwitchoverState,
+    /// In words, where it was refused, undone or failed.
+    #[serde(default)]
+    pub why: String,
+}
+
+/// How far a switchover is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SwitchoverState {
+    /// Asked for; nobody has taken notice yet.
+    Requested,
+    /// The master has begun.
+    Running,
+    /// Somebody else is master now.
+    Done,
+    /// Nothing was changed, for the reason given.
+    Refused,
+    /// The target did not catch up in time: the same master is writable again.
+    Undone,
+    /// Nothing was ever asked.
+    #[default]
+    None,
+}
+
+/// `pause`: no automatic action while it is present, whatever its value.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Pause {
+    /// By whom, for people.
+    #[serde(default)]
+    pub by: String,
+    /// Wall-clock seconds since the epoch, for people.
+    #[serde(default)]
+    pub at: u64,
+    /// Why, in words.
+    #[serde(default)]
+    pub why: String,
+    /// It stands above the whole cluster.
+    #[serde(default)]
+    pub cluster: bool,
+}
+
+/// Why the lock changed hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// There was no master that anybody knew of.
+    #[default]
+    First,
+    /// The one before gave it up: its instance had died, or its agent was asked to stop.
+    Released,
+    /// The one before had not been heard of for a lease (R3, R4).
+    TakenOver,
+    /// An operator wished it.
+    Switchover,
+}
+
+/// `history/<term>`: one change of hands, written by who gained the lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryLine {
+    /// The version of this layout.
+    pub v: u64,
+    /// The term that began.
+    pub term: u64,
+    /// Wall-clock seconds since the epoch, for people.
+    pub at: u64,
+    /// Why.
+    pub cause: Cause,
+    /// Why, in words.
+    pub reason: String,
+    /// Who was master before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Party>,
+    /// Who is master now.
+    pub to: Party,
+    /// Rows that the one before had at its last word and the new one did not have when it became master. What was
+    /// written after that last word comes on top; `returned` counts it.
+    #[serde(default)]
+    pub rows_at_risk: u64,
+    /// The new master's vclock when it became master.
+    #[serde(default)]
+    pub vclock: Vclock,
+    /// The one before has come back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returned: Option<Returned>,
+    /// Milliseconds since the new holder found the lock up for grabs.
+    #[serde(default)]
+    pub stages_ms: Stages,
+}
+
+/// One side of a change of hands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Party {
+    /// Instance UUID.
+    pub instance: String,
+    /// What operators know it by.
+    pub name: String,
+}
+
+/// What an ex-master brought back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Returned {
+    /// Wall-clock seconds since the epoch.
+    pub at: u64,
+    /// Rows that it wrote as master and its successor did not have when it became master: exact.
+    pub rows: u64,
+}
+
+/// How long each stage of a change of hands took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Stages {
+    /// Until it was clear whose turn it is.
+    #[serde(default)]
+    pub elected: u64,
+    /// Until the lock was taken.
+    #[serde(default)]
+    pub acquired: u64,
+    /// Until the instance was writable.
+    #[serde(default)]
+    pub promoted: u64,
+}
+
+/// The version of all of these.
+pub const VERSION: u64 = 1;
+/// Changes of hands that are remembered.
+pub const HISTORY_LINES: u64 = 64;
+
+/// A value of one of these kinds, if that is what the bytes are.
+#[must_use]
+pub fn parse<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Option<T> {
+    #[derive(Deserialize)]
+    struct VersionOnly {
+        v: u64,
+    }
+    if bytes.len() > Record::MAX_BYTES {
+        return None;
+    }
+    let VersionOnly { v } = serde_json::from_slice(bytes).ok()?;
+    (v == VERSION)
+        .then(|| serde_json::from_slice(bytes).ok())
+        .flatten()
+}
+
+/// How many rows `ahead` has that `behind` lacks.
+#[must_use]
+pub fn rows_missing(ahead: &Vclock, behind: &Vclock) -> u64 {
+    ahead
+        .iter()
+        .map(|(id, lsn)| lsn.saturating_sub(behind.get(id).copied().unwrap_or(0)))
+        .fold(0, u64::saturating_add)
+}
