@@ -12,7 +12,8 @@ use tracing::{error, info, warn};
 
 use crate::clock::{self, Clock};
 use crate::config::{Config, HungInstanceAction, ReplicationMode};
-use crate::consul::{Consul, LockWatch};
+use crate::consul::{Consul, LockView, LockWatch};
+use crate::decide::board::{self, Switchover};
 use crate::decide::decide;
 use crate::decide::event::Event;
 use crate::decide::plan::{Ending, Plan};
@@ -24,9 +25,13 @@ use crate::execute::{Executor, Keys, lock_read};
 use crate::exit::Exit;
 use crate::journal;
 use crate::tarantool::link::Link;
+use crate::tarantool::peers::Peers;
 
 /// Events wait here for their turn, which takes microseconds; more than one of each kind is never under way.
 const EVENTS: usize = 64;
+
+/// How long a watch on the switchover key is held: nothing but an order or the end of the connection ends it sooner.
+const SWITCHOVER_WAIT: Duration = Duration::from_secs(60);
 
 /// Between two looks at a key that is not there.
 const MISSING_KEY_PAUSE: Duration = Duration::from_millis(100);
@@ -83,6 +88,13 @@ impl Agent {
             priority: config.priority,
             kill_hung: config.hung_instance == HungInstanceAction::Kill,
             follow: config.replication == ReplicationMode::Follow,
+            elector: config.election.elector,
+            election_window: config.election.window,
+            max_lag_rows: config.election.max_lag_rows,
+            max_idle: config.election.max_idle,
+            failover_cooldown: config.election.cooldown,
+            member_interval: config.member_interval,
+            failsafe: config.failsafe,
             announce: config.announce.id.clone(),
             agent: agent_id.clone(),
             started_at: clock::seconds_since_epoch(),
@@ -97,6 +109,10 @@ impl Agent {
             config: Arc::clone(config),
             consul,
             instance,
+            peers: Peers::new(
+                config.tarantool.clone(),
+                config.timing.healthcheck_timeout(),
+            ),
             events: sender,
             clock,
             keys: None,
@@ -172,6 +188,7 @@ impl Agent {
                 self.executor.keys = Some(keys.clone());
                 info!(key = keys.lock, "lock key");
                 tokio::spawn(watch(self.executor.clone(), keys.lock));
+                tokio::spawn(watch_switchover(self.executor.clone(), keys.switchover));
                 event
             }
             Some(known) if known.members == keys.members => event,
@@ -274,6 +291,48 @@ async fn watch(executor: Executor, key: String) {
         if missing {
             // A watch on a missing key wakes with every write anywhere in the store.
             sleep(MISSING_KEY_PAUSE).await;
+        }
+    }
+}
+
+/// Watches what operators ask for. The key is created where it is missing, so that the watch wakes for it alone.
+async fn watch_switchover(executor: Executor, key: String) {
+    let consul = &executor.config.consul;
+    let mut watch = LockWatch::new(key.clone(), SWITCHOVER_WAIT);
+    let mut failures = 0_u32;
+    while !executor.events.is_closed() {
+        let seen = match watch.next(&executor.consul).await {
+            Ok(LockView { key: Some(key), .. }) => {
+                Ok(board::parse(&key.value).map(|switchover| (key.modify_index, switchover)))
+            }
+            Ok(LockView { key: None, .. }) => {
+                let nothing = serde_json::to_vec(&Switchover::nothing()).unwrap_or_default();
+                let created = executor.consul.put_key_if(&key, 0, &nothing).await;
+                created.map(|_| None)
+            }
+            Err(error) => Err(error),
+        };
+        match seen {
+            Ok(seen) => {
+                failures = 0;
+                if let Some((index, switchover)) = seen {
+                    // The receiver is gone only when the agent ends.
+                    let _ = executor
+                        .events
+                        .send(Event::SwitchoverSeen { index, switchover })
+                        .await;
+                }
+            }
+            // The lock's own watch says what is wrong.
+            Err(_) => {
+                failures = failures.saturating_add(1);
+                sleep(retry_pause(
+                    failures,
+                    consul.monitor_retries,
+                    consul.monitor_retry_interval,
+                ))
+                .await;
+            }
         }
     }
 }

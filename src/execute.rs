@@ -4,20 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
 use crate::config::{Config, ServiceNaming};
 use crate::consul::{
-    CheckStatus, CheckUpdate, Consul, ConsulError, LockOutcome, LockStep, LockView, Registration,
-    Renewal,
+    CheckStatus, CheckUpdate, Consul, ConsulError, Found, LockOutcome, LockStep, LockView,
+    Registration, Renewal,
 };
-use crate::decide::event::{ConsulFault, Event, KeySight, LockSight, LockStepKind, MemberTerms};
-use crate::decide::plan::{Action, CatalogEntry, Ending, Health, Registered, Role};
+use crate::decide::board::{self, Ballot, Board, HISTORY_LINES, HistoryLine, Member, Switchover};
+use crate::decide::event::{ConsulFault, Event, KeySight, LockSight, LockStepKind};
+use crate::decide::plan::{Action, CatalogEntry, Ending, Health, Role};
 use crate::decide::record::Record;
 use crate::errors::chain;
 use crate::tarantool::link::{Command, Instance};
+use crate::tarantool::peers::Peers;
 
 /// Where this replica set's keys are.
 #[derive(Debug, Clone)]
@@ -26,16 +27,24 @@ pub(crate) struct Keys {
     pub(crate) lock: String,
     /// The prefix of the members' keys, with its slash.
     pub(crate) members: String,
+    /// The prefix of the ballots, with its slash.
+    pub(crate) ballots: String,
+    /// What an operator asks for.
+    pub(crate) switchover: String,
+    /// Present: nothing changes hands by itself.
+    pub(crate) pause: String,
+    /// The same for the whole cluster.
+    pub(crate) cluster_pause: String,
+    /// The prefix of the history, with its slash.
+    pub(crate) history: String,
 }
 
 impl Keys {
     /// The keys of the replica set with this UUID.
     #[must_use]
     pub(crate) fn of(config: &Config, replicaset: &str) -> Self {
-        let base = format!(
-            "{}/{}/{replicaset}",
-            config.consul.kv_prefix, config.cluster
-        );
+        let cluster = format!("{}/{}", config.consul.kv_prefix, config.cluster);
+        let base = format!("{cluster}/{replicaset}");
         Self {
             lock: config
                 .consul
@@ -43,7 +52,54 @@ impl Keys {
                 .clone()
                 .unwrap_or_else(|| format!("{base}/leader")),
             members: format!("{base}/members/"),
+            ballots: format!("{base}/ballots/"),
+            switchover: format!("{base}/switchover"),
+            pause: format!("{base}/pause"),
+            cluster_pause: format!("{cluster}/pause"),
+            history: format!("{base}/history/"),
         }
+    }
+
+    /// What the board is read from, in one transaction.
+    fn board(&self) -> Vec<String> {
+        [
+            &self.members,
+            &self.ballots,
+            &self.switchover,
+            &self.pause,
+            &self.cluster_pause,
+        ]
+        .map(String::clone)
+        .to_vec()
+    }
+
+    /// What was found, sorted out. A value that is not what its key says counts as absent.
+    fn sort(&self, found: Vec<Found>) -> Board {
+        let mut board = Board::default();
+        for Found {
+            key,
+            modify_index,
+            value,
+        } in found
+        {
+            if let Some(uuid) = key.strip_prefix(&self.members) {
+                board
+                    .members
+                    .extend(board::parse(&value).map(|member| (uuid.to_owned(), member)));
+            } else if let Some(uuid) = key.strip_prefix(&self.ballots) {
+                board
+                    .ballots
+                    .extend(board::parse(&value).map(|ballot| (uuid.to_owned(), ballot)));
+            } else if key == self.switchover {
+                board.switchover = board::parse(&value).map(|order| (modify_index, order));
+            } else if key == self.pause || (key == self.cluster_pause && board.pause.is_none()) {
+                // Present is enough, whatever somebody wrote there.
+                let mut pause: board::Pause = serde_json::from_slice(&value).unwrap_or_default();
+                pause.cluster = key == self.cluster_pause;
+                board.pause = Some(pause);
+            }
+        }
+        board
     }
 }
 
@@ -53,6 +109,7 @@ pub(crate) struct Executor {
     pub(crate) config: Arc<Config>,
     pub(crate) consul: Consul,
     pub(crate) instance: Instance,
+    pub(crate) peers: Peers,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) clock: Clock,
     pub(crate) keys: Option<Keys>,
@@ -82,9 +139,14 @@ impl Executor {
                     .command(Command::Remember(session.to_string()))
                     .await
             }
-            Action::Promote { term, deadline, .. } => {
+            Action::Promote {
+                term,
+                deadline,
+                before,
+                ..
+            } => {
                 self.instance
-                    .command(Command::Promote(term, deadline))
+                    .command(Command::Promote(term, deadline, before))
                     .await
             }
             Action::Grant { term, deadline, .. } => {
@@ -119,9 +181,37 @@ impl Executor {
                 Event::SessionDestroyed
             }
             Action::ReadLock => self.read_lock().await?,
-            Action::ReadTerms => Event::TermsRead {
-                result: self.read_terms().await,
+            Action::ReadBoard => Event::BoardRead {
+                result: self.read_board().await,
             },
+            Action::WriteBallot { ballot } => Event::BallotWritten {
+                index: ballot.index,
+                result: self.write_ballot(&ballot).await,
+            },
+            Action::ReadBallots { after, wait } => Event::BallotsRead {
+                result: self.read_ballots(after, wait).await,
+            },
+            Action::WriteSwitchover { index, switchover } => Event::SwitchoverWritten {
+                result: self.write_switchover(index, &switchover).await,
+            },
+            Action::ReadHistory => Event::HistoryRead {
+                result: self.read_history().await,
+            },
+            Action::WriteHistory { line } => Event::HistoryWritten {
+                term: line.term,
+                result: self.write_history(&line).await,
+            },
+            Action::AskPromises {
+                term,
+                instance,
+                lasting,
+                members,
+                reading,
+            } => Event::PromisesAnswered {
+                reading,
+                answers: self.peers.ask(term, &instance, lasting, members).await,
+            },
+            Action::StandDown { down } => self.instance.command(Command::StandDown(down)).await,
             Action::Acquire {
                 session,
                 index,
@@ -144,6 +234,20 @@ impl Executor {
                     value: attempt.record.to_bytes(),
                 };
                 self.lock_step(LockStepKind::Refresh, step).await?
+            }
+            Action::TakeOver {
+                session,
+                holder,
+                index,
+                attempt,
+            } => {
+                let step = LockStep::TakeOver {
+                    index,
+                    holder,
+                    session,
+                    value: attempt.record.to_bytes(),
+                };
+                self.lock_step(LockStepKind::TakeOver, step).await?
             }
             Action::Release {
                 session,
@@ -193,8 +297,23 @@ impl Executor {
 
     async fn lock_step(&self, kind: LockStepKind, step: LockStep) -> Option<Event> {
         let keys = self.keys.as_ref()?;
-        let result = match self.consul.transact(&keys.lock, &step).await {
-            Ok(LockOutcome::Done { modify_index }) => Ok(Ok(modify_index)),
+        // A holder reads its orders with each refresh, in the same request.
+        let beside = match kind {
+            LockStepKind::Refresh => keys.board(),
+            LockStepKind::Acquire | LockStepKind::TakeOver | LockStepKind::Release => Vec::new(),
+        };
+        let result = match self.consul.transact(&keys.lock, &step, &beside).await {
+            Ok(LockOutcome::Done {
+                modify_index,
+                beside: found,
+            }) => {
+                if !beside.is_empty() {
+                    let board = Box::new(keys.sort(found));
+                    // The receiver is gone only when the agent ends.
+                    let _ = self.events.send(Event::BoardSeen { board }).await;
+                }
+                Ok(Ok(modify_index))
+            }
             Ok(LockOutcome::Refused { why }) => Ok(Err(why)),
             Err(error) => Err(fault(&error)),
         };
@@ -269,50 +388,104 @@ impl Executor {
         }
     }
 
-    async fn write_member(&self, member: &Registered) -> Result<(), ConsulFault> {
+    async fn write_member(&self, member: &Member) -> Result<(), ConsulFault> {
         let Some(keys) = &self.keys else {
             return Ok(());
         };
-        let key = format!("{}{}", keys.members, member.instance);
-        let value = json!({
-            "v": Record::VERSION,
-            "instance": member.instance,
-            "replicaset": member.replicaset,
-            "name": self.config.announce.id,
-            "uri": self.config.announce.id,
-            "role": member.role,
-            "term": member.term,
-            "lease_ms": u64::try_from(self.config.timing.lease().as_millis()).unwrap_or(0),
-            "priority": self.config.priority,
-            "tarantool_version": member.version,
-            "tarsec_version": env!("CARGO_PKG_VERSION"),
-        });
+        self.put(&format!("{}{}", keys.members, member.instance), member)
+            .await
+    }
+
+    async fn put(&self, key: &str, value: &impl serde::Serialize) -> Result<(), ConsulFault> {
+        // Structs of strings, numbers and maps with string keys always serialise.
+        let bytes = serde_json::to_vec(value).unwrap_or_default();
         self.consul
-            .put_key(&key, value.to_string().as_bytes())
+            .put_key(key, &bytes)
             .await
             .map_err(|error| fault(&error))
     }
 
-    async fn read_terms(&self) -> Result<MemberTerms, ConsulFault> {
+    async fn read_board(&self) -> Result<Box<Board>, ConsulFault> {
         let Some(keys) = &self.keys else {
-            return Ok(MemberTerms::default());
+            return Ok(Box::default());
         };
-        let members = self
+        let found = self
             .consul
-            .read_prefix(&keys.members)
+            .read_trees("read members, ballots and orders", &keys.board())
             .await
             .map_err(|error| fault(&error))?;
-        let mut all = MemberTerms::default();
-        for (_, value) in &members {
-            // A key that is not a member's, or a member's of another version, says nothing.
-            let member: serde_json::Value = serde_json::from_slice(value).unwrap_or_default();
-            let number = |name: &str| member.get(name).and_then(serde_json::Value::as_u64);
-            let term = number("term").filter(|term| *term < Record::MAX_TERM);
-            let lease_ms = number("lease_ms").filter(|lease| *lease <= Record::MAX_LEASE_MS);
-            all.term = all.term.max(term.unwrap_or(0));
-            all.lease = all.lease.max(Duration::from_millis(lease_ms.unwrap_or(0)));
-        }
-        Ok(all)
+        Ok(Box::new(keys.sort(found)))
+    }
+
+    async fn write_ballot(&self, ballot: &Ballot) -> Result<(), ConsulFault> {
+        let Some(keys) = &self.keys else {
+            return Ok(());
+        };
+        self.put(&format!("{}{}", keys.ballots, ballot.instance), ballot)
+            .await
+    }
+
+    async fn read_ballots(
+        &self,
+        after: u64,
+        wait: Duration,
+    ) -> Result<(u64, BTreeMap<String, Ballot>), ConsulFault> {
+        let Some(keys) = &self.keys else {
+            return Ok((1, BTreeMap::new()));
+        };
+        let (index, found) = self
+            .consul
+            .watch_prefix(&keys.ballots, after, wait)
+            .await
+            .map_err(|error| fault(&error))?;
+        Ok((index, keys.sort(found).ballots))
+    }
+
+    async fn write_switchover(
+        &self,
+        index: u64,
+        switchover: &Switchover,
+    ) -> Result<Option<u64>, ConsulFault> {
+        let Some(keys) = &self.keys else {
+            return Ok(None);
+        };
+        let bytes = serde_json::to_vec(switchover).unwrap_or_default();
+        self.consul
+            .put_key_if(&keys.switchover, index, &bytes)
+            .await
+            .map_err(|error| fault(&error))
+    }
+
+    async fn read_history(&self) -> Result<Vec<HistoryLine>, ConsulFault> {
+        let Some(keys) = &self.keys else {
+            return Ok(Vec::new());
+        };
+        let found = self
+            .consul
+            .read_prefix(&keys.history)
+            .await
+            .map_err(|error| fault(&error))?;
+        let mut lines: Vec<HistoryLine> = found
+            .iter()
+            .filter_map(|(_, value)| board::parse(value))
+            .collect();
+        lines.sort_by_key(|line| line.term);
+        Ok(lines)
+    }
+
+    async fn write_history(&self, line: &HistoryLine) -> Result<(), ConsulFault> {
+        let Some(keys) = &self.keys else {
+            return Ok(());
+        };
+        self.put(&format!("{}{}", keys.history, line.term), line)
+            .await?;
+        let Some(old) = line.term.checked_sub(HISTORY_LINES) else {
+            return Ok(());
+        };
+        self.consul
+            .delete_key(&format!("{}{old}", keys.history))
+            .await
+            .map_err(|error| fault(&error))
     }
 }
 

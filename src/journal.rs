@@ -1,6 +1,6 @@
 //! What goes into the log: INFO when something changed, DEBUG for every changed field.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Map, Value, json};
 use tracing::{Level, debug, enabled, error, info, warn};
@@ -28,7 +28,11 @@ enum Topic {
     Acquiring,
     Catalog,
     Member,
-    Terms,
+    Board,
+    Ballot,
+    Orders,
+    History,
+    Promises,
 }
 
 impl Said {
@@ -113,10 +117,34 @@ fn is_news(said: &mut Said, event: &Event) -> bool {
             said.forget(&[Topic::Member]);
             true
         }
-        Event::TermsRead { result: Err(fault) } => said.is_news(Topic::Terms, &fault.why),
-        Event::TermsRead { result: Ok(_) } => {
-            said.forget(&[Topic::Terms]);
+        Event::BoardRead { result: Err(fault) } => said.is_news(Topic::Board, &fault.why),
+        Event::BallotWritten {
+            result: Err(fault), ..
+        }
+        | Event::BallotsRead { result: Err(fault) } => said.is_news(Topic::Ballot, &fault.why),
+        Event::SwitchoverWritten { result: Err(fault) } => said.is_news(Topic::Orders, &fault.why),
+        Event::HistoryRead { result: Err(fault) }
+        | Event::HistoryWritten {
+            result: Err(fault), ..
+        } => said.is_news(Topic::History, &fault.why),
+        Event::BoardRead { result: Ok(_) } => {
+            said.forget(&[Topic::Board]);
             true
+        }
+        Event::BallotWritten { result: Ok(()), .. } | Event::BallotsRead { result: Ok(_) } => {
+            said.forget(&[Topic::Ballot]);
+            true
+        }
+        Event::SwitchoverWritten { result: Ok(_) } => {
+            said.forget(&[Topic::Orders]);
+            true
+        }
+        Event::HistoryRead { result: Ok(_) } | Event::HistoryWritten { result: Ok(()), .. } => {
+            said.forget(&[Topic::History]);
+            true
+        }
+        Event::PromisesAnswered { answers, .. } => {
+            said.is_news(Topic::Promises, &refusals(answers))
         }
         Event::Attached { .. }
         | Event::Unreachable { .. }
@@ -127,6 +155,8 @@ fn is_news(said: &mut Said, event: &Event) -> bool {
         | Event::Superseded { .. }
         | Event::KillEnded { .. }
         | Event::SessionDestroyed
+        | Event::BoardSeen { .. }
+        | Event::SwitchoverSeen { .. }
         | Event::StopRequested { .. }
         | Event::Woke => true,
     }
@@ -214,8 +244,38 @@ fn say(event: &Event) {
         Event::MemberEnded { result: Err(fault) } => {
             warn!(why = fault.why, "could not write the member key")
         }
-        Event::TermsRead { result: Err(fault) } => {
-            warn!(why = fault.why, "could not read the members' terms")
+        Event::BoardRead { result: Err(fault) } => {
+            warn!(why = fault.why, "could not read the board")
+        }
+        Event::BallotWritten {
+            result: Err(fault), ..
+        } => warn!(why = fault.why, "could not write the ballot"),
+        Event::BallotsRead { result: Err(fault) } => {
+            warn!(why = fault.why, "could not read the ballots")
+        }
+        Event::SwitchoverWritten { result: Err(fault) } => {
+            warn!(
+                why = fault.why,
+                "could not write what became of the switchover"
+            )
+        }
+        Event::HistoryRead { result: Err(fault) } => {
+            warn!(why = fault.why, "could not read the history")
+        }
+        Event::HistoryWritten {
+            term,
+            result: Err(fault),
+        } => warn!(term, why = fault.why, "could not write the history"),
+        Event::PromisesAnswered { answers, .. } => {
+            let refusals = refusals(answers);
+            if refusals.is_empty() {
+                info!(
+                    members = answers.len(),
+                    "every member promised another lease"
+                );
+            } else {
+                warn!(refusals, "not every member promised another lease");
+            }
         }
         Event::SessionRenewed {
             result: Ok(true), ..
@@ -223,10 +283,26 @@ fn say(event: &Event) {
         | Event::SessionDestroyed
         | Event::CatalogEnded { result: Ok(true) }
         | Event::MemberEnded { result: Ok(()) }
-        | Event::TermsRead { result: Ok(_) }
+        | Event::BoardRead { result: Ok(_) }
+        | Event::BoardSeen { .. }
+        | Event::BallotWritten { result: Ok(()), .. }
+        | Event::BallotsRead { result: Ok(_) }
+        | Event::SwitchoverSeen { .. }
+        | Event::SwitchoverWritten { result: Ok(_) }
+        | Event::HistoryRead { result: Ok(_) }
+        | Event::HistoryWritten { result: Ok(()), .. }
         | Event::StopRequested { .. }
         | Event::Woke => {}
     }
+}
+
+/// Who did not promise, and why.
+fn refusals(answers: &BTreeMap<String, Result<(), String>>) -> String {
+    answers
+        .iter()
+        .filter_map(|(member, answer)| Some(format!("{member}: {}", answer.as_ref().err()?)))
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 fn guard_answered(command: GuardCommand, ro: bool, refused: Option<&str>) {
@@ -241,7 +317,8 @@ fn guard_answered(command: GuardCommand, ro: bool, refused: Option<&str>) {
         GuardCommand::Probe
         | GuardCommand::Remember
         | GuardCommand::Grant
-        | GuardCommand::Observe => {}
+        | GuardCommand::Observe
+        | GuardCommand::StandDown => {}
     }
 }
 
@@ -251,9 +328,12 @@ fn lock_step_ended(
 ) {
     match (step, result) {
         (LockStepKind::Acquire, Ok(Ok(index))) => info!(index, "lock acquired"),
+        (LockStepKind::TakeOver, Ok(Ok(index))) => info!(index, "lock taken over"),
         (LockStepKind::Release, Ok(Ok(index))) => info!(index, "lock released"),
         (LockStepKind::Refresh, Ok(Ok(index))) => debug!(index, "lock refreshed"),
-        (LockStepKind::Acquire, Ok(Err(why))) => info!(why, "lock not acquired"),
+        (LockStepKind::Acquire | LockStepKind::TakeOver, Ok(Err(why))) => {
+            info!(why, "lock not acquired")
+        }
         (LockStepKind::Release | LockStepKind::Refresh, Ok(Err(why))) => {
             warn!(?step, why, "lock step refused")
         }
@@ -277,7 +357,7 @@ pub(crate) fn action(said: &mut Said, action: &Action) {
         Action::Promote { term, .. } => info!(term, "promoting"),
         Action::Fence { why } => info!(why, "fencing"),
         Action::Kill => warn!("killing the hung instance"),
-        Action::Acquire { attempt, .. } => {
+        Action::Acquire { attempt, .. } | Action::TakeOver { attempt, .. } => {
             let term = attempt.record.term;
             if said.is_news(Topic::Acquiring, &term.to_string()) {
                 info!(term, "acquiring the lock");
@@ -290,6 +370,13 @@ pub(crate) fn action(said: &mut Said, action: &Action) {
         Action::Tell { entry, .. } => {
             debug!(role = ?entry.registered.role, health = ?entry.health, output = entry.output, "telling the catalog");
         }
+        Action::WriteBallot { ballot } => {
+            info!(term = ballot.term, excluded = ballot.excluded, "ballot");
+        }
+        Action::WriteSwitchover { switchover, .. } => {
+            info!(state = ?switchover.state, why = switchover.why, "switchover");
+        }
+        Action::StandDown { down } => warn!(down, "the guard stands down for a pause, or up again"),
         Action::Probe
         | Action::Remember { .. }
         | Action::Grant { .. }
@@ -298,7 +385,11 @@ pub(crate) fn action(said: &mut Said, action: &Action) {
         | Action::RenewSession { .. }
         | Action::DestroySession { .. }
         | Action::ReadLock
-        | Action::ReadTerms
+        | Action::ReadBoard
+        | Action::ReadBallots { .. }
+        | Action::ReadHistory
+        | Action::WriteHistory { .. }
+        | Action::AskPromises { .. }
         | Action::Refresh { .. }
         | Action::Deregister
         | Action::WriteMember { .. }
@@ -331,6 +422,9 @@ pub(crate) fn describe(state: &State) -> Value {
         "session": state.session,
         "hold": state.hold,
         "highest_term": state.highest_term,
+        "election": state.election,
+        "board": state.board.as_ref().map(|(board, at)| json!({"read_at": at, "board": board})),
+        "orders": state.orders,
         "catalog": state.catalog,
         "pending": state.pending,
         "stopping": state.stopping.map(|(signal, since)| json!({"signal": signal, "since": since})),
@@ -378,7 +472,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_said_again_when_its_words_change_or_it_went_well_in_between() {
-        let failed = |why: &str| Event::TermsRead {
+        let failed = |why: &str| Event::BoardRead {
             result: Err(ConsulFault {
                 why: why.to_owned(),
                 denied: true,
@@ -390,8 +484,8 @@ mod tests {
             (failed("denied"), false),
             (failed("gone"), true),
             (
-                Event::TermsRead {
-                    result: Ok(crate::decide::event::MemberTerms::default()),
+                Event::BoardRead {
+                    result: Ok(Box::default()),
                 },
                 true,
             ),

@@ -9,14 +9,16 @@ use super::error::{AndAlso, ConfigError, SettingError};
 use super::names::{check_names, check_reserved};
 use super::settings::{RawConfig, Var, settings};
 use super::{
-    Announce, CatalogConfig, Config, ConsulConfig, ConsulTls, LogConfig, ServiceNaming,
-    TarantoolConfig, parse,
+    Announce, CatalogConfig, Config, ConsulConfig, ConsulTls, ElectionConfig, LogConfig,
+    ServiceNaming, TarantoolConfig, parse,
 };
 use crate::decide::timing::Timing;
 
 /// Consul reaps critical services no sooner than this
 /// (<https://developer.hashicorp.com/consul/api-docs/agent/check>, `DeregisterCriticalServiceAfter`).
 const DEREGISTER_MIN: Duration = Duration::from_secs(60);
+/// No idleness and no cooldown is longer.
+const DAY: Duration = Duration::from_secs(86_400);
 /// Ten years: as good as never.
 const DEREGISTER_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
 
@@ -75,21 +77,24 @@ impl Config {
 fn build(raw: &RawConfig) -> Result<Config, ConfigError> {
     let instance = tarantool(raw)
         .and_also(raw.hung_instance_action().required(parse::hung_instance))
-        .and_also(raw.replication().required(parse::replication));
+        .and_also(raw.replication().required(parse::replication))
+        .and_also(raw.guard().required(parse::guard));
     let replica_set = not_blank(raw.cluster_name(), parse::name)
         .and_also(raw.priority().required(parse::integer));
     let log = raw
         .log_level()
         .required(parse::level)
         .and_also(raw.log_format().required(parse::log_format));
-    let (((((instance, replica_set), timing), consul), catalog), log) = instance
+    let ((((((instance, replica_set), succession), timing), consul), catalog), log) = instance
         .and_also(replica_set)
+        .and_also(succession(raw))
         .and_also(timing(raw))
         .and_also(consul(raw))
         .and_also(catalog(raw))
         .and_also(log)?;
 
-    let (((tarantool, announce), hung_instance), replication) = instance;
+    let ((((tarantool, announce), hung_instance), replication), guard) = instance;
+    let ((election, failsafe), member_interval) = succession;
     let (cluster, priority) = replica_set;
     let (level, json) = log;
     let log = LogConfig { level, json };
@@ -100,6 +105,10 @@ fn build(raw: &RawConfig) -> Result<Config, ConfigError> {
         announce,
         cluster,
         priority,
+        election,
+        failsafe,
+        member_interval,
+        guard,
         timing,
         replication,
         hung_instance,
@@ -142,6 +151,33 @@ fn tarantool(raw: &RawConfig) -> Result<(TarantoolConfig, Announce), ConfigError
         },
         announce,
     ))
+}
+
+fn succession(raw: &RawConfig) -> Result<((ElectionConfig, bool), Duration), ConfigError> {
+    let window = parse::duration_within(Duration::from_millis(10), Duration::from_secs(10));
+    let interval = parse::duration_within(Duration::from_secs(1), Duration::from_secs(3600));
+    let election = raw
+        .election()
+        .required(parse::elector)
+        .and_also(raw.election_window().required(window))
+        .and_also(raw.max_lag_rows().required(parse::rows))
+        .and_also(raw.max_idle().required(parse::duration_or_off(DAY)))
+        .and_also(
+            raw.failover_cooldown()
+                .required(parse::duration_or_off(DAY)),
+        )
+        .map(
+            |((((elector, window), max_lag_rows), max_idle), cooldown)| ElectionConfig {
+                elector,
+                window,
+                max_lag_rows,
+                max_idle,
+                cooldown,
+            },
+        );
+    election
+        .and_also(raw.failsafe().required(parse::switch))
+        .and_also(raw.member_interval().required(interval))
 }
 
 fn timing(raw: &RawConfig) -> Result<Timing, ConfigError> {

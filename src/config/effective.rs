@@ -3,7 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Config, HungInstanceAction, ReplicationMode, ServiceNaming, TarantoolAddr, settings};
+use super::{
+    Config, GuardMode, HungInstanceAction, ReplicationMode, ServiceNaming, TarantoolAddr, settings,
+};
+use crate::decide::state::Elector;
 
 const NONE: &str = "";
 const REDACTED: &str = "(redacted)";
@@ -21,6 +24,7 @@ impl Config {
 
     fn value_of(&self, name: &str) -> Option<String> {
         self.instance_value(name)
+            .or_else(|| self.succession_value(name))
             .or_else(|| self.consul_value(name))
             .or_else(|| self.catalog_value(name))
     }
@@ -46,6 +50,10 @@ impl Config {
                 ReplicationMode::Keep => "keep".to_owned(),
                 ReplicationMode::Follow => "follow".to_owned(),
             },
+            "GUARD" => match self.guard {
+                GuardMode::Lease => "lease".to_owned(),
+                GuardMode::Strict => "strict".to_owned(),
+            },
             "CLUSTER_NAME" => self.cluster.clone(),
             "PRIORITY" => self.priority.to_string(),
             "MASTER_LEASE" => human(self.timing.lease()),
@@ -54,6 +62,24 @@ impl Config {
             "LIVENESS_INTERVAL" => human(self.timing.liveness_interval()),
             "LOG_LEVEL" => self.log.level.as_str().to_ascii_lowercase(),
             "LOG_FORMAT" => if self.log.json { "json" } else { "text" }.to_owned(),
+            _ => return None,
+        })
+    }
+
+    fn succession_value(&self, name: &str) -> Option<String> {
+        let election = &self.election;
+        Some(match name {
+            "ELECTION" => match election.elector {
+                Elector::Smart => "smart".to_owned(),
+                Elector::Idle => "idle".to_owned(),
+                Elector::First => "first".to_owned(),
+            },
+            "ELECTION_WINDOW" => human(election.window),
+            "MAX_LAG_ROWS" => election.max_lag_rows.to_string(),
+            "MAX_IDLE" => human(election.max_idle),
+            "FAILOVER_COOLDOWN" => human(election.cooldown),
+            "FAILSAFE" => if self.failsafe { "on" } else { "off" }.to_owned(),
+            "MEMBER_INTERVAL" => human(self.member_interval),
             _ => return None,
         })
     }

@@ -14,6 +14,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::decide::state::Elector;
 use crate::decide::timing::Timing;
 pub use error::ConfigError;
 
@@ -32,6 +33,14 @@ pub struct Config {
     pub cluster: String,
     /// `PRIORITY`; negative: never master.
     pub priority: i64,
+    /// Who becomes master when there is none.
+    pub election: ElectionConfig,
+    /// `FAILSAFE=on`.
+    pub failsafe: bool,
+    /// `MEMBER_INTERVAL`.
+    pub member_interval: Duration,
+    /// `GUARD`.
+    pub guard: GuardMode,
     /// The lease and everything that must fit into it.
     pub timing: Timing,
     /// `REPLICATION`.
@@ -149,6 +158,30 @@ pub enum ReplicationMode {
     Keep,
     /// Replicas follow the master alone.
     Follow,
+}
+
+/// Who becomes master when there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ElectionConfig {
+    /// `ELECTION`.
+    pub elector: Elector,
+    /// `ELECTION_WINDOW`.
+    pub window: Duration,
+    /// `MAX_LAG_ROWS`; 0: any.
+    pub max_lag_rows: u64,
+    /// `MAX_IDLE`; zero: any.
+    pub max_idle: Duration,
+    /// `FAILOVER_COOLDOWN`; zero: none.
+    pub cooldown: Duration,
+}
+
+/// `GUARD`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuardMode {
+    /// Fences when the lease is over.
+    Lease,
+    /// Checks every write, too.
+    Strict,
 }
 
 /// `HUNG_INSTANCE_ACTION`.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tracing::Level;
 
-use super::{Announce, HungInstanceAction, ReplicationMode, TarantoolAddr};
+use super::{Announce, GuardMode, HungInstanceAction, ReplicationMode, TarantoolAddr};
+use crate::decide::state::Elector;
 
 /// `10s`, `250ms`, `1m 30s`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -118,6 +119,48 @@ pub(super) fn replication(text: &str) -> Result<ReplicationMode, String> {
         "keep" => Ok(ReplicationMode::Keep),
         "follow" => Ok(ReplicationMode::Follow),
         _ => Err("keep or follow".to_owned()),
+    }
+}
+
+/// `smart`, `idle` or `first`.
+pub(super) fn elector(text: &str) -> Result<Elector, String> {
+    match text {
+        "smart" => Ok(Elector::Smart),
+        "idle" => Ok(Elector::Idle),
+        "first" => Ok(Elector::First),
+        _ => Err("smart, idle or first".to_owned()),
+    }
+}
+
+/// `lease` or `strict`.
+pub(super) fn guard(text: &str) -> Result<GuardMode, String> {
+    match text {
+        "lease" => Ok(GuardMode::Lease),
+        "strict" => Ok(GuardMode::Strict),
+        _ => Err("lease or strict".to_owned()),
+    }
+}
+
+/// `on` or `off`.
+pub(super) fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("on or off".to_owned()),
+    }
+}
+
+/// A number of rows.
+pub(super) fn rows(text: &str) -> Result<u64, String> {
+    text.parse()
+        .map_err(|_| format!("a whole number, 0 to {}", u64::MAX))
+}
+
+/// A duration in which 0 needs no unit: it is off.
+pub(super) fn duration_or_off(most: Duration) -> impl Fn(&str) -> Result<Duration, String> {
+    move |text| match text {
+        "0" => Ok(Duration::ZERO),
+        _ => duration_within(Duration::ZERO, most)(text),
     }
 }
 

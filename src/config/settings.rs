@@ -160,17 +160,27 @@ settings! {
         tarantool_password_file = unset("TARANTOOL_PASSWORD_FILE", "A file that holds the password; a newline at its end does not count.");
         announce_addr = derived("ANNOUNCE_ADDR", "`TARANTOOL_ADDR`, only its port where its host is local", "Where others reach the instance: `host:port`, or `:port` for the address of the node's Consul agent.");
         hung_instance_action = value("HUNG_INSTANCE_ACTION", "kill", "What to do with an instance that has not answered and whose lease has passed: `kill` it, or `wait` for it. With `wait`, writes that were queued in it may still land late when it wakes up.");
+        guard = value("GUARD", "lease", "`lease` fences when the lease is over. `strict` also refuses every single write past the lease, and kills the process rather than acknowledge one late: for machines that may be frozen as a whole, agent and all. It costs each write a microsecond or two.");
         replication = value("REPLICATION", "keep", "`keep` leaves `box.cfg.replication` as it is; `follow` points replicas at the master alone.");
     }
     "The replica set" {
         cluster_name = value("CLUSTER_NAME", "default", "The cluster's name, part of every key in Consul.");
-        priority = value("PRIORITY", "0", "Negative: never master. In this version that is all; whoever is first becomes master.");
+        priority = value("PRIORITY", "0", "Between replicas with equal data the higher one becomes master. Negative: never master.");
+    }
+    "Succession" {
+        election = value("ELECTION", "smart", "Who becomes master when there is none: `smart` (followed the last master, furthest vclock, priority, least idle), `idle` (heard the last master last) or `first` (whoever is first).");
+        election_window = value("ELECTION_WINDOW", "250ms", "How long candidates wait for the ballots of others, and give way to a better one: 10ms to 10s.");
+        max_lag_rows = value("MAX_LAG_ROWS", "0", "A replica that lacks more rows than that of what the master had at its last word does not become master by itself; 0 is any number.");
+        max_idle = value("MAX_IDLE", "0s", "A replica that had not heard the master for longer than that at the master's last word does not become master by itself; `0s` is any time.");
+        failover_cooldown = value("FAILOVER_COOLDOWN", "0s", "No second failover by itself for that long after one, unless the master before is known to be dead or read-only; `0s` is none, at most 24h.");
+        failsafe = value("FAILSAFE", "on", "`on`: without Consul a master goes on for as long as every member of its replica set, asked one by one, promises it another lease. `off`: it goes on for one lease. The same for all agents of a replica set.");
+        member_interval = value("MEMBER_INTERVAL", "10s", "How often a member's position is written to Consul at most, while it changes: 1s to 1h.");
     }
     "Time" {
         master_lease = value("MASTER_LEASE", "10s", "How long a master may stay writable without a word from its agent: 2s to 60s. The lock is refreshed four times as often.");
         healthcheck_interval = derived("HEALTHCHECK_INTERVAL", "`1s`, or a quarter of the lease where that is less", "How often the instance is probed.");
         healthcheck_timeout = derived("HEALTHCHECK_TIMEOUT", "`2s`, or half the lease where that is less", "The deadline of every request to the instance and to Consul.");
-        liveness_interval = derived("LIVENESS_INTERVAL", "`50ms`, or `HEALTHCHECK_INTERVAL` where that is less", "How often the instance is pinged between probes, so that its death is seen early.");
+        liveness_interval = derived("LIVENESS_INTERVAL", "`50ms`, or `HEALTHCHECK_INTERVAL` where that is less", "How often the agent looks whether the instance's process lives, so that its death is seen early; every fourth time it pings the instance, and every time where the process cannot be seen.");
     }
     "Consul" {
         consul_http_addr = value("CONSUL_HTTP_ADDR", "127.0.0.1:8500", "The Consul agent: `host:port`, `http://…` or `https://…`; the scheme wins over `CONSUL_HTTP_SSL`.");
@@ -225,38 +235,6 @@ pub const RESERVED: &[Reserved] = &[
     },
     Reserved {
         name: "VSHARD",
-        accepted: &["off"],
-    },
-    Reserved {
-        name: "ELECTION",
-        accepted: &["first"],
-    },
-    Reserved {
-        name: "ELECTION_WINDOW",
-        accepted: &[],
-    },
-    Reserved {
-        name: "MAX_LAG_ROWS",
-        accepted: &["0"],
-    },
-    Reserved {
-        name: "MAX_IDLE",
-        accepted: &["0", "0s"],
-    },
-    Reserved {
-        name: "FAILOVER_COOLDOWN",
-        accepted: &["0", "0s"],
-    },
-    Reserved {
-        name: "MEMBER_INTERVAL",
-        accepted: &[],
-    },
-    Reserved {
-        name: "GUARD",
-        accepted: &["lease"],
-    },
-    Reserved {
-        name: "FAILSAFE",
         accepted: &["off"],
     },
 ];

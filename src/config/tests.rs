@@ -183,7 +183,7 @@ fn all_errors_are_shown_at_once() {
         ("PRIORITY", "high"),
         ("LOG_FORMAT", "xml"),
         ("MASTER_TAG", "m"),
-        ("GUARD", "strict"),
+        ("GUARD", "iron"),
         ("HUNG_INSTANCE_ACTION", "pray"),
     ]);
     assert_eq!(lines.len(), 9, "{lines:#?}");
@@ -241,12 +241,7 @@ fn features_to_come_are_not_pretended() {
             good(&[(reserved.name, accepted)]);
         }
     }
-    for (name, value) in [
-        ("FAILSAFE", "on"),
-        ("VSHARD", "auto"),
-        ("ROLE", "router"),
-        ("ELECTION", "smart"),
-    ] {
+    for (name, value) in [("VSHARD", "auto"), ("ROLE", "router")] {
         assert_bad(
             &[(name, value)],
             &[value, "is not available in this version"],

@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde::{Deserialize, Serialize};
 
 use super::Consul;
-use super::advice::{Advice, key_rule};
+use super::advice::key_rule;
 use super::error::{BodyError, ConsulError};
-use super::session::json;
-use super::wire::{Answer, Call, Entry, is_denial, key_path};
+use super::txn::{Found, KvOperation, TxnAnswer, found, trees};
+use super::wire::{Answer, Call, Entry, key_path};
 use crate::decide::ids::SessionId;
 
 /// The lock key as it was found.
@@ -94,6 +93,8 @@ pub enum LockOutcome {
     Done {
         /// The key's index from now on.
         modify_index: u64,
+        /// What stood under the prefixes that were asked for.
+        beside: Vec<Found>,
     },
     /// Nothing has changed, because what the step rests on was not so.
     Refused {
@@ -113,15 +114,8 @@ impl LockStep {
         }
     }
 
-    fn operations<'a>(&'a self, key: &'a str, namespace: Option<&'a str>) -> Vec<Operation<'a>> {
-        let op = |verb| KvOperation {
-            verb,
-            key,
-            value: None,
-            index: None,
-            session: None,
-            namespace,
-        };
+    fn operations<'a>(&'a self, key: &'a str, namespace: Option<&'a str>) -> Vec<KvOperation<'a>> {
+        let op = |verb| KvOperation::new(verb, key, namespace);
         let check_index = |index| KvOperation {
             index: Some(index),
             ..op("check-index")
@@ -135,7 +129,7 @@ impl LockStep {
             value: Some(BASE64.encode(value)),
             ..op(verb)
         };
-        let operations = match self {
+        match self {
             Self::Create { session, value } => {
                 vec![op("check-not-exists"), write("lock", session, value)]
             }
@@ -170,57 +164,8 @@ impl LockStep {
                     write("lock", session, value),
                 ]
             }
-        };
-        operations.into_iter().map(|kv| Operation { kv }).collect()
+        }
     }
-}
-
-#[derive(Serialize)]
-struct Operation<'a> {
-    #[serde(rename = "KV")]
-    kv: KvOperation<'a>,
-}
-
-/// <https://developer.hashicorp.com/consul/api-docs/txn#kv-operations>
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct KvOperation<'a> {
-    verb: &'static str,
-    key: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    index: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    session: Option<&'a SessionId>,
-    /// Of the ways to name one this is the only one that transactions have.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    namespace: Option<&'a str>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Transaction {
-    results: Option<Vec<TransactionResult>>,
-    errors: Option<Vec<TransactionError>>,
-}
-
-#[derive(Deserialize)]
-struct TransactionResult {
-    #[serde(rename = "KV")]
-    kv: KvResult,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct KvResult {
-    modify_index: u64,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct TransactionError {
-    what: String,
 }
 
 impl Consul {
@@ -267,21 +212,27 @@ impl Consul {
         self.look(key, call).await
     }
 
-    /// Makes one change of the lock key.
+    /// Makes one change of the lock key, and in the same transaction reads what stands under the prefixes `beside`.
     ///
     /// # Errors
     /// Unless it is a denial, the step may have been done: read the lock and see.
-    pub async fn transact(&self, key: &str, step: &LockStep) -> Result<LockOutcome, ConsulError> {
+    pub async fn transact(
+        &self,
+        key: &str,
+        step: &LockStep,
+        beside: &[String],
+    ) -> Result<LockOutcome, ConsulError> {
         let what = format!("{} lock {key}", step.name());
         // The key must be one that can be read back.
         key_path(&what, key)?;
-        let body = json(
-            &what,
-            &step.operations(key, self.inner.namespace.as_deref()),
-        )?;
-        let rule = key_rule(key);
-        let call = Call::put(what, "/v1/txn", body).allowed_by(&*rule);
-        outcome(self.wire().send(call).await?).map_err(|error| self.wire().advise(error, &rule))
+        let namespace = self.inner.namespace.as_deref();
+        let operations = trees(beside, namespace)
+            .chain(step.operations(key, namespace))
+            .collect();
+        let answer = self
+            .transaction(what, operations, &key_rule(key), &[])
+            .await?;
+        outcome(key, answer)
     }
 
     async fn look(&self, key: &str, call: Call) -> Result<LockView, ConsulError> {
@@ -328,39 +279,20 @@ fn lock_key(key: &str, entries: &[Entry]) -> Result<LockKey, BodyError> {
     })
 }
 
-fn outcome(answer: Answer) -> Result<LockOutcome, ConsulError> {
-    match answer.code {
-        200 => {
-            let results = answer.json::<Transaction>()?.results.unwrap_or_default();
-            let last = results
-                .last()
-                .ok_or_else(|| answer.senseless(BodyError::Empty))?;
-            Ok(LockOutcome::Done {
-                modify_index: last.kv.modify_index,
-            })
-        }
-        409 => {
-            let errors = answer.json::<Transaction>()?.errors.unwrap_or_default();
-            if errors.is_empty() {
-                return Err(answer.senseless(BodyError::Empty));
-            }
-            let denied = errors.iter().any(|error| is_denial(&error.what));
-            let mut words: Vec<String> = errors.into_iter().map(|error| error.what).collect();
-            // A denial comes once for each operation.
-            words.dedup();
-            let why = words.join("; ");
-            if denied {
-                return Err(ConsulError::Denied {
-                    code: answer.code,
-                    what: answer.what,
-                    message: why,
-                    advice: Advice::default(),
-                });
-            }
-            Ok(LockOutcome::Refused { why })
-        }
-        _ => Err(answer.unexpected()),
-    }
+fn outcome(key: &str, answer: TxnAnswer) -> Result<LockOutcome, ConsulError> {
+    let (answer, results) = match answer {
+        TxnAnswer::Refused { why } => return Ok(LockOutcome::Refused { why }),
+        TxnAnswer::Done { answer, results } => (answer, results),
+    };
+    let (own, beside): (Vec<Entry>, Vec<Entry>) =
+        results.into_iter().partition(|entry| entry.key == key);
+    let last = own
+        .last()
+        .ok_or_else(|| answer.senseless(BodyError::Empty))?;
+    Ok(LockOutcome::Done {
+        modify_index: last.modify_index,
+        beside: found(&answer, beside)?,
+    })
 }
 
 #[cfg(test)]

@@ -6,11 +6,14 @@
 //! | `tls` | the one TLS configuration |
 //! | `session` | sessions |
 //! | `lock`, `watch` | the lock key: reads, watches, transactions |
+//! | `txn` | transactions |
+//! | `board` | what stands beside the lock key |
 //! | `advice` | what to do about an error |
 //! | `catalog` | the agent's services and checks |
 //! | `members` | plain keys, through `rs-consul` |
 
 mod advice;
+mod board;
 mod catalog;
 mod error;
 mod lock;
@@ -19,6 +22,7 @@ mod session;
 #[cfg(test)]
 mod testing;
 mod tls;
+mod txn;
 mod watch;
 mod wire;
 
@@ -31,6 +35,7 @@ pub use catalog::{CheckStatus, CheckUpdate, Registration};
 pub use error::{BodyError, Cause, ConsulError, SetupError};
 pub use lock::{LockKey, LockOutcome, LockStep, LockView};
 pub use session::Renewal;
+pub use txn::Found;
 pub use watch::LockWatch;
 
 use crate::config::ConsulConfig;

@@ -6,7 +6,7 @@ use super::event::{ConsulFault, Event, GuardCommand, KillResult, LockStepKind};
 use super::ids::SessionId;
 use super::observed::Probe;
 use super::plan::{Action, CatalogEntry};
-use super::state::{Attempt, Granted, Link, Reading, Session, State};
+use super::state::{Attempt, Granted, Link, MemberTerms, Reading, Session, State};
 use super::timing::{Tick, Timing};
 
 /// After a failed call to Consul: long enough not to add to its trouble, short against any lease.
@@ -78,18 +78,32 @@ impl State {
                     }
                 }
             }
-            Event::TermsRead { result } => {
-                self.pending.member = false;
+            Event::BoardRead { result } => {
+                self.pending.board = false;
                 match result {
-                    Ok(terms) => {
-                        self.member_terms = Some(terms);
-                        self.highest_term = self.highest_term.max(terms.term);
+                    Ok(board) => {
+                        let (term, lease) = board.terms();
+                        self.member_terms = Some(MemberTerms { term, lease });
+                        self.highest_term = self.highest_term.max(term);
+                        self.board_seen(*board, now);
                     }
                     Err(fault) => {
-                        self.catalog.member_retry_at = Some(now + CONSUL_RETRY);
+                        self.pending.board_retry_at = Some(now + CONSUL_RETRY);
                         self.consul_fault = Some(fault);
                     }
                 }
+            }
+            Event::BoardSeen { board } => self.board_seen(*board, now),
+            Event::BallotWritten { index, result } => self.ballot_written(index, result, now),
+            Event::BallotsRead { result } => self.ballots_read(result, now),
+            Event::SwitchoverSeen { index, switchover } => {
+                self.switchover_seen(Some((index, switchover)));
+            }
+            Event::SwitchoverWritten { result } => self.switchover_written(result, now),
+            Event::HistoryRead { result } => self.history_read(result, now),
+            Event::HistoryWritten { term, result } => self.history_written(term, result, now),
+            Event::PromisesAnswered { reading, answers } => {
+                self.promises_answered(reading, answers, now);
             }
             Event::StopRequested { signal } => {
                 self.stopping = self.stopping.or(Some((signal, now)))
@@ -132,7 +146,9 @@ impl State {
                 self.pending.session = true;
             }
             Action::ReadLock => self.pending.lock = true,
-            Action::Acquire { attempt, .. } | Action::Refresh { attempt, .. } => {
+            Action::Acquire { attempt, .. }
+            | Action::TakeOver { attempt, .. }
+            | Action::Refresh { attempt, .. } => {
                 self.pending.lock = true;
                 self.hold.attempted_step = Some(match attempt.gain {
                     Some(_) => LockStepKind::Acquire,
@@ -164,9 +180,16 @@ impl State {
             }
             Action::WriteMember { member } => {
                 self.pending.member = true;
-                self.catalog.member_writing = Some(member.clone());
+                self.catalog.member_writing = Some((**member).clone());
+                self.catalog.member_written_at = now;
             }
-            Action::ReadTerms => self.pending.member = true,
+            Action::ReadBoard => self.pending.board = true,
+            Action::WriteBallot { ballot } => self.begin_ballot(ballot, now),
+            Action::ReadBallots { .. } => self.pending.ballot = true,
+            Action::WriteSwitchover { .. } => self.pending.switchover = true,
+            Action::ReadHistory | Action::WriteHistory { .. } => self.pending.history = true,
+            Action::AskPromises { .. } => self.pending.promises = true,
+            Action::StandDown { .. } => self.begin_guard(GuardCommand::StandDown, now),
             Action::Exit { .. } => {}
         }
     }
@@ -340,7 +363,10 @@ impl State {
                 self.session.remembered =
                     session.is_some() && probe.guard.session.as_deref() == session;
             }
-            GuardCommand::Probe | GuardCommand::Grant | GuardCommand::Observe => {
+            GuardCommand::Probe
+            | GuardCommand::Grant
+            | GuardCommand::Observe
+            | GuardCommand::StandDown => {
                 self.pending.guard_retry_at = retry_at;
             }
         }
@@ -359,7 +385,8 @@ impl State {
             | GuardCommand::Remember
             | GuardCommand::Promote
             | GuardCommand::Grant
-            | GuardCommand::Observe => {
+            | GuardCommand::Observe
+            | GuardCommand::StandDown => {
                 self.pending.guard_retry_at = Some(now + GUARD_RETRY);
                 self.instance.unanswered_at = Some(begun_at);
             }
@@ -385,7 +412,8 @@ impl State {
             | GuardCommand::Remember
             | GuardCommand::Promote
             | GuardCommand::Grant
-            | GuardCommand::Observe => {
+            | GuardCommand::Observe
+            | GuardCommand::StandDown => {
                 self.pending.guard = None;
                 self.pending.guard_since
             }

@@ -196,7 +196,9 @@ impl State {
             return;
         };
         let session = match step {
-            LockStepKind::Acquire | LockStepKind::Refresh => self.session.id.clone(),
+            LockStepKind::Acquire | LockStepKind::TakeOver | LockStepKind::Refresh => {
+                self.session.id.clone()
+            }
             LockStepKind::Release => None,
         };
         if self
@@ -223,7 +225,9 @@ impl State {
             self.lock.unreadable = false;
         }
         match step {
-            LockStepKind::Acquire | LockStepKind::Refresh => self.accepted(attempt, now),
+            LockStepKind::Acquire | LockStepKind::TakeOver | LockStepKind::Refresh => {
+                self.accepted(attempt, now);
+            }
             LockStepKind::Release => self.released(now),
         }
     }

@@ -146,6 +146,23 @@ pub struct Switchover {
     pub why: String,
 }
 
+impl Switchover {
+    /// What stands there before anything was asked for.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self {
+            v: VERSION,
+            id: String::new(),
+            target: None,
+            by: String::new(),
+            at: 0,
+            catch_up_ms: 0,
+            state: SwitchoverState::None,
+            why: String::new(),
+        }
+    }
+}
+
 /// How far a switchover is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

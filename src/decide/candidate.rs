@@ -162,11 +162,8 @@ impl Planner<'_> {
     }
 
     fn read_terms(&mut self) {
-        if self.may_call(
-            self.state.pending.member,
-            self.state.catalog.member_retry_at,
-        ) {
-            self.act(Action::ReadTerms);
+        if self.may_call(self.state.pending.board, self.state.pending.board_retry_at) {
+            self.act(Action::ReadBoard);
         }
     }
 

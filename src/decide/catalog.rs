@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::board::{self, Member};
 use super::plan::{Action, CatalogEntry, Health, Reason, Registered, Role};
 use super::state::Link;
 use super::{Place, Planner};
@@ -15,7 +16,7 @@ impl Planner<'_> {
         if self.state.stopping.is_some() && !self.state.holds_lock() {
             return;
         }
-        self.write_member(&entry.registered);
+        self.write_member(&entry);
         let catalog = &self.state.catalog;
         // New words alone would reach the catalog only after Consul's check_update_interval, so they register anew.
         let register = catalog.told.as_ref() != Some(&entry) || catalog.lost;
@@ -105,16 +106,68 @@ impl Planner<'_> {
         (Health::Passing, words)
     }
 
-    fn write_member(&mut self, member: &Registered) {
+    /// On a change of role, term, health or way of following at once, for the rest at most every `MEMBER_INTERVAL`.
+    fn write_member(&mut self, entry: &CatalogEntry) {
         // The key may hold the only word of a term that a deleted record carried: it is not written over before the
         // terms are known, from a record or from the members' keys.
         let knows_terms = self.state.lock.unchanged.is_some() || self.state.member_terms.is_some();
-        let changed = knows_terms && self.state.catalog.member.as_ref() != Some(member);
+        let Some(member) = self.member(entry).filter(|_| knows_terms) else {
+            return;
+        };
+        let catalog = &self.state.catalog;
+        let lately = |known: &Member| Member {
+            vclock: known.vclock.clone(),
+            written: known.written,
+            ..member.clone()
+        };
+        match &catalog.member {
+            Some(known) if *known == lately(known) => {
+                if known.vclock == member.vclock {
+                    return;
+                }
+                let due_at = catalog.member_written_at + self.state.settings.member_interval;
+                if due_at > self.now {
+                    self.wake(due_at);
+                    return;
+                }
+            }
+            Some(_) | None => {}
+        }
         let under_way = self.state.pending.member || self.planned(Place::Member);
-        if changed && self.may_call(under_way, self.state.catalog.member_retry_at) {
+        if self.may_call(under_way, catalog.member_retry_at) {
             self.act(Action::WriteMember {
-                member: member.clone(),
+                member: Box::new(member),
             });
         }
+    }
+
+    fn member(&self, entry: &CatalogEntry) -> Option<Member> {
+        let probe = self.state.instance.probe.as_ref()?;
+        let settings = &self.state.settings;
+        let registered = &entry.registered;
+        let upstreams = probe.replication.iter().filter_map(|peer| {
+            let upstream = peer.upstream.as_ref()?;
+            Some((peer.uuid.clone(), upstream.status.clone()))
+        });
+        Some(Member {
+            v: board::VERSION,
+            instance: registered.instance.clone(),
+            replicaset: registered.replicaset.clone(),
+            name: settings.announce.clone(),
+            uri: settings.announce.clone(),
+            role: registered.role.name().to_owned(),
+            health: entry.health.name().to_owned(),
+            reason: entry.output.clone(),
+            term: registered.term,
+            lease_ms: u64::try_from(settings.timing.lease().as_millis()).unwrap_or(0),
+            priority: settings.priority,
+            vclock: probe.vclock.clone(),
+            upstreams: upstreams.collect(),
+            fingerprint: None,
+            paused: self.state.orders.pause.is_some(),
+            written: settings.started_at + self.now.elapsed().as_secs(),
+            tarantool_version: registered.version.clone(),
+            tarsec_version: env!("CARGO_PKG_VERSION").to_owned(),
+        })
     }
 }

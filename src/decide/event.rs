@@ -1,11 +1,13 @@
 //! What can happen to an agent. Past tense: adapters report, they never decide.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::board::{Ballot, Board, HistoryLine, Switchover};
 use super::ids::SessionId;
 use super::observed::Probe;
+use super::state::Reading;
 use super::timing::Tick;
 
 /// Something happened.
@@ -107,10 +109,58 @@ pub enum Event {
         /// Whether.
         result: Result<(), ConsulFault>,
     },
-    /// The highest term that any member key mentions.
-    TermsRead {
-        /// What they say together.
-        result: Result<MemberTerms, ConsulFault>,
+    /// The board was read because we asked for it.
+    BoardRead {
+        /// What stands there.
+        result: Result<Box<Board>, ConsulFault>,
+    },
+    /// The board came with the answer to a refresh.
+    BoardSeen {
+        /// What stands there.
+        board: Box<Board>,
+    },
+    /// Our ballot was written.
+    BallotWritten {
+        /// The ballot's `index`.
+        index: u64,
+        /// Whether.
+        result: Result<(), ConsulFault>,
+    },
+    /// The ballots were read, after they had changed or the wait was over.
+    BallotsRead {
+        /// The index to go on from, and the ballots by instance UUID.
+        result: Result<(u64, BTreeMap<String, Ballot>), ConsulFault>,
+    },
+    /// The switchover key was seen by its watch.
+    SwitchoverSeen {
+        /// The key's `ModifyIndex`.
+        index: u64,
+        /// What stands there.
+        switchover: Switchover,
+    },
+    /// What became of a switchover was written down.
+    SwitchoverWritten {
+        /// `Ok(None)`: somebody had changed the key; `Ok(Some(index))`: its new `ModifyIndex`.
+        result: Result<Option<u64>, ConsulFault>,
+    },
+    /// The history was read.
+    HistoryRead {
+        /// Its lines, in the terms' order.
+        result: Result<Vec<HistoryLine>, ConsulFault>,
+    },
+    /// A line of history was written.
+    HistoryWritten {
+        /// Its term.
+        term: u64,
+        /// Whether.
+        result: Result<(), ConsulFault>,
+    },
+    /// The other members' guards were asked for their promises (R6).
+    PromisesAnswered {
+        /// The reading that was taken before they were asked.
+        reading: Reading,
+        /// By instance UUID: whether it promised, and if not why.
+        answers: BTreeMap<String, Result<(), String>>,
     },
     /// Somebody asked us to stop.
     StopRequested {
@@ -131,15 +181,6 @@ pub enum KillResult {
     Spared(Box<Probe>),
     /// It could not be done, and why.
     Failed(String),
-}
-
-/// What the members' keys say together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct MemberTerms {
-    /// The highest term that any of them mentions.
-    pub term: u64,
-    /// The longest lease that any of them works with.
-    pub lease: Duration,
 }
 
 /// A call to Consul that did not bring an answer we can use.
@@ -181,6 +222,8 @@ pub enum LockStepKind {
     Refresh,
     /// Give it up.
     Release,
+    /// Take it from a holder that has not been heard of for a lease (R4).
+    TakeOver,
 }
 
 /// Which command to the guard.
@@ -201,4 +244,6 @@ pub enum GuardCommand {
     Follow,
     /// Tell it of a higher term.
     Observe,
+    /// Let it stand down for a pause, or stand up again.
+    StandDown,
 }

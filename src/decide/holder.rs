@@ -2,7 +2,7 @@
 
 use super::Planner;
 use super::observed::Probe;
-use super::plan::{Action, Reason};
+use super::plan::{Action, Before, Reason};
 use super::record::{Record, RecordError, Status};
 use super::state::{Gain, Link};
 use super::timing::{Tick, Timing};
@@ -263,6 +263,7 @@ impl Planner<'_> {
                         term: record.term,
                         deadline: reading.t0 + lease,
                         reading,
+                        before: Before::default(),
                     });
                 }
             }

@@ -4,7 +4,9 @@
 //! is being started. The loop in `agent.rs` calls the three in turn and owns the clock.
 
 mod apply;
+mod apply_board;
 mod apply_lock;
+pub mod board;
 mod candidate;
 mod catalog;
 pub mod event;
@@ -21,6 +23,7 @@ pub mod timing;
 
 use std::time::Duration;
 
+use board::Cause;
 use event::LockSight;
 use observed::own_rule;
 use plan::{Action, Ending, Plan, Reason};
@@ -302,6 +305,11 @@ impl Planner<'_> {
                 |record| record.since,
             ),
             reason: reason.to_owned(),
+            cause: own.map_or_else(Cause::default, |record| record.cause),
+            base: own.map(|record| record.base.clone()).unwrap_or_default(),
+            following: Vec::new(),
+            failsafe: settings.failsafe,
+            paused: own.is_some_and(|record| record.paused),
             handover_to: None,
         };
         Attempt {
@@ -492,6 +500,11 @@ enum Place {
     Lock,
     Catalog,
     Member,
+    Board,
+    Ballot,
+    Switchover,
+    History,
+    Promises,
     Agent,
 }
 
@@ -502,18 +515,26 @@ impl Action {
             | Self::Remember { .. }
             | Self::Promote { .. }
             | Self::Grant { .. }
-            | Self::Observe { .. } => Place::Guard,
+            | Self::Observe { .. }
+            | Self::StandDown { .. } => Place::Guard,
             Self::Fence { .. } => Place::Fence,
             Self::Follow { .. } => Place::Replication,
             Self::Kill => Place::Process,
             Self::CreateSession | Self::RenewSession { .. } | Self::DestroySession { .. } => {
                 Place::Session
             }
-            Self::ReadLock | Self::Acquire { .. } | Self::Refresh { .. } | Self::Release { .. } => {
-                Place::Lock
-            }
+            Self::ReadLock
+            | Self::Acquire { .. }
+            | Self::TakeOver { .. }
+            | Self::Refresh { .. }
+            | Self::Release { .. } => Place::Lock,
             Self::Tell { .. } | Self::Deregister => Place::Catalog,
-            Self::ReadTerms | Self::WriteMember { .. } => Place::Member,
+            Self::ReadBoard => Place::Board,
+            Self::WriteMember { .. } => Place::Member,
+            Self::WriteBallot { .. } | Self::ReadBallots { .. } => Place::Ballot,
+            Self::WriteSwitchover { .. } => Place::Switchover,
+            Self::ReadHistory | Self::WriteHistory { .. } => Place::History,
+            Self::AskPromises { .. } => Place::Promises,
             Self::Exit { .. } => Place::Agent,
         }
     }

@@ -1,10 +1,12 @@
 //! What to do, and why. The executor is left no meaningful choice.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use super::board::{Ballot, HistoryLine, Member, Switchover};
 use super::ids::SessionId;
 use super::record::Record;
 use super::state::Reading;
@@ -40,6 +42,8 @@ pub enum Action {
         deadline: InstanceTime,
         /// The reading that the deadline rests on.
         reading: Reading,
+        /// What the guard needs to know of the term before (R6).
+        before: Before,
     },
     /// Let it stay writable until `deadline`.
     Grant {
@@ -81,8 +85,52 @@ pub enum Action {
     },
     /// Read the lock key, consistently.
     ReadLock,
-    /// Read the highest term in the members' keys.
-    ReadTerms,
+    /// Read members, ballots and an operator's orders.
+    ReadBoard,
+    /// Write our ballot.
+    WriteBallot {
+        /// What.
+        ballot: Box<Ballot>,
+    },
+    /// Read the ballots when they have changed since `after`, or when `wait` is over.
+    ReadBallots {
+        /// The index that the last answer gave; 0: at once.
+        after: u64,
+        /// At most that long.
+        wait: Duration,
+    },
+    /// Write down what became of a switchover, if nobody has changed the key since.
+    WriteSwitchover {
+        /// The key's `ModifyIndex` as last seen.
+        index: u64,
+        /// What.
+        switchover: Box<Switchover>,
+    },
+    /// Read the history.
+    ReadHistory,
+    /// Write a line of history, and remove the one that is one too many.
+    WriteHistory {
+        /// What.
+        line: Box<HistoryLine>,
+    },
+    /// Ask the guards of these members to promise our instance another lease (R6).
+    AskPromises {
+        /// In which we serve.
+        term: u64,
+        /// Our instance UUID.
+        instance: String,
+        /// How long each promise is to last, on the member's clock.
+        lasting: Duration,
+        /// Instance UUID → where it accepts iproto connections.
+        members: BTreeMap<String, String>,
+        /// The reading that the lease will rest on, taken before.
+        reading: Reading,
+    },
+    /// Let the guard stand down for a pause, or stand up again.
+    StandDown {
+        /// Whether down or up.
+        down: bool,
+    },
     /// Take the lock.
     Acquire {
         /// With this.
@@ -96,6 +144,17 @@ pub enum Action {
     Refresh {
         /// With this.
         session: SessionId,
+        /// To be written.
+        attempt: Box<super::state::Attempt>,
+    },
+    /// Take the lock from a holder that has not been heard of for a lease (R4).
+    TakeOver {
+        /// With this.
+        session: SessionId,
+        /// The holder's, as last seen.
+        holder: SessionId,
+        /// As last seen.
+        index: u64,
         /// To be written.
         attempt: Box<super::state::Attempt>,
     },
@@ -120,13 +179,23 @@ pub enum Action {
     /// Write the member key.
     WriteMember {
         /// What.
-        member: Registered,
+        member: Box<Member>,
     },
     /// End the agent.
     Exit {
         /// How.
         how: Ending,
     },
+}
+
+/// What a promotion says of the term before it, for the promises that its guard may have made (R6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Before {
+    /// Promises to holders of terms up to this one are void: their record says `fenced`.
+    pub fenced_term: u64,
+    /// The guard must have been there for so long, for it forgets its promises when the instance restarts; zero where
+    /// no promise to another can be running.
+    pub guard_age: Duration,
 }
 
 /// How the agent ends by its own decision.
@@ -179,6 +248,17 @@ pub enum Role {
     Replica,
 }
 
+impl Role {
+    /// As it is written to Consul.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Master => "master",
+            Self::Replica => "replica",
+        }
+    }
+}
+
 /// The status of the check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -189,6 +269,18 @@ pub enum Health {
     Warning,
     /// Do not use it.
     Critical,
+}
+
+impl Health {
+    /// As Consul names it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Passing => "passing",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
 }
 
 /// Why a plan is as it is.

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::board::Cause;
+
 /// What the holder says of itself in the lock key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -41,6 +43,21 @@ pub struct Record {
     /// Why the lock changed hands.
     #[serde(default)]
     pub reason: String,
+    /// Why the lock changed hands, for programs.
+    #[serde(default)]
+    pub cause: Cause,
+    /// The holder's vclock when it became master.
+    #[serde(default)]
+    pub base: Vclock,
+    /// Members that replicated from the holder when it wrote this: whose ballots are worth waiting for.
+    #[serde(default)]
+    pub following: Vec<String>,
+    /// The holder may go on without Consul while every member promises (R6).
+    #[serde(default)]
+    pub failsafe: bool,
+    /// The holder's guard stands down for a pause: no time bounds how long its instance may be writable.
+    #[serde(default)]
+    pub paused: bool,
     /// The instance UUID that is to go first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handover_to: Option<String>,

@@ -1,13 +1,15 @@
 //! What an agent knows. Changed by events and by the notes of what was begun, by nothing else.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::event::{GuardCommand, LockSight, LockStepKind, MemberTerms};
+use super::board::{Ballot, Board, Member, Pause, Switchover};
+use super::event::{GuardCommand, LockSight, LockStepKind};
 use super::ids::SessionId;
 use super::observed::Probe;
-use super::plan::{CatalogEntry, Registered};
+use super::plan::CatalogEntry;
 use super::record::{Record, Stamp};
 use super::timing::{InstanceTime, Tick, Timing};
 
@@ -22,12 +24,38 @@ pub struct Settings {
     pub kill_hung: bool,
     /// `REPLICATION=follow`.
     pub follow: bool,
+    /// `ELECTION`.
+    pub elector: Elector,
+    /// `ELECTION_WINDOW`.
+    pub election_window: Duration,
+    /// `MAX_LAG_ROWS`; 0: any.
+    pub max_lag_rows: u64,
+    /// `MAX_IDLE`; zero: any.
+    pub max_idle: Duration,
+    /// `FAILOVER_COOLDOWN`; zero: none.
+    pub failover_cooldown: Duration,
+    /// `MEMBER_INTERVAL`.
+    pub member_interval: Duration,
+    /// `FAILSAFE=on`.
+    pub failsafe: bool,
     /// The name and the address that the record carries.
     pub announce: String,
     /// This run of the agent.
     pub agent: String,
     /// Seconds since the epoch, for people.
     pub started_at: u64,
+}
+
+/// Who is to have a lock that is up for grabs (`ELECTION`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Elector {
+    /// The same vshard configuration as the last master's, was following it, furthest vclock, priority, least idle.
+    Smart,
+    /// Least idle.
+    Idle,
+    /// Whoever is first.
+    First,
 }
 
 /// Everything an agent knows.
@@ -47,6 +75,12 @@ pub struct State {
     pub member_terms: Option<MemberTerms>,
     /// What it did at the lock.
     pub hold: Hold,
+    /// The election for the lock that is up for grabs, if there is one.
+    pub election: Option<Election>,
+    /// The board as last read, and when that arrived.
+    pub board: Option<(Board, Tick)>,
+    /// What operators asked for.
+    pub orders: Orders,
     /// What Consul's catalog was told.
     pub catalog: Catalog,
     /// What is under way.
@@ -96,6 +130,44 @@ pub struct Instance {
     pub kill_failed: Option<String>,
     /// Why the guard refused its last promotion or fence.
     pub guard_refused: Option<String>,
+}
+
+/// What the members' keys say together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct MemberTerms {
+    /// The highest term that any of them mentions.
+    pub term: u64,
+    /// The longest lease that any of them works with.
+    pub lease: Duration,
+}
+
+/// An election: ballots order the queue for the lock, which alone decides.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Election {
+    /// The lock key's `ModifyIndex` that it rests on; 0: there is no key.
+    pub index: u64,
+    /// The term up for grabs.
+    pub term: u64,
+    /// When we began to take part.
+    pub begun_at: Tick,
+    /// Our ballot, once Consul has it.
+    pub own: Option<Ballot>,
+    /// What is being written.
+    #[serde(skip)]
+    pub writing: Option<Ballot>,
+    /// The ballots as last read, by instance UUID, those of other elections among them.
+    pub ballots: BTreeMap<String, Ballot>,
+    /// The index that they were read at; 0: not yet.
+    pub ballots_index: u64,
+}
+
+/// What operators asked for.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Orders {
+    /// `switchover`, with its key's `ModifyIndex`.
+    pub switchover: Option<(u64, Switchover)>,
+    /// `pause`, as last read; by a holder with each refresh.
+    pub pause: Option<Pause>,
 }
 
 /// The connection to the instance.
@@ -246,12 +318,14 @@ pub struct Catalog {
     pub telling: Option<CatalogEntry>,
     /// Consul does not know the service.
     pub lost: bool,
-    /// The member key's identity as last written.
+    /// The member key as last written.
     #[serde(skip)]
-    pub member: Option<Registered>,
+    pub member: Option<Member>,
     /// What is being written there.
     #[serde(skip)]
-    pub member_writing: Option<Registered>,
+    pub member_writing: Option<Member>,
+    /// When that was begun.
+    pub member_written_at: Tick,
     /// Do not try again before then.
     pub retry_at: Option<Tick>,
     /// Do not try the member key again before then.
@@ -289,8 +363,26 @@ pub struct Pending {
     pub lock: bool,
     /// A catalog call.
     pub catalog: bool,
-    /// A member write, or the read of the members' terms.
+    /// A member write.
     pub member: bool,
+    /// A read of the board.
+    pub board: bool,
+    /// A ballot's write, or a read of the ballots.
+    pub ballot: bool,
+    /// A write of the switchover key.
+    pub switchover: bool,
+    /// A read or a write of the history.
+    pub history: bool,
+    /// A question for promises.
+    pub promises: bool,
+    /// No read of the board before then.
+    pub board_retry_at: Option<Tick>,
+    /// No ballot call before then.
+    pub ballot_retry_at: Option<Tick>,
+    /// No write of the switchover key before then.
+    pub switchover_retry_at: Option<Tick>,
+    /// No history call before then.
+    pub history_retry_at: Option<Tick>,
     /// No session call before then.
     pub session_retry_at: Option<Tick>,
     /// No lock call before then.
@@ -317,6 +409,9 @@ impl State {
             highest_term: 0,
             member_terms: None,
             hold: Hold::default(),
+            election: None,
+            board: None,
+            orders: Orders::default(),
             catalog: Catalog::default(),
             pending: Pending::default(),
             stopping: None,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::conn::{Connection, RequestError};
 use crate::decide::observed::{Probe, own_rule};
+use crate::decide::plan::Before;
 use crate::decide::timing::InstanceTime;
 
 /// The guard itself; evaluating it where it already runs changes nothing.
@@ -156,11 +157,19 @@ impl Guard {
         &self,
         term: u64,
         deadline: InstanceTime,
+        before: Before,
     ) -> Result<Answer, GuardError> {
+        let age_ns = u64::try_from(before.guard_age.as_nanos()).unwrap_or(u64::MAX);
         self.say(
             "promote the instance",
             "tarsec_guard.promote",
-            &(self.agent.as_str(), term, deadline),
+            &(
+                self.agent.as_str(),
+                term,
+                deadline,
+                before.fenced_term,
+                age_ns,
+            ),
         )
         .await
     }
@@ -192,6 +201,15 @@ impl Guard {
             "tell the guard of a term",
             "tarsec_guard.observe",
             &(self.agent.as_str(), term),
+        )
+        .await
+    }
+
+    pub(super) async fn stand_down(&self, down: bool) -> Result<Answer, GuardError> {
+        self.say(
+            "tell the guard of a pause",
+            "tarsec_guard.stand_down",
+            &(self.agent.as_str(), down),
         )
         .await
     }

@@ -13,6 +13,7 @@ use super::iproto::code;
 use crate::config::{TarantoolAddr, TarantoolConfig};
 use crate::decide::event::{Event, GuardCommand, KillResult};
 use crate::decide::observed::Probe;
+use crate::decide::plan::Before;
 use crate::decide::timing::{InstanceTime, Timing};
 use crate::errors::chain;
 use crate::process::Process;
@@ -50,13 +51,15 @@ pub enum Command {
     /// Write the session down.
     Remember(String),
     /// Make it writable.
-    Promote(u64, InstanceTime),
+    Promote(u64, InstanceTime, Before),
     /// Lengthen its lease.
     Grant(u64, InstanceTime),
     /// Make it read-only.
     Fence(String),
     /// Tell it of a term.
     Observe(u64),
+    /// Let it stand down, or up again.
+    StandDown(bool),
     /// Re-point replication: the URI with its password, and without.
     Follow {
         /// For `box.cfg`.
@@ -75,6 +78,7 @@ impl Command {
             Self::Grant(..) => GuardCommand::Grant,
             Self::Fence(_) => GuardCommand::Fence,
             Self::Observe(_) => GuardCommand::Observe,
+            Self::StandDown(_) => GuardCommand::StandDown,
             Self::Follow { .. } => GuardCommand::Follow,
         }
     }
@@ -94,10 +98,11 @@ impl Instance {
         let result = match command {
             Command::Probe => guard.probe().await,
             Command::Remember(session) => guard.remember(&session).await,
-            Command::Promote(term, deadline) => guard.promote(term, deadline).await,
+            Command::Promote(term, deadline, before) => guard.promote(term, deadline, before).await,
             Command::Grant(term, deadline) => guard.grant(term, deadline).await,
             Command::Fence(why) => guard.fence(&why).await,
             Command::Observe(term) => guard.observe(term).await,
+            Command::StandDown(down) => guard.stand_down(down).await,
             Command::Follow { uri, name } => guard.follow(&uri, &name).await,
         };
         match result {

@@ -4,3 +4,4 @@ pub mod conn;
 mod guard;
 pub mod iproto;
 pub mod link;
+pub mod peers;

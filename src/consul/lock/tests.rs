@@ -27,12 +27,12 @@ impl Scene {
     }
 
     async fn step(&self, step: LockStep) -> LockOutcome {
-        self.consul.transact(&self.key, &step).await.unwrap()
+        self.consul.transact(&self.key, &step, &[]).await.unwrap()
     }
 
     async fn done(&self, step: LockStep) -> u64 {
         match self.step(step).await {
-            LockOutcome::Done { modify_index } => modify_index,
+            LockOutcome::Done { modify_index, .. } => modify_index,
             LockOutcome::Refused { why } => panic!("refused: {why}"),
         }
     }
@@ -40,7 +40,7 @@ impl Scene {
     async fn refused(&self, step: LockStep) -> String {
         match self.step(step).await {
             LockOutcome::Refused { why } => why,
-            LockOutcome::Done { modify_index } => panic!("done at {modify_index}"),
+            LockOutcome::Done { modify_index, .. } => panic!("done at {modify_index}"),
         }
     }
 
@@ -296,6 +296,35 @@ async fn a_watch_ends_after_its_wait_where_nothing_changes() {
 }
 
 #[tokio::test]
+async fn a_refresh_brings_what_stands_beside_the_lock() {
+    let consul = testing::plain().client();
+    let session = consul.any_session().await;
+    let key = "beside/leader";
+    let create = LockStep::Create {
+        session: session.clone(),
+        value: b"a".to_vec(),
+    };
+    consul.transact(key, &create, &[]).await.unwrap();
+    consul.put_key("beside/pause", b"{}").await.unwrap();
+    let refresh = LockStep::Refresh {
+        session,
+        value: b"b".to_vec(),
+    };
+    let beside = ["beside/members/", "beside/pause"].map(str::to_owned);
+    match consul.transact(key, &refresh, &beside).await.unwrap() {
+        LockOutcome::Done {
+            modify_index,
+            beside,
+        } => {
+            assert_eq!(beside.len(), 1);
+            assert_eq!(beside[0].key, "beside/pause");
+            assert!(modify_index > beside[0].modify_index);
+        }
+        LockOutcome::Refused { why } => panic!("{why}"),
+    }
+}
+
+#[tokio::test]
 async fn a_denial_is_no_refusal() {
     let agent = testing::with_acls();
     let root = agent.client_with_token(ROOT_TOKEN);
@@ -307,6 +336,7 @@ async fn a_denial_is_no_refusal() {
             session: session.clone(),
             value: b"a".to_vec(),
         },
+        &[],
     )
     .await
     .unwrap();
@@ -318,7 +348,7 @@ async fn a_denial_is_no_refusal() {
             session: session.clone(),
             value: b"b".to_vec(),
         };
-        let denied = stranger.transact(key, &step).await.unwrap_err();
+        let denied = stranger.transact(key, &step, &[]).await.unwrap_err();
         assert!(denied.is_denied(), "{denied}");
         let denied = stranger.read_lock(key).await.unwrap_err();
         assert!(denied.is_denied(), "{denied}");
@@ -358,6 +388,10 @@ fn a_not_found_that_is_not_from_consul_is_no_free_lock() {
     assert!(view("k", answer(404, None, "no such page")).is_err());
 }
 
+fn decoded(answer: Answer) -> Result<LockOutcome, ConsulError> {
+    outcome("k", crate::consul::txn::decode(answer)?)
+}
+
 #[test]
 fn what_is_uncertain_is_never_a_refusal() {
     for (code, body) in [
@@ -368,7 +402,7 @@ fn what_is_uncertain_is_never_a_refusal() {
         (200, ""),
         (429, ""),
     ] {
-        assert!(outcome(answer(code, None, body)).is_err(), "{code} {body}");
+        assert!(decoded(answer(code, None, body)).is_err(), "{code} {body}");
     }
 }
 
@@ -380,8 +414,8 @@ fn operations_name_the_namespace() {
     };
     let body = serde_json::to_value(step.operations("k", Some("team"))).unwrap();
     let expected = serde_json::json!([
-        {"KV": {"Verb": "check-not-exists", "Key": "k", "Namespace": "team"}},
-        {"KV": {"Verb": "lock", "Key": "k", "Value": "dg==", "Session": "s", "Namespace": "team"}},
+        {"Verb": "check-not-exists", "Key": "k", "Namespace": "team"},
+        {"Verb": "lock", "Key": "k", "Value": "dg==", "Session": "s", "Namespace": "team"},
     ]);
     assert_eq!(body, expected);
 }
@@ -390,20 +424,20 @@ proptest! {
     #[test]
     fn decoders_survive_any_bytes(code in prop::sample::select(vec![200_u16, 404, 409, 500]), body: Vec<u8>) {
         let _ = view("k", answer(code, Some(1), body.clone()));
-        let _ = outcome(answer(code, None, body));
+        let _ = decoded(answer(code, None, body));
     }
 
     #[test]
     fn decoders_survive_nearly_right_bytes(value in "[a-zA-Z0-9+/=]{0,9}", at in 0_usize..90, byte: u8) {
         let entry = format!(r#"[{{"Key":"k","Value":"{value}","ModifyIndex":7,"Session":"s"}}]"#);
-        let transaction = r#"{"Results":[{"KV":{"ModifyIndex":7}}],"Errors":[{"What":"w"}]}"#;
+        let transaction = r#"{"Results":[{"KV":{"Key":"k","ModifyIndex":7}}],"Errors":[{"What":"w"}]}"#;
         for text in [entry.as_str(), transaction] {
             let mut body = text.as_bytes().to_vec();
             let last = body.len() - 1;
             body[at.min(last)] = byte;
             let _ = view("k", answer(200, Some(1), body.clone()));
-            let _ = outcome(answer(200, None, body.clone()));
-            let _ = outcome(answer(409, None, body));
+            let _ = decoded(answer(200, None, body.clone()));
+            let _ = decoded(answer(409, None, body));
         }
     }
 }
@@ -424,10 +458,10 @@ async fn a_token_that_may_only_read_is_denied_not_refused() {
         session,
         value: b"a".to_vec(),
     };
-    let denied = reader.transact(key, &step).await.unwrap_err();
+    let denied = reader.transact(key, &step, &[]).await.unwrap_err();
     assert!(denied.is_denied(), "{denied}");
     assert_eq!(reader.read_lock(key).await.unwrap().key, None);
-    root.transact(key, &step).await.unwrap();
+    root.transact(key, &step, &[]).await.unwrap();
     assert_eq!(
         reader.read_lock(key).await.unwrap().key.unwrap().value,
         b"a"

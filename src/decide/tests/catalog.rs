@@ -205,7 +205,7 @@ fn a_new_agent_writes_its_member_key_only_after_it_knows_the_terms() {
     assert!(!does!(node.plan(), Action::WriteMember { .. }));
     node.watch_shows_lock();
     let plan = node.plan();
-    assert!(does!(plan, Action::ReadTerms), "{plan:?}");
+    assert!(does!(plan, Action::ReadBoard), "{plan:?}");
     assert!(!does!(plan, Action::WriteMember { .. }), "{plan:?}");
     let write = node.runs_until(|action| matches!(action, Action::WriteMember { .. }));
     let Action::WriteMember { member } = write else {

@@ -354,6 +354,7 @@ impl Chaos {
                 term,
                 deadline,
                 reading,
+                ..
             }
             | Action::Grant {
                 term,

@@ -4,12 +4,13 @@ use crate::decide::event::KillResult;
 use std::time::Duration;
 
 use super::toys::{ToyInstance, ToyLock, lost};
+use crate::decide::board::Cause;
 use crate::decide::decide;
 use crate::decide::event::{ConsulFault, Event};
 use crate::decide::ids::SessionId;
 use crate::decide::plan::{Action, CatalogEntry, Plan};
 use crate::decide::record::{Record, Status, Vclock};
-use crate::decide::state::{Settings, State};
+use crate::decide::state::{Elector, Settings, State};
 use crate::decide::timing::{Tick, Timing};
 
 /// Whether a plan has an action of this kind.
@@ -72,6 +73,13 @@ pub(super) fn settings() -> Settings {
         priority: 0,
         kill_hung: true,
         follow: false,
+        elector: Elector::First,
+        election_window: Duration::from_millis(250),
+        max_lag_rows: 0,
+        max_idle: Duration::ZERO,
+        failover_cooldown: Duration::ZERO,
+        member_interval: Duration::from_secs(10),
+        failsafe: false,
         agent: "first".to_owned(),
         announce: "10.0.0.1:3301".to_owned(),
         started_at: 1_700_000_000,
@@ -95,6 +103,11 @@ pub(super) fn record() -> Record {
         members: Vec::new(),
         since: 0,
         reason: "because".to_owned(),
+        cause: Cause::First,
+        base: Vclock::new(),
+        following: Vec::new(),
+        failsafe: false,
+        paused: false,
         handover_to: None,
     }
 }

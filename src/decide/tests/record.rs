@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::fixtures::{Span, record};
+use crate::decide::board::Cause;
 use crate::decide::record::{Record, RecordError, Status, Vclock};
 
 fn any_record() -> impl Strategy<Value = Record> {
@@ -24,6 +25,7 @@ fn any_record() -> impl Strategy<Value = Record> {
     (numbers, status, vclock, members, handover_to, words).prop_map(
         |((term, lease_ms, refresh, since), status, vclock, members, handover_to, words)| {
             let [instance, replicaset, name, uri, agent, reason] = words;
+            let (base, following) = (vclock.clone(), members.clone());
             Record {
                 v: Record::VERSION,
                 term,
@@ -35,10 +37,15 @@ fn any_record() -> impl Strategy<Value = Record> {
                 status,
                 lease_ms,
                 refresh,
-                vclock,
-                members,
+                vclock: vclock.clone(),
+                members: members.clone(),
                 since,
                 reason,
+                cause: Cause::Released,
+                base,
+                following,
+                failsafe: since % 2 == 0,
+                paused: since % 3 == 0,
                 handover_to,
             }
         },

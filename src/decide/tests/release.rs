@@ -270,7 +270,7 @@ fn whoever_gave_the_lock_up_lets_others_go_first() {
     node.attaches();
     assert!(!does!(
         node.plan(),
-        Action::Acquire { .. } | Action::ReadTerms
+        Action::Acquire { .. } | Action::ReadBoard
     ));
     assert!(matches!(
         node.plan().reason,

@@ -141,14 +141,14 @@ fn terms_that_cannot_be_read_are_asked_for_again() {
         .finding(|lock| lock.delete_key())
         .attached()
         .seeing_lock();
-    let ask = node.runs_until(|action| matches!(action, Action::ReadTerms));
+    let ask = node.runs_until(|action| matches!(action, Action::ReadBoard));
     node.loses(&ask);
     assert!(!does!(
         node.turn(),
-        Action::ReadTerms | Action::Acquire { .. }
+        Action::ReadBoard | Action::Acquire { .. }
     ));
     node.passes(200.ms());
-    assert!(does!(node.turn(), Action::ReadTerms));
+    assert!(does!(node.turn(), Action::ReadBoard));
 }
 
 #[test]
@@ -159,8 +159,8 @@ fn terms_are_asked_for_again_when_the_key_went_missing_again() {
     node.watch_shows_lock();
     assert!(node.state.member_terms.is_none());
     node.passes(LEASE_AND_MARGIN);
-    let next = node.runs_until(|action| is_acquire(action) || matches!(action, Action::ReadTerms));
-    assert_eq!(next, Action::ReadTerms);
+    let next = node.runs_until(|action| is_acquire(action) || matches!(action, Action::ReadBoard));
+    assert_eq!(next, Action::ReadBoard);
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! A lock and an instance to play with: Consul's transactions and the guard's rules, without I/O.
 
 use crate::decide::event::KillResult;
-use crate::decide::event::MemberTerms;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::decide::board::{Ballot, Board, Member};
 use crate::decide::event::{ConsulFault, Event, GuardCommand, KeySight, LockSight, LockStepKind};
 use crate::decide::ids::SessionId;
 use crate::decide::observed::{GuardState, Peer, Probe};
@@ -22,6 +22,20 @@ pub(super) struct ToyLock {
     sessions_made: u64,
     /// The highest term that a member key mentions.
     pub(super) members_term: u64,
+    pub(super) ballots: BTreeMap<String, Ballot>,
+}
+
+/// A board on which some member mentions this term.
+pub(super) fn board_with_term(term: u64) -> Board {
+    let member: Member = serde_json::from_value(serde_json::json!({
+        "v": 1, "instance": "", "replicaset": "", "name": "", "uri": "", "role": "replica",
+        "term": term, "lease_ms": 0,
+    }))
+    .unwrap();
+    Board {
+        members: BTreeMap::from([("somebody".to_owned(), member)]),
+        ..Board::default()
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -133,6 +147,30 @@ impl ToyLock {
         Ok(self.put_record(Some(session.clone()), record))
     }
 
+    fn take_over(
+        &mut self,
+        session: &SessionId,
+        holder: &SessionId,
+        index: u64,
+        record: &Record,
+    ) -> Result<u64, String> {
+        if !self.sessions.contains_key(session) {
+            return Err("invalid session".to_owned());
+        }
+        if self.key.as_ref().map(|key| key.modify_index) != Some(index) {
+            return Err("the index is another".to_owned());
+        }
+        if self.holder() != Some(holder) {
+            return Err("the lock is not held by that session".to_owned());
+        }
+        Ok(self.put_record(Some(session.clone()), record))
+    }
+
+    fn write_ballot(&mut self, ballot: &Ballot) {
+        self.index += 1;
+        self.ballots.insert(ballot.instance.clone(), ballot.clone());
+    }
+
     /// `check-session` and a write that keeps or ends the hold.
     fn write_held(
         &mut self,
@@ -169,11 +207,8 @@ impl ToyLock {
                 by_watch: false,
                 result: Ok(self.sight()),
             },
-            Action::ReadTerms => Event::TermsRead {
-                result: Ok(MemberTerms {
-                    term: self.members_term,
-                    ..MemberTerms::default()
-                }),
+            Action::ReadBoard => Event::BoardRead {
+                result: Ok(Box::new(board_with_term(self.members_term))),
             },
             Action::Acquire {
                 session,
@@ -187,6 +222,41 @@ impl ToyLock {
                 LockStepKind::Refresh,
                 self.write_held(session, true, &attempt.record),
             ),
+            Action::TakeOver {
+                session,
+                holder,
+                index,
+                attempt,
+            } => step(
+                LockStepKind::TakeOver,
+                self.take_over(session, holder, *index, &attempt.record),
+            ),
+            Action::WriteBallot { ballot } => Event::BallotWritten {
+                index: ballot.index,
+                result: Ok(self.write_ballot(ballot)),
+            },
+            Action::ReadBallots { .. } => Event::BallotsRead {
+                result: Ok((self.index.max(1), self.ballots.clone())),
+            },
+            Action::WriteSwitchover { index, .. } => Event::SwitchoverWritten {
+                result: Ok(Some(index + 1)),
+            },
+            Action::ReadHistory => Event::HistoryRead {
+                result: Ok(Vec::new()),
+            },
+            Action::WriteHistory { line } => Event::HistoryWritten {
+                term: line.term,
+                result: Ok(()),
+            },
+            Action::AskPromises {
+                members, reading, ..
+            } => Event::PromisesAnswered {
+                reading: *reading,
+                answers: members
+                    .keys()
+                    .map(|uuid| (uuid.clone(), Err("cannot be reached".to_owned())))
+                    .collect(),
+            },
             Action::Release {
                 session,
                 index,
@@ -210,6 +280,7 @@ impl ToyLock {
             | Action::Grant { .. }
             | Action::Fence { .. }
             | Action::Observe { .. }
+            | Action::StandDown { .. }
             | Action::Follow { .. }
             | Action::Kill
             | Action::Exit { .. } => return None,
@@ -239,8 +310,29 @@ pub(super) fn lost(action: &Action, asked_at: Tick) -> Option<Event> {
             by_watch: false,
             result: Err(fault),
         },
-        Action::ReadTerms => Event::TermsRead { result: Err(fault) },
+        Action::ReadBoard => Event::BoardRead { result: Err(fault) },
+        Action::WriteBallot { ballot } => Event::BallotWritten {
+            index: ballot.index,
+            result: Err(fault),
+        },
+        Action::ReadBallots { .. } => Event::BallotsRead { result: Err(fault) },
+        Action::WriteSwitchover { .. } => Event::SwitchoverWritten { result: Err(fault) },
+        Action::ReadHistory => Event::HistoryRead { result: Err(fault) },
+        Action::WriteHistory { line } => Event::HistoryWritten {
+            term: line.term,
+            result: Err(fault),
+        },
+        Action::AskPromises {
+            members, reading, ..
+        } => Event::PromisesAnswered {
+            reading: *reading,
+            answers: members
+                .keys()
+                .map(|uuid| (uuid.clone(), Err("no answer".to_owned())))
+                .collect(),
+        },
         Action::Acquire { .. } => step(LockStepKind::Acquire),
+        Action::TakeOver { .. } => step(LockStepKind::TakeOver),
         Action::Refresh { .. } => step(LockStepKind::Refresh),
         Action::Release { .. } => step(LockStepKind::Release),
         Action::Tell { .. } | Action::Deregister => Event::CatalogEnded { result: Err(fault) },
@@ -255,6 +347,7 @@ pub(super) fn lost(action: &Action, asked_at: Tick) -> Option<Event> {
         | Action::Grant { .. }
         | Action::Fence { .. }
         | Action::Observe { .. }
+        | Action::StandDown { .. }
         | Action::Follow { .. } => Event::GuardFailed {
             command: guard_command(action)?,
             why: "no answer".to_owned(),
@@ -271,14 +364,22 @@ pub(super) fn guard_command(action: &Action) -> Option<GuardCommand> {
         Action::Grant { .. } => GuardCommand::Grant,
         Action::Fence { .. } => GuardCommand::Fence,
         Action::Observe { .. } => GuardCommand::Observe,
+        Action::StandDown { .. } => GuardCommand::StandDown,
         Action::Follow { .. } => GuardCommand::Follow,
         Action::Kill
         | Action::CreateSession
         | Action::RenewSession { .. }
         | Action::DestroySession { .. }
         | Action::ReadLock
-        | Action::ReadTerms
+        | Action::ReadBoard
+        | Action::WriteBallot { .. }
+        | Action::ReadBallots { .. }
+        | Action::WriteSwitchover { .. }
+        | Action::ReadHistory
+        | Action::WriteHistory { .. }
+        | Action::AskPromises { .. }
         | Action::Acquire { .. }
+        | Action::TakeOver { .. }
         | Action::Refresh { .. }
         | Action::Release { .. }
         | Action::Tell { .. }

@@ -1,11 +1,10 @@
 //! Any event at all.
 
 use crate::decide::event::KillResult;
-use crate::decide::event::MemberTerms;
 use proptest::prelude::*;
 
 use super::super::fixtures::{OTHER, OWN, Span, fault, record};
-use super::super::toys::ToyInstance;
+use super::super::toys::{ToyInstance, board_with_term};
 use super::any_status;
 use crate::decide::event::{Event, KeySight, LockSight, LockStepKind};
 use crate::decide::ids::SessionId;
@@ -118,7 +117,7 @@ pub(super) fn any_event(now: Tick) -> impl Strategy<Value = Event> {
         6 => (step, outcome).prop_map(|(step, result)| Event::LockStepEnded { step, result }),
         1 => catalog.prop_map(|result| Event::CatalogEnded { result }),
         1 => any::<bool>().prop_map(|ok| Event::MemberEnded { result: if ok { Ok(()) } else { Err(fault()) } }),
-        1 => any::<u64>().prop_map(|term| Event::TermsRead { result: Ok(MemberTerms { term: term % 99, ..MemberTerms::default() }) }),
+        1 => any::<u64>().prop_map(|term| Event::BoardRead { result: Ok(Box::new(board_with_term(term % 99))) }),
         1 => Just(Event::Woke),
     ]
 }

@@ -1,0 +1,169 @@
+//! What stands beside the lock key: read as a whole in one transaction, watched, written if nobody else has.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::Consul;
+use super::advice::{key_rule, prefix_rule};
+use super::error::ConsulError;
+use super::txn::{Found, KvOperation, TxnAnswer, found, trees};
+use super::wire::{Call, Entry, key_path};
+
+impl Consul {
+    /// Everything under these prefixes, as it stands at one moment, confirmed by a quorum.
+    ///
+    /// # Errors
+    /// What stands there is unknown.
+    pub async fn read_trees(
+        &self,
+        what: &str,
+        prefixes: &[String],
+    ) -> Result<Vec<Found>, ConsulError> {
+        let rule = prefix_rule(prefixes.first().map_or("", String::as_str));
+        let operations = trees(prefixes, self.inner.namespace.as_deref()).collect();
+        let answer = self
+            .transaction(what.to_owned(), operations, &rule, &["consistent"])
+            .await?;
+        match answer {
+            TxnAnswer::Done { answer, results } => found(&answer, results),
+            TxnAnswer::Refused { why } => Err(ConsulError::Status {
+                what: what.to_owned(),
+                code: 409,
+                message: why,
+                advice: super::Advice::default(),
+            }),
+        }
+    }
+
+    /// Waits until a key under `prefix` has changed since `after`, at most for `wait` and a sixteenth, and reads them
+    /// all; with `after` 0 it does not wait. The index to go on from comes with them.
+    ///
+    /// # Errors
+    /// What stands there is unknown.
+    pub async fn watch_prefix(
+        &self,
+        prefix: &str,
+        after: u64,
+        wait: Duration,
+    ) -> Result<(u64, Vec<Found>), ConsulError> {
+        let what = format!("watch keys {prefix}");
+        let path = key_path(&what, prefix)?;
+        let mut call = Call::get(what, path).query("recurse").query("consistent");
+        if after > 0 {
+            let wait = wait.max(Duration::from_millis(1));
+            call = call
+                .query(format!("index={after}"))
+                .query(format!("wait={}ms", wait.as_millis()))
+                .held_for(wait.saturating_add(wait / 16));
+        }
+        let answer = self
+            .wire()
+            .send(call.allowed_by(prefix_rule(prefix)))
+            .await?;
+        let index = answer.index;
+        let entries = match (answer.code, index) {
+            (200, _) => answer.json::<Vec<Entry>>()?,
+            (404, Some(_)) => Vec::new(),
+            (_, _) => return Err(answer.unexpected()),
+        };
+        Ok((index.unwrap_or(0).max(1), found(&answer, entries)?))
+    }
+
+    /// Writes a key if its `ModifyIndex` is still `index` (0: if it does not exist); its new one, or `None` if somebody
+    /// was first.
+    ///
+    /// # Errors
+    /// Unless it is a denial, it may have been written.
+    pub async fn put_key_if(
+        &self,
+        key: &str,
+        index: u64,
+        value: &[u8],
+    ) -> Result<Option<u64>, ConsulError> {
+        let what = format!("write key {key}");
+        key_path(&what, key)?;
+        let operation = KvOperation {
+            index: Some(index),
+            value: Some(BASE64.encode(value)),
+            ..KvOperation::new("cas", key, self.inner.namespace.as_deref())
+        };
+        let answer = self
+            .transaction(what, vec![operation], &key_rule(key), &[])
+            .await?;
+        Ok(match answer {
+            TxnAnswer::Done { results, .. } => results.last().map(|entry| entry.modify_index),
+            TxnAnswer::Refused { .. } => None,
+        })
+    }
+
+    /// Removes a key; one that is not there is no error.
+    ///
+    /// # Errors
+    /// Unless it is a denial, it may have been removed.
+    pub async fn delete_key(&self, key: &str) -> Result<(), ConsulError> {
+        let what = format!("remove key {key}");
+        key_path(&what, key)?;
+        let operation = KvOperation::new("delete", key, self.inner.namespace.as_deref());
+        self.transaction(what, vec![operation], &key_rule(key), &[])
+            .await
+            .map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::consul::testing;
+
+    #[tokio::test]
+    async fn trees_are_read_in_one_transaction_and_empty_ones_are_no_error() {
+        let consul = testing::plain().client();
+        consul.put_key("board/a/x", b"1").await.unwrap();
+        consul.put_key("board/b/y", b"\xff").await.unwrap();
+        let prefixes = ["board/a/", "board/none/", "board/b/"].map(str::to_owned);
+        let found = consul.read_trees("read it", &prefixes).await.unwrap();
+        let keys: Vec<_> = found.iter().map(|found| found.key.as_str()).collect();
+        assert_eq!(keys, ["board/a/x", "board/b/y"]);
+        assert_eq!(found[1].value, b"\xff");
+    }
+
+    #[tokio::test]
+    async fn a_key_is_written_only_as_it_was_seen() {
+        let consul = testing::plain().client();
+        let key = "board if/key";
+        let first = consul.put_key_if(key, 0, b"1").await.unwrap();
+        let first = first.expect("there was none");
+        assert_eq!(consul.put_key_if(key, 0, b"2").await.unwrap(), None);
+        assert_eq!(consul.put_key_if(key, first - 1, b"2").await.unwrap(), None);
+        let second = consul.put_key_if(key, first, b"2").await.unwrap();
+        assert!(second > Some(first));
+        consul.delete_key(key).await.unwrap();
+        consul.delete_key(key).await.unwrap();
+        assert!(consul.put_key_if(key, 0, b"3").await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_watch_on_a_prefix_wakes_for_its_keys() {
+        let consul = testing::plain().client();
+        let prefix = "board watch/";
+        consul.put_key("board watch/a", b"1").await.unwrap();
+        let (index, found) = consul
+            .watch_prefix(prefix, 0, Duration::ZERO)
+            .await
+            .unwrap();
+        assert_eq!(found.len(), 1);
+        let watching = consul.clone();
+        let watch = tokio::spawn(async move {
+            watching
+                .watch_prefix(prefix, index, Duration::from_secs(20))
+                .await
+        });
+        consul.put_key("board watch/b", b"2").await.unwrap();
+        let (later, found) = watch.await.unwrap().unwrap();
+        assert!(later > index);
+        assert_eq!(found.len(), 2);
+    }
+}
