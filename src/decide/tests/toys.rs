@@ -231,10 +231,13 @@ impl ToyLock {
                 LockStepKind::TakeOver,
                 self.take_over(session, holder, *index, &attempt.record),
             ),
-            Action::WriteBallot { ballot } => Event::BallotWritten {
-                index: ballot.index,
-                result: Ok(self.write_ballot(ballot)),
-            },
+            Action::WriteBallot { ballot } => {
+                self.write_ballot(ballot);
+                Event::BallotWritten {
+                    index: ballot.index,
+                    result: Ok(()),
+                }
+            }
             Action::ReadBallots { .. } => Event::BallotsRead {
                 result: Ok((self.index.max(1), self.ballots.clone())),
             },

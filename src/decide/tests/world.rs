@@ -20,6 +20,10 @@ const BUSY: u32 = 400;
 
 /// What is to happen at a time.
 #[derive(Debug, Clone)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a test's queue holds a few dozen of them"
+)]
 enum Due {
     /// An agent's timer.
     Wake {
