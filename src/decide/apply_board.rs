@@ -1,11 +1,11 @@
-//! Event + state → state, for what stands beside the lock key: ballots, orders, history, promises.
+//! Event + state → state, for what stands beside the lock key: ballots, orders, history.
 
 use std::collections::BTreeMap;
 
 use super::apply::CONSUL_RETRY;
 use super::board::{Ballot, Board, HistoryLine, Switchover};
 use super::event::ConsulFault;
-use super::state::{Election, Reading, State};
+use super::state::{Election, State};
 use super::timing::Tick;
 
 impl State {
@@ -120,14 +120,5 @@ impl State {
             self.pending.history_retry_at = Some(now + CONSUL_RETRY);
             self.consul_fault = Some(fault);
         }
-    }
-
-    pub(super) fn promises_answered(
-        &mut self,
-        _reading: Reading,
-        _answers: BTreeMap<String, Result<(), String>>,
-        _now: Tick,
-    ) {
-        self.pending.promises = false;
     }
 }

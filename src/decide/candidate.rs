@@ -148,6 +148,9 @@ impl Planner<'_> {
                 self.wake(at);
                 return Reason::WaitingForPredecessorLease { until: at };
             }
+            if let Some(reason) = self.wait_for_promise(claim.term, claim.gain.wait.is_some()) {
+                return reason;
+            }
             if claim.gain.wait.is_some() && self.state.member_terms.is_none() {
                 self.read_terms();
                 return Reason::RunningForLock;
@@ -155,7 +158,7 @@ impl Planner<'_> {
         }
         self.run_for_lock(key.map(|key| key.modify_index), &claim);
         if serving {
-            Reason::TakingLockAgain
+            self.serve_without_lock().unwrap_or(Reason::TakingLockAgain)
         } else {
             self.unless_denied(Reason::RunningForLock)
         }

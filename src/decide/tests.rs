@@ -3,6 +3,7 @@
 mod adoption;
 mod catalog;
 mod chaos;
+mod failsafe;
 mod fixtures;
 mod guarding;
 mod hung;
