@@ -15,6 +15,7 @@ mod lost;
 mod report;
 mod switchover;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -70,7 +71,7 @@ const LEASES: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(3)];
 
 /// What the environment asks for.
 struct Options {
-    binary: String,
+    binary: PathBuf,
     runs: u32,
     runs_lost: u32,
     switchovers: u32,
@@ -84,6 +85,9 @@ impl Options {
     fn from_env() -> Result<Self, String> {
         let binary = std::env::var("TARSEC_BIN")
             .map_err(|_| "TARSEC_BIN is not set, it is to be the agent's binary".to_owned())?;
+        // Agents run in a directory of their own.
+        let binary = std::fs::canonicalize(&binary)
+            .map_err(|error| format!("TARSEC_BIN is '{binary}': {error}"))?;
         let skip_large = number("SKIP_LARGE", 0)? != 0;
         let large_gib = number("LARGE_GIB", 3)?.max(1);
         Ok(Self {

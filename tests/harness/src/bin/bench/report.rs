@@ -280,7 +280,7 @@ pub(crate) fn leaders(all: &[Deaths]) {
     println!("\nDead leader of three Consul servers, default raft_multiplier, lease 10 s");
     for deaths in all {
         println!(
-            "  FAILSAFE={}: {} deaths",
+            "  FAILSAFE={}, killed {}×",
             deaths.failsafe,
             deaths.runs.len()
         );
