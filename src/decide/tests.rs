@@ -3,6 +3,7 @@
 mod adoption;
 mod catalog;
 mod chaos;
+mod election;
 mod failsafe;
 mod fixtures;
 mod guarding;
@@ -14,5 +15,6 @@ mod release;
 mod scenarios;
 mod stop;
 mod succession;
+mod takeover;
 mod toys;
 mod world;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::fixtures::{Span, fault, settings};
-use super::toys::{ToyInstance, ToyLock, guard_command, lost};
+use super::toys::{ToyInstance, ToyLock, follower, guard_command, lost};
 use crate::decide::decide;
 use crate::decide::event::Event;
 use crate::decide::observed::Peer;
@@ -172,9 +172,8 @@ pub(super) struct World {
     pub(super) lock: ToyLock,
     pub(super) places: Vec<Place>,
     pub(super) weather: Weather,
+    pub(super) settings: Settings,
     due: BTreeMap<(Tick, u64), Due>,
-    /// `FAILSAFE` of all agents.
-    pub(super) failsafe: bool,
     questions: BTreeMap<u64, Question>,
     order: u64,
     random: u64,
@@ -185,22 +184,29 @@ pub(super) struct World {
 
 /// A replica set of `size` with agents that have just started, seen at `seed`.
 pub(super) fn world(size: usize, seed: u64) -> World {
-    world_with(size, seed, false)
+    world_with(size, seed, |_| {})
 }
 
 /// The same, whose masters may go on without Consul on promises (R6).
 pub(super) fn failsafe_world(size: usize, seed: u64) -> World {
-    world_with(size, seed, true)
+    let mut world = world_with(size, seed, |settings| settings.failsafe = true);
+    for place in &mut world.places {
+        place.instance.replication = (0..size).map(toy_peer).collect();
+    }
+    world
 }
 
-fn world_with(size: usize, seed: u64, failsafe: bool) -> World {
+/// The same with other settings.
+pub(super) fn world_with(size: usize, seed: u64, change: impl FnOnce(&mut Settings)) -> World {
+    let mut settings = settings();
+    change(&mut settings);
     let mut world = World {
         now: Tick::at(1.secs()),
         lock: ToyLock::default(),
         places: Vec::new(),
         weather: FAIR,
+        settings,
         due: BTreeMap::new(),
-        failsafe,
         questions: BTreeMap::new(),
         order: 0,
         random: seed | 1,
@@ -211,7 +217,6 @@ fn world_with(size: usize, seed: u64, failsafe: bool) -> World {
         let mut instance = ToyInstance::new(&format!("instance-{at}"));
         instance.ahead = (1_000 * u64::try_from(at).unwrap()).secs();
         instance.fast_ppm = [0, 5_000, -5_000][at % 3];
-        instance.replication = (0..size).map(toy_peer).collect();
         world.places.push(Place {
             state: None,
             instance,
@@ -244,6 +249,19 @@ fn toy_peer(at: usize) -> Peer {
 }
 
 impl World {
+    /// Everybody replicates from everybody, and says so whatever becomes of the others.
+    pub(super) fn all_follow_each_other(&mut self) {
+        let all: Vec<Peer> = self
+            .places
+            .iter()
+            .map(|place| follower(&place.instance.uuid))
+            .collect();
+        for place in &mut self.places {
+            let others = all.iter().filter(|peer| peer.uuid != place.instance.uuid);
+            place.instance.replication = others.cloned().collect();
+        }
+    }
+
     fn random(&mut self, below: u64) -> u64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -533,7 +551,20 @@ impl World {
                 reply
             }
         } else {
-            self.lock.obey(&action, asked_at, now)
+            let reply = self.lock.obey(&action, asked_at, now);
+            if reply.is_none() {
+                // A blocking query: it looks again.
+                let due = Due::Arrive {
+                    at,
+                    agent,
+                    action,
+                    asked_at,
+                    reply_lost,
+                };
+                self.schedule(1.ms(), due);
+                return;
+            }
+            reply
         };
         if reply_lost {
             return;
@@ -599,11 +630,12 @@ impl World {
         self.note(format!("agent {at} starts"));
         let place = &mut self.places[at];
         place.agent += 1;
-        place.state = Some(State::new(Settings {
-            failsafe: self.failsafe,
+        let settings = Settings {
+            announce: place.instance.uuid.clone(),
             agent: format!("agent-{at}-{}", place.agent),
-            ..settings()
-        }));
+            ..self.settings.clone()
+        };
+        place.state = Some(State::new(settings));
         place.plan = None;
         place.watch = Watch {
             asked_at: self.now,
