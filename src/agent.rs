@@ -109,10 +109,7 @@ impl Agent {
             config: Arc::clone(config),
             consul,
             instance,
-            peers: Peers::new(
-                config.tarantool.clone(),
-                config.timing.healthcheck_timeout(),
-            ),
+            peers: Peers::new(config.tarantool.clone(), config.timing.promise_timeout()),
             events: sender,
             clock,
             keys: None,

@@ -14,6 +14,7 @@ mod consul_cut_off;
 mod consul_servers;
 mod crash;
 mod dumps;
+mod guard_promises;
 mod hang;
 mod lock_by_hand;
 mod lock_overwritten;
