@@ -20,6 +20,10 @@ local previous = rawget(_G, 'tarsec_guard')
 if previous ~= nil and previous.version == VERSION then
     return true
 end
+-- Its triggers; who attaches next says whether new ones are to take their place.
+if previous ~= nil and previous.strict ~= nil then
+    previous.strict.disarm()
+end
 
 -- What outlives an agent, and this file's next version.
 local state = previous ~= nil and previous.state or {
@@ -48,6 +52,9 @@ local IDLE_S = 0.5
 local BARRIER_PATIENCE_S = 5
 -- The longest a promotion waits for the synchronous queue: less than any deadline that an agent sets for it.
 local QUEUE_PATIENCE_S = 0.5
+-- With GUARD=strict a commit that lands after the lease kills the process, so that the fence comes earlier than the
+-- lease's end by what a commit in flight takes to land on a disk that is busy.
+local LANDING_S = 0.05
 -- No lease is longer (a minute, and something for the way): a deadline beyond that comes from another clock.
 local LEASE_MAX_NS = 61 * 1000000000ULL
 
@@ -89,6 +96,20 @@ end
 local function has_barrier()
     local space = box.space[BARRIER_SPACE]
     return space ~= nil and space.index[0] ~= nil
+end
+
+-- Triggers on every space, or none; strict.lua has been evaluated before they are asked for.
+function guard.set_strict(strict)
+    if not strict and guard.strict == nil then
+        return
+    end
+    local done = as_admin(strict and guard.strict.arm or guard.strict.disarm)
+    if done == nil or not done.ok then
+        error('tarsec: could not switch GUARD=strict ' .. (strict and 'on' or 'off') .. ': '
+            .. tostring(done and done.result or 'no answer'), 0)
+    end
+    guard.is_strict = strict
+    guard.changed:broadcast()
 end
 
 local function pass_barrier()
@@ -152,8 +173,8 @@ end
 -- One turn of the fencing fiber.
 local function watch()
     if state.leased then
-        local seconds = left_s()
-        if seconds == 0 then
+        local seconds = left_s() - (guard.is_strict and LANDING_S or 0)
+        if seconds <= 0 then
             fence('its lease ended')
         else
             guard.changed:wait(seconds)
@@ -287,10 +308,12 @@ local function answer(agent, act)
     return {refused = refused, probe = probe()}
 end
 
--- The agent that attached last owns the guard.
-function guard.attach(agent)
+-- The agent that attached last owns the guard, and its settings count.
+function guard.attach(agent, strict)
     state.owner = agent
-    return answer(agent)
+    return answer(agent, function()
+        guard.set_strict(strict == true)
+    end)
 end
 
 function guard.probe(agent)
