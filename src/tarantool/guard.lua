@@ -54,7 +54,7 @@ local BARRIER_PATIENCE_S = 5
 local QUEUE_PATIENCE_S = 0.5
 -- With GUARD=strict a commit that lands after the lease kills the process, so that the fence comes earlier than the
 -- lease's end by what a commit in flight takes to land on a disk that is busy.
-local LANDING_S = 0.05
+local LANDING_S = 0.1
 -- No lease is longer (a minute, and something for the way): a deadline beyond that comes from another clock.
 local LEASE_MAX_NS = 61 * 1000000000ULL
 

@@ -21,6 +21,7 @@ mod lost_reply;
 mod scene;
 mod settings;
 mod stop;
+mod strict;
 mod strict_guard;
 mod support;
 mod surroundings_access;

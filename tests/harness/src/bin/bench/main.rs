@@ -10,6 +10,7 @@ mod failover;
 mod floor;
 mod idle;
 mod report;
+mod strict;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -31,7 +32,7 @@ that is neither logged nor replicated, so that a restart costs no recovery.
 
 The floor is measured in the same run: the same operations, one after the other, by a
 plain client and with no agent. Idle costs: fresh agents at default settings, their
-requests counted by a proxy in front of Consul.
+requests counted by a proxy in front of Consul. What GUARD=strict adds to each write.
 
 Variables:
   TARSEC_BIN     the agent's binary; required
@@ -145,6 +146,7 @@ async fn measure(options: &Options) -> Result<()> {
     let world = options.world("bench-idle")?;
     let costs = idle::watch(options, &world).await?;
     report::costs(&costs, options.idle);
+    strict::measure(&options.world("bench-strict")?).await?;
     report::ending();
     Ok(())
 }
