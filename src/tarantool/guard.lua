@@ -328,27 +328,6 @@ function guard.remember(agent, session)
     end)
 end
 
-local function take_synchro_queue()
-    local queue = box.info.synchro and box.info.synchro.queue
-    if queue ~= nil then
-        -- 2.10 and later: 0 is nobody's.
-        if queue.owner ~= nil and queue.owner ~= 0 and queue.owner ~= box.info.id then
-            box.ctl.promote()
-        end
-    elseif box.ctl.clear_synchro_queue ~= nil then
-        -- 2.6: returns at once when the queue is empty, else waits twice this timeout.
-        local configured = box.cfg.replication_synchro_timeout
-        rawset(box.cfg, 'replication_synchro_timeout', 0.1)
-        pcall(internal.cfg_set_replication_synchro_timeout)
-        local ok, err = pcall(box.ctl.clear_synchro_queue)
-        rawset(box.cfg, 'replication_synchro_timeout', configured)
-        pcall(internal.cfg_set_replication_synchro_timeout)
-        if not ok then
-            error(err)
-        end
-    end
-end
-
 local function useless_deadline(deadline)
     local now = clock.monotonic64()
     if now >= deadline then
@@ -376,10 +355,10 @@ function guard.promote(agent, term, deadline)
             state.promoting = state.promoting + 1
             local done = as_admin(function()
                 guard.taking = true
-                local ok, err = pcall(take_synchro_queue)
+                local ok, err = pcall(guard.take_synchro_queue, term)
                 guard.taking = false
                 if not ok then
-                    error(err)
+                    error(err, 0)
                 end
             end)
             state.promoting = state.promoting - 1

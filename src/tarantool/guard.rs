@@ -13,6 +13,9 @@ use crate::decide::timing::InstanceTime;
 /// The guard itself; evaluating it where it already runs changes nothing.
 const SOURCE: &str = include_str!("guard.lua");
 
+/// How it takes the queue of synchronous transactions over; likewise.
+const SYNCHRO: &str = include_str!("synchro.lua");
+
 /// What `GUARD=strict` adds to it; likewise.
 const STRICT: &str = include_str!("strict.lua");
 
@@ -109,7 +112,10 @@ impl Guard {
             return Err(GuardError::OwnRule { why });
         }
         let strict = mode == GuardMode::Strict;
-        for source in [SOURCE].into_iter().chain(strict.then_some(STRICT)) {
+        for source in [SOURCE, SYNCHRO]
+            .into_iter()
+            .chain(strict.then_some(STRICT))
+        {
             let _: bool =
                 conn.eval(source, &(), deadline)
                     .await

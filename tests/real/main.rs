@@ -31,4 +31,6 @@ mod surroundings_instance;
 mod surroundings_settings;
 mod surroundings_tarantool;
 mod surroundings_tls;
+mod sync;
+mod sync_guard;
 mod two;

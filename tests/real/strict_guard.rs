@@ -7,6 +7,7 @@ use tarsec_harness::{Instance, ReplicaSet, Result, Value, World, eventually, jso
 use crate::support::{SOON, world};
 
 const GUARD: &str = include_str!("../../src/tarantool/guard.lua");
+const SYNCHRO: &str = include_str!("../../src/tarantool/synchro.lua");
 const STRICT: &str = include_str!("../../src/tarantool/strict.lua");
 
 /// What the tests' Lua shares. `stall` is a process that stands still: no fiber gets the processor.
@@ -35,9 +36,9 @@ for _, name in pairs{'memtx', 'vinyl'} do box.space[name]:insert{1, 1} end
 
 /// A guard as an agent would install it, without an agent.
 async fn guarded(instance: &Instance) -> Result<()> {
-    instance.eval(GUARD, &[]).await?;
-    instance.eval(STRICT, &[]).await?;
-    instance.eval(TOOLS, &[]).await?;
+    for source in [GUARD, SYNCHRO, STRICT, TOOLS] {
+        instance.eval(source, &[]).await?;
+    }
     let attach = "return tarsec_guard.attach('story', true)";
     instance.eval(attach, &[]).await.map(|_| ())
 }
@@ -364,6 +365,7 @@ async fn a_guard_that_was_replaced_neither_refuses_nor_kills() {
              story_before = tarsec_guard
              tarsec_guard = nil
              assert(loadstring([==[{GUARD}]==]))()
+             assert(loadstring([==[{SYNCHRO}]==]))()
              tarsec_guard.attach('story')
              while require('clock').monotonic64() < story_before.state.deadline do end
              assert(#box.space.memtx:on_replace() == 1)

@@ -1,5 +1,5 @@
 -- What GUARD=strict adds to a write: nanoseconds of the transaction thread for each row, with it and without.
--- Arguments: the guard's source, what strict adds to it. Run where no agent is.
+-- Arguments: the guard's sources, what strict adds to them last. Run where no agent is.
 local clock = require('clock')
 
 local WRITES, ROUNDS = 10000, 10

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tarsec_harness::{Result, World, json};
 
 const GUARD: &str = include_str!("../../../../../src/tarantool/guard.lua");
+const SYNCHRO: &str = include_str!("../../../../../src/tarantool/synchro.lua");
 const STRICT: &str = include_str!("../../../../../src/tarantool/strict.lua");
 const COST_LUA: &str = include_str!("../../../lua/strict_cost.lua");
 
@@ -15,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 pub(crate) async fn measure(world: &World) -> Result<()> {
     let set = world.replica_set(1).await?;
     let mut connection = set[0].connect().await?;
-    let args = [json!(GUARD), json!(STRICT)];
+    let args = [json!(GUARD), json!(SYNCHRO), json!(STRICT)];
     let answer = connection.eval(COST_LUA, &args, PATIENCE).await?;
     println!("\nGUARD=strict, processor time of the transaction thread for each row written");
     let rows = answer.first().and_then(|rows| rows.as_array());
