@@ -142,7 +142,6 @@ async fn what_a_master_acknowledged_before_it_was_cut_from_its_replicas_is_on_th
                 link.expect("the set is linked").cut().await?;
             }
             // Writes wait for a quorum that does not come.
-            let accepted = scene.writers.accepted();
             eventually(SOON, "writes that wait", async || {
                 let waiting = scene.writers.so_far().judge().unanswered;
                 if waiting >= 200 {
@@ -152,8 +151,6 @@ async fn what_a_master_acknowledged_before_it_was_cut_from_its_replicas_is_on_th
                 }
             })
             .await?;
-            let history = scene.writers.so_far();
-            assert!(accepted.iter().sum::<u64>() <= history.judge().accepted() as u64);
             scene.master().kill().await?;
             let heir = scene.wait_for_heir(SOON).await?;
             let history = scene.writers.stop().await?;
