@@ -54,11 +54,7 @@ fn assert_nothing_late(verdict: &Verdict) {
 async fn sleep_through_the_succession(scene: Scene) -> Result<Verdict> {
     let old = scene.master;
     let machine = Machine::of(scene.master(), scene.master_agent());
-    let session = scene.lock().await?.session;
     machine.freeze().await?;
-    // An operator who does not want to wait for the session's TTL.
-    let session = session.expect("the master holds the lock");
-    scene.consul.api()?.destroy_session(&session).await?;
     let heir = scene.wait_for_heir(SOON).await?;
 
     // First the instance alone: it has the processor before anybody could end it.

@@ -97,13 +97,9 @@ async fn what_a_machine_acknowledged_before_it_froze_is_on_the_next_master_and_s
             let strict = |_, agent: AgentBuilder| agent.env("GUARD", "strict");
             let scene = start(world, strict).await?;
             let old = scene.master;
-            let session = scene.lock().await?.session;
             Machine::of(scene.master(), scene.master_agent())
                 .freeze()
                 .await?;
-            // An operator who does not want to wait for the session's TTL.
-            let session = session.expect("the master holds the lock");
-            scene.consul.api()?.destroy_session(&session).await?;
             let heir = scene.wait_for_heir(SOON).await?;
             scene.master().thaw()?;
             eventually(
