@@ -79,6 +79,7 @@ impl Agent {
         let (link, instance) = Link::new(
             config.tarantool.clone(),
             agent_id.clone(),
+            config.guard,
             config.timing,
             sender.clone(),
         );

@@ -332,8 +332,8 @@ impl State {
         });
         self.instance.probed_at = Some(now);
         self.highest_term = self.highest_term.max(probe.guard.term);
-        self.note_peers(&probe);
         self.instance.heard = Heard::after(&self.instance.heard, &probe, now);
+        self.note_peers(&probe);
         self.instance.probe = Some(probe);
         if self.is_serving() {
             // No promise to another runs in a guard that was promoted, and none before this term bounds it.

@@ -38,10 +38,10 @@ impl State {
             }
         };
         self.consul_fault = None;
-        self.consul_answered();
         if !by_watch {
             self.lock.confirmed_at = Some(asked_at);
         }
+        self.consul_answered();
         let news = match &self.lock.sight {
             None => true,
             // Asked after we learned what we know: the answer is newer even if its index went back.

@@ -20,6 +20,10 @@ local previous = rawget(_G, 'tarsec_guard')
 if previous ~= nil and previous.version == VERSION then
     return true
 end
+-- Its triggers; who attaches next says whether new ones are to take their place.
+if previous ~= nil and previous.strict ~= nil then
+    previous.strict.disarm()
+end
 
 -- What outlives an agent, and this file's next version.
 local state = previous ~= nil and previous.state or {
@@ -52,6 +56,9 @@ local IDLE_S = 0.5
 local BARRIER_PATIENCE_S = 5
 -- The longest a promotion waits for the synchronous queue: less than any deadline that an agent sets for it.
 local QUEUE_PATIENCE_S = 0.5
+-- With GUARD=strict a commit that lands after the lease kills the process, so that the fence comes earlier than the
+-- lease's end by what a commit in flight takes to land on a disk that is busy.
+local LANDING_S = 0.1
 -- No lease is longer (a minute, and something for the way): a deadline beyond that comes from another clock.
 local LEASE_MAX_NS = 61 * 1000000000ULL
 -- No promise is longer: a lease and the margin of whoever must not count on its clock.
@@ -116,6 +123,20 @@ local function has_barrier()
     return space ~= nil and space.index[0] ~= nil
 end
 
+-- Triggers on every space, or none; strict.lua has been evaluated before they are asked for.
+function guard.set_strict(strict)
+    if not strict and guard.strict == nil then
+        return
+    end
+    local done = as_admin(strict and guard.strict.arm or guard.strict.disarm)
+    if done == nil or not done.ok then
+        error('tarsec: could not switch GUARD=strict ' .. (strict and 'on' or 'off') .. ': '
+            .. tostring(done and done.result or 'no answer'), 0)
+    end
+    guard.is_strict = strict
+    guard.changed:broadcast()
+end
+
 local function pass_barrier()
     local epoch = state.epoch
     local space = box.space[BARRIER_SPACE]
@@ -177,8 +198,8 @@ end
 -- One turn of the fencing fiber.
 local function watch()
     if state.leased then
-        local seconds = left_s()
-        if seconds == 0 then
+        local seconds = left_s() - (guard.is_strict and LANDING_S or 0)
+        if seconds <= 0 then
             fence('its lease ended')
         else
             guard.changed:wait(seconds)
@@ -314,10 +335,12 @@ local function answer(agent, act)
     return {refused = refused, probe = probe()}
 end
 
--- The agent that attached last owns the guard.
-function guard.attach(agent)
+-- The agent that attached last owns the guard, and its settings count.
+function guard.attach(agent, strict)
     state.owner = agent
-    return answer(agent)
+    return answer(agent, function()
+        guard.set_strict(strict == true)
+    end)
 end
 
 function guard.probe(agent)
@@ -330,27 +353,6 @@ function guard.remember(agent, session)
     return answer(agent, function()
         state.session = session
     end)
-end
-
-local function take_synchro_queue()
-    local queue = box.info.synchro and box.info.synchro.queue
-    if queue ~= nil then
-        -- 2.10 and later: 0 is nobody's.
-        if queue.owner ~= nil and queue.owner ~= 0 and queue.owner ~= box.info.id then
-            box.ctl.promote()
-        end
-    elseif box.ctl.clear_synchro_queue ~= nil then
-        -- 2.6: returns at once when the queue is empty, else waits twice this timeout.
-        local configured = box.cfg.replication_synchro_timeout
-        rawset(box.cfg, 'replication_synchro_timeout', 0.1)
-        pcall(internal.cfg_set_replication_synchro_timeout)
-        local ok, err = pcall(box.ctl.clear_synchro_queue)
-        rawset(box.cfg, 'replication_synchro_timeout', configured)
-        pcall(internal.cfg_set_replication_synchro_timeout)
-        if not ok then
-            error(err)
-        end
-    end
 end
 
 local function useless_deadline(deadline)
@@ -401,10 +403,10 @@ function guard.promote(agent, term, deadline, fenced_term, needed_age_ns)
             state.promoting = state.promoting + 1
             local done = as_admin(function()
                 guard.taking = true
-                local ok, err = pcall(take_synchro_queue)
+                local ok, err = pcall(guard.take_synchro_queue, term)
                 guard.taking = false
                 if not ok then
-                    error(err)
+                    error(err, 0)
                 end
             end)
             state.promoting = state.promoting - 1

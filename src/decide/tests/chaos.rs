@@ -545,8 +545,8 @@ proptest! {
     fn no_order_of_answers_makes_a_plan_unsafe(
         happenings in proptest::collection::vec(any_happening(), 0..200),
         stop_after in 0..400_usize,
-        failsafe in any::<bool>(),
         smart in any::<bool>(),
+        failsafe in any::<bool>(),
     ) {
         let mut chaos = Chaos::new(failsafe);
         if smart {

@@ -189,11 +189,7 @@ pub(super) fn world(size: usize, seed: u64) -> World {
 
 /// The same, whose masters may go on without Consul on promises (R6).
 pub(super) fn failsafe_world(size: usize, seed: u64) -> World {
-    let mut world = world_with(size, seed, |settings| settings.failsafe = true);
-    for place in &mut world.places {
-        place.instance.replication = (0..size).map(toy_peer).collect();
-    }
-    world
+    world_with(size, seed, |settings| settings.failsafe = true)
 }
 
 /// The same with other settings.
@@ -217,6 +213,7 @@ pub(super) fn world_with(size: usize, seed: u64, change: impl FnOnce(&mut Settin
         let mut instance = ToyInstance::new(&format!("instance-{at}"));
         instance.ahead = (1_000 * u64::try_from(at).unwrap()).secs();
         instance.fast_ppm = [0, 5_000, -5_000][at % 3];
+        instance.replication = (0..size).map(toy_peer).collect();
         world.places.push(Place {
             state: None,
             instance,
