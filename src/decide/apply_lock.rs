@@ -81,6 +81,7 @@ impl State {
                     refresh_sent: self.hold.refresh_sent,
                     ..Hold::default()
                 };
+                self.comes_back();
             }
         }
     }
@@ -135,6 +136,7 @@ impl State {
                 reason: record.reason.clone(),
                 record: Some(record.clone()),
                 refresh_sent: self.hold.refresh_sent,
+                unpaused_lost_at: self.hold.unpaused_lost_at,
                 ..Hold::default()
             };
         }
@@ -151,6 +153,7 @@ impl State {
             self.hold.predecessor_over_at = gain.wait.map(|wait| now + wait);
         }
         self.highest_term = self.highest_term.max(attempt.record.term);
+        self.note_accepted(&attempt, now);
         self.hold.record = Some(attempt.record);
     }
 
@@ -178,6 +181,7 @@ impl State {
             }
             Err(fault) => {
                 self.lock.outdated = true;
+                self.note_lost_write(now);
                 let mut pause = CONSUL_RETRY;
                 if fault.denied {
                     self.denied = Some(fault.why.clone());
@@ -244,10 +248,11 @@ impl State {
             refresh_sent: self.hold.refresh_sent,
             ..Hold::default()
         };
+        self.comes_back();
     }
 }
 
-fn change_index(sight: &LockSight) -> u64 {
+pub(super) fn change_index(sight: &LockSight) -> u64 {
     sight
         .key
         .as_ref()

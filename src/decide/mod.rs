@@ -10,13 +10,16 @@ pub mod board;
 mod candidate;
 mod catalog;
 pub mod event;
+mod history;
 mod holder;
 pub mod ids;
 pub mod observed;
+mod pause;
 pub mod plan;
 pub mod record;
 pub mod state;
 mod stop;
+mod switchover;
 #[cfg(test)]
 mod tests;
 pub mod timing;
@@ -90,6 +93,7 @@ impl Planner<'_> {
         let reason = if self.state.holds_lock() {
             self.hold()
         } else {
+            self.count_rows_brought_back();
             self.do_without_lock()
         };
         match self.left_alone.take() {
@@ -283,7 +287,7 @@ impl Planner<'_> {
             name: settings.announce.clone(),
             uri: settings.announce.clone(),
             agent: settings.agent.clone(),
-            status: if probe.is_some_and(|probe| probe.is_master(term)) {
+            status: if probe.is_some_and(|probe| self.reigns(term, probe)) {
                 Status::Active
             } else {
                 Status::Promoting
@@ -306,11 +310,11 @@ impl Planner<'_> {
             ),
             reason: reason.to_owned(),
             cause: own.map_or_else(Cause::default, |record| record.cause),
-            base: own.map(|record| record.base.clone()).unwrap_or_default(),
+            base: self.base(own, term),
             following: Vec::new(),
             failsafe: settings.failsafe,
-            paused: own.is_some_and(|record| record.paused),
-            handover_to: None,
+            paused: self.says_paused(),
+            handover_to: self.hands_over_to(term),
         };
         Attempt {
             record,
@@ -384,7 +388,9 @@ impl Planner<'_> {
 
     fn follow_holder(&mut self, sight: &LockSight) -> Reason {
         let key = sight.key.as_ref();
-        self.forget_session();
+        if !self.gets_ready_for_handover(key) {
+            self.forget_session();
+        }
         if let Some(probe) = self.state.live_probe()
             && (!probe.ro || probe.guard.leased)
         {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::board::{Ballot, HistoryLine, Member, Switchover};
+use super::board::{Ballot, HistoryLine, Member, Party, Switchover};
 use super::ids::SessionId;
 use super::record::Record;
 use super::state::Reading;
@@ -105,6 +105,8 @@ pub enum Action {
         index: u64,
         /// What.
         switchover: Box<Switchover>,
+        /// To whom the master begins to hand over with it.
+        to: Option<Party>,
     },
     /// Read the history.
     ReadHistory,
@@ -369,6 +371,18 @@ pub enum Reason {
         /// Until then.
         until: Tick,
     },
+    /// An operator wished another master.
+    SwitchingOver {
+        /// Whom.
+        to: String,
+    },
+    /// Holding the lock while an operator has paused what goes by itself.
+    MasterPaused {
+        /// By whom and why.
+        words: String,
+        /// What keeps the instance from serving; it is left as it is.
+        lacking: Option<String>,
+    },
     /// Asked to stop.
     Stopping {
         /// What is being waited for.
@@ -419,6 +433,13 @@ impl fmt::Display for Reason {
             Self::TakingLockAgain => f.write_str("lost the lock, its lease still runs: taking the lock again"),
             Self::ServingWithoutConsul { .. } => {
                 f.write_str("master: writable until its lease ends, which Consul's silence keeps from being refreshed")
+            }
+            Self::SwitchingOver { to } => write!(f, "switches over to {to}"),
+            Self::MasterPaused { words, lacking: None } => {
+                write!(f, "master, {words}: its guard stands down, nothing fences it")
+            }
+            Self::MasterPaused { words, lacking: Some(lacking) } => {
+                write!(f, "keeps the lock, {words}: {lacking}; IT IS LEFT AS IT IS, nobody takes over")
             }
             Self::Stopping { waiting_for } => write!(f, "stopping: waiting for {waiting_for}"),
             Self::Superseded { by } => write!(f, "another agent ({by}) attached to this instance and owns it now"),

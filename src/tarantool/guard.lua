@@ -4,7 +4,7 @@
 -- stays as it is, an older one hands its state over. All times are clock.monotonic64() of this process, never
 -- fiber.clock(), which stands still within a turn of the event loop.
 
-local VERSION = 1
+local VERSION = 2
 
 local clock = require('clock')
 local fiber = require('fiber')
@@ -35,6 +35,8 @@ local state = previous ~= nil and previous.state or {
     fences = 0,          -- times the guard itself made the instance read-only
     unleased = 0,        -- of these: because somebody made it writable without a lease
     last_fence = nil,    -- why
+    stood_down = false,  -- a pause: neither the lease's end nor another hand concerns this guard until it stands up
+    base = nil,          -- the vclock in the moment of the first promotion in its term: {term, vclock}
 }
 
 local guard = {version = VERSION, state = state}
@@ -113,6 +115,7 @@ end
 
 local function fence(why)
     state.leased = false
+    state.stood_down = false
     state.deadline = 0ULL
     -- A promotion that has yielded sees that its epoch is over.
     state.epoch = state.epoch + 1
@@ -151,6 +154,10 @@ end
 
 -- One turn of the fencing fiber.
 local function watch()
+    if state.stood_down then
+        guard.changed:wait(IDLE_S)
+        return
+    end
     if state.leased then
         local seconds = left_s()
         if seconds == 0 then
@@ -270,6 +277,8 @@ local function probe()
             fences = state.fences,
             unleased = state.unleased,
             last_fence = state.last_fence,
+            stood_down = state.stood_down or false,
+            base = state.leased and state.base and state.base.term == state.term and state.base.vclock or nil,
         },
     }
 end
@@ -372,6 +381,9 @@ function guard.promote(agent, term, deadline)
             end
             state.epoch = state.epoch + 1
         end
+        if state.base == nil or state.base.term ~= term then
+            state.base = {term = term, vclock = vclock_of(box.info.vclock)}
+        end
         state.term = term
         state.deadline = 0ULL + deadline
         state.leased = true
@@ -421,6 +433,22 @@ function guard.fence(agent, why)
         while needs_barrier() and clock.monotonic64() < give_up_at do
             guard.changed:wait(tonumber(give_up_at - clock.monotonic64()) / 1e9)
         end
+    end)
+end
+
+-- A pause, and its end. A guard that stands up while no lease runs fences at once. Only a guard that its agent has
+-- promoted stands down; whatever fences it for its agent ends that.
+function guard.stand_down(agent, down)
+    return answer(agent, function()
+        if down and not state.leased then
+            return 'it is not master here'
+        end
+        if not down and state.stood_down and left_s() == 0 then
+            fence('its lease ended during a pause')
+            start_barrier()
+        end
+        state.stood_down = down
+        guard.changed:broadcast()
     end)
 end
 

@@ -4,7 +4,7 @@ use crate::decide::event::KillResult;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::decide::board::{Ballot, Board, Member};
+use crate::decide::board::{Ballot, Board, HistoryLine, Member, Pause, Switchover};
 use crate::decide::event::{ConsulFault, Event, GuardCommand, KeySight, LockSight, LockStepKind};
 use crate::decide::ids::SessionId;
 use crate::decide::observed::{GuardState, Peer, Probe};
@@ -23,6 +23,10 @@ pub(super) struct ToyLock {
     /// The highest term that a member key mentions.
     pub(super) members_term: u64,
     pub(super) ballots: BTreeMap<String, Ballot>,
+    pub(super) members: BTreeMap<String, Member>,
+    pub(super) switchover: Option<(u64, Switchover)>,
+    pub(super) pause: Option<Pause>,
+    pub(super) history: BTreeMap<u64, HistoryLine>,
 }
 
 /// A board on which some member mentions this term.
@@ -166,6 +170,46 @@ impl ToyLock {
         Ok(self.put_record(Some(session.clone()), record))
     }
 
+    /// Everything beside the lock key.
+    pub(super) fn board(&self) -> Board {
+        let mut board = board_with_term(self.members_term);
+        board.members.extend(self.members.clone());
+        Board {
+            ballots: self.ballots.clone(),
+            switchover: self.switchover.clone(),
+            pause: self.pause.clone(),
+            ..board
+        }
+    }
+
+    /// What a holder reads with its refresh, in the same request.
+    pub(super) fn seen_beside(&self, answer: &Event) -> Option<Event> {
+        let refreshed = matches!(
+            answer,
+            Event::LockStepEnded {
+                step: LockStepKind::Refresh,
+                result: Ok(Ok(_)),
+            }
+        );
+        refreshed.then(|| Event::BoardSeen {
+            board: Box::new(self.board()),
+        })
+    }
+
+    /// What an operator writes, whatever stands there.
+    pub(super) fn order(&mut self, switchover: Switchover) {
+        self.index += 1;
+        self.switchover = Some((self.index, switchover));
+    }
+
+    fn write_switchover(&mut self, index: u64, switchover: &Switchover) -> Option<u64> {
+        let known = self.switchover.as_ref().map_or(0, |(known, _)| *known);
+        (known == index).then(|| {
+            self.order(switchover.clone());
+            self.index
+        })
+    }
+
     fn write_ballot(&mut self, ballot: &Ballot) {
         self.index += 1;
         self.ballots.insert(ballot.instance.clone(), ballot.clone());
@@ -208,7 +252,7 @@ impl ToyLock {
                 result: Ok(self.sight()),
             },
             Action::ReadBoard => Event::BoardRead {
-                result: Ok(Box::new(board_with_term(self.members_term))),
+                result: Ok(Box::new(self.board())),
             },
             Action::Acquire {
                 session,
@@ -241,16 +285,21 @@ impl ToyLock {
             Action::ReadBallots { .. } => Event::BallotsRead {
                 result: Ok((self.index.max(1), self.ballots.clone())),
             },
-            Action::WriteSwitchover { index, .. } => Event::SwitchoverWritten {
-                result: Ok(Some(index + 1)),
+            Action::WriteSwitchover {
+                index, switchover, ..
+            } => Event::SwitchoverWritten {
+                result: Ok(self.write_switchover(*index, switchover)),
             },
             Action::ReadHistory => Event::HistoryRead {
-                result: Ok(Vec::new()),
+                result: Ok(self.history.values().cloned().collect()),
             },
-            Action::WriteHistory { line } => Event::HistoryWritten {
-                term: line.term,
-                result: Ok(()),
-            },
+            Action::WriteHistory { line } => {
+                self.history.insert(line.term, (**line).clone());
+                Event::HistoryWritten {
+                    term: line.term,
+                    result: Ok(()),
+                }
+            }
             Action::AskPromises {
                 members, reading, ..
             } => Event::PromisesAnswered {
@@ -275,6 +324,8 @@ impl ToyLock {
             Action::Tell { .. } | Action::Deregister => Event::CatalogEnded { result: Ok(true) },
             Action::WriteMember { member } => {
                 self.members_term = self.members_term.max(member.term);
+                self.members
+                    .insert(member.instance.clone(), (**member).clone());
                 Event::MemberEnded { result: Ok(()) }
             }
             Action::Probe
@@ -440,6 +491,8 @@ impl ToyInstance {
                 fences: 0,
                 unleased: 0,
                 last_fence: None,
+                stood_down: false,
+                base: None,
             },
         }
     }
@@ -481,6 +534,9 @@ impl ToyInstance {
     /// The guard's own fiber.
     pub(super) fn guard_wakes(&mut self, now: Tick) {
         let over = self.guard.leased && self.clock(now) >= self.guard.deadline;
+        if self.guard.stood_down {
+            return;
+        }
         if self.alive && !self.frozen && (over || (!self.guard.leased && !self.ro)) {
             self.fence("its lease ended");
         }
@@ -490,6 +546,7 @@ impl ToyInstance {
         self.ro = true;
         self.read_only = true;
         self.guard.leased = false;
+        self.guard.stood_down = false;
         self.guard.deadline = InstanceTime::default();
         self.guard.landed = true;
         self.guard.last_fence = Some(why.to_owned());
@@ -558,6 +615,9 @@ impl ToyInstance {
             }
             let useless = self.useless(*deadline, now);
             if useless.is_none() {
+                if *term != self.guard.term || self.guard.base.is_none() {
+                    self.guard.base = Some(self.vclock.clone());
+                }
                 self.guard.term = *term;
                 self.guard.deadline = *deadline;
                 self.guard.leased = true;
@@ -579,6 +639,15 @@ impl ToyInstance {
         }
         if let Action::Fence { why } = action {
             self.fence(why);
+        }
+        if let Action::StandDown { down } = action {
+            if *down && !self.guard.leased {
+                return Some("it is not master here".to_owned());
+            }
+            if !down && self.guard.stood_down && self.clock(now) >= self.guard.deadline {
+                self.fence("its lease ended during a pause");
+            }
+            self.guard.stood_down = *down;
         }
         if let Action::Remember { session } = action {
             self.guard.session = Some(session.as_str().to_owned());
