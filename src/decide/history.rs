@@ -154,10 +154,13 @@ impl super::state::State {
 
     /// A step that would gain the lock is sent.
     pub(super) fn begin_gain(&mut self, action: &Action, now: Tick) {
-        let (index, attempt) = match action {
-            Action::Acquire { index, attempt, .. } => (*index, attempt),
-            Action::TakeOver { index, attempt, .. } => (Some(*index), attempt),
-            _ => return,
+        let lock = &self.lock;
+        let (index, attempt, found_at) = if let Action::Acquire { index, attempt, .. } = action {
+            (*index, attempt, lock.stood_since)
+        } else if let Action::TakeOver { index, attempt, .. } = action {
+            (Some(*index), attempt, lock.confirmed_at.unwrap_or(now))
+        } else {
+            return;
         };
         let term = attempt.record.term;
         let before = self.lock.unchanged.as_ref().map(|known| &known.record);
@@ -172,7 +175,7 @@ impl super::state::State {
             .election
             .as_ref()
             .filter(|election| Some(election.index) == index)
-            .map_or(self.lock.learned_at, |election| election.begun_at);
+            .map_or(found_at, |election| election.begun_at);
         self.hold.gaining = (!same_term).then(|| Gained {
             predecessor: before.cloned(),
             index: 0,

@@ -397,8 +397,8 @@ impl Planner<'_> {
 
     /// Of a replica: the master names us in its record. The session is created and written down beforehand, and our
     /// ballot says so.
-    pub(super) fn gets_ready_for_handover(&mut self, key: Option<&KeySight>) -> bool {
-        let (Some(probe), Some(key)) = (self.state.live_probe(), key) else {
+    pub(super) fn gets_ready_for_handover(&mut self, key: &KeySight) -> bool {
+        let Some(probe) = self.state.live_probe() else {
             return false;
         };
         let Ok(record) = &key.record else {
@@ -411,7 +411,7 @@ impl Planner<'_> {
             return false;
         }
         let excluded = self.unfit(Duration::ZERO);
-        if excluded.is_none() && !self.has_session_at_hand() {
+        if excluded.is_none() && self.prepared_session().is_none() {
             return true;
         }
         let known = self
@@ -442,27 +442,5 @@ impl Planner<'_> {
             });
         }
         true
-    }
-
-    /// A session that is written down in the guard and was not created too long ago; else sees to it.
-    fn has_session_at_hand(&mut self) -> bool {
-        let session = &self.state.session;
-        let Some(id) = session.id.clone() else {
-            if self.may_call_session() {
-                self.act(Action::CreateSession);
-            }
-            return false;
-        };
-        let usable_until = session.renewed_at + self.state.settings.timing.session_renew_interval();
-        if session.doubted || usable_until <= self.now {
-            if self.may_call_session() {
-                self.act(Action::RenewSession { session: id });
-            }
-            return false;
-        }
-        if !session.remembered && self.may_command_guard() {
-            self.act(Action::Remember { session: id });
-        }
-        self.state.session.remembered
     }
 }

@@ -3,6 +3,7 @@
 mod adoption;
 mod catalog;
 mod chaos;
+mod election;
 mod fixtures;
 mod guarding;
 mod history;
@@ -16,5 +17,6 @@ mod scenarios;
 mod stop;
 mod succession;
 mod switchover;
+mod takeover;
 mod toys;
 mod world;

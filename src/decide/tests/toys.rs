@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::decide::board::{Ballot, Board, HistoryLine, Member, Pause, Switchover};
 use crate::decide::event::{ConsulFault, Event, GuardCommand, KeySight, LockSight, LockStepKind};
 use crate::decide::ids::SessionId;
-use crate::decide::observed::{GuardState, Peer, Probe};
+use crate::decide::observed::{GuardState, Peer, Probe, Upstream};
 use crate::decide::plan::Action;
 use crate::decide::record::{Record, Vclock};
 use crate::decide::timing::{InstanceTime, Tick};
@@ -22,8 +22,9 @@ pub(super) struct ToyLock {
     sessions_made: u64,
     /// The highest term that a member key mentions.
     pub(super) members_term: u64,
-    pub(super) ballots: BTreeMap<String, Ballot>,
     pub(super) members: BTreeMap<String, Member>,
+    pub(super) ballots: BTreeMap<String, Ballot>,
+    ballots_index: u64,
     pub(super) switchover: Option<(u64, Switchover)>,
     pub(super) pause: Option<Pause>,
     pub(super) history: BTreeMap<u64, HistoryLine>,
@@ -170,18 +171,6 @@ impl ToyLock {
         Ok(self.put_record(Some(session.clone()), record))
     }
 
-    /// Everything beside the lock key.
-    pub(super) fn board(&self) -> Board {
-        let mut board = board_with_term(self.members_term);
-        board.members.extend(self.members.clone());
-        Board {
-            ballots: self.ballots.clone(),
-            switchover: self.switchover.clone(),
-            pause: self.pause.clone(),
-            ..board
-        }
-    }
-
     /// What a holder reads with its refresh, in the same request.
     pub(super) fn seen_beside(&self, answer: &Event) -> Option<Event> {
         let refreshed = matches!(
@@ -210,9 +199,28 @@ impl ToyLock {
         })
     }
 
-    fn write_ballot(&mut self, ballot: &Ballot) {
+    pub(super) fn write_ballot(&mut self, ballot: &Ballot) {
         self.index += 1;
+        self.ballots_index = self.index;
         self.ballots.insert(ballot.instance.clone(), ballot.clone());
+    }
+
+    pub(super) fn board(&self) -> Board {
+        let mut board = board_with_term(self.members_term);
+        board.members.extend(self.members.clone());
+        Board {
+            ballots: self.ballots.clone(),
+            switchover: self.switchover.clone(),
+            pause: self.pause.clone(),
+            ..board
+        }
+    }
+
+    /// What a blocking query for ballots answers; without news there is no answer until its wait is over.
+    pub(super) fn ballots_after(&self, after: u64, waited: bool) -> Option<Event> {
+        (after == 0 || self.ballots_index > after || waited).then(|| Event::BallotsRead {
+            result: Ok((self.ballots_index.max(1), self.ballots.clone())),
+        })
     }
 
     /// `check-session` and a write that keeps or ends the hold.
@@ -282,9 +290,10 @@ impl ToyLock {
                     result: Ok(()),
                 }
             }
-            Action::ReadBallots { .. } => Event::BallotsRead {
-                result: Ok((self.index.max(1), self.ballots.clone())),
-            },
+            Action::ReadBallots { after, wait } => {
+                let waited = now.since(asked_at) >= *wait;
+                return self.ballots_after(*after, waited);
+            }
             Action::WriteSwitchover {
                 index, switchover, ..
             } => Event::SwitchoverWritten {
@@ -443,6 +452,23 @@ pub(super) fn guard_command(action: &Action) -> Option<GuardCommand> {
     })
 }
 
+/// A peer that follows and is followed.
+pub(super) fn follower(uuid: &str) -> Peer {
+    Peer {
+        id: 2,
+        uuid: uuid.to_owned(),
+        upstream: Some(Upstream {
+            status: "follow".to_owned(),
+            peer: None,
+            lag_s: None,
+            idle_s: Some(0.1),
+            message: None,
+        }),
+        downstream_status: Some("follow".to_owned()),
+        downstream_vclock: Some(Vclock::from([("1".to_owned(), u64::MAX)])),
+    }
+}
+
 /// An instance with its guard. Its clock is its own.
 #[derive(Debug, Clone)]
 pub(super) struct ToyInstance {
@@ -559,6 +585,8 @@ impl ToyInstance {
             pid: self.pid + 1,
             ahead: self.ahead,
             fast_ppm: self.fast_ppm,
+            vclock: self.vclock.clone(),
+            replication: self.replication.clone(),
             ..fresh
         };
     }
