@@ -191,7 +191,9 @@ impl Executor {
             Action::ReadBallots { after, wait } => Event::BallotsRead {
                 result: self.read_ballots(after, wait).await,
             },
-            Action::WriteSwitchover { index, switchover } => Event::SwitchoverWritten {
+            Action::WriteSwitchover {
+                index, switchover, ..
+            } => Event::SwitchoverWritten {
                 result: self.write_switchover(index, &switchover).await,
             },
             Action::ReadHistory => Event::HistoryRead {
