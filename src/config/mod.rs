@@ -80,6 +80,16 @@ pub struct TarantoolConfig {
     pub password: String,
 }
 
+impl fmt::Debug for TarantoolConfig {
+    /// Without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TarantoolConfig")
+            .field("addr", &self.addr)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Where the instance listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TarantoolAddr {

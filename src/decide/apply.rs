@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::election::Heard;
 use super::event::{ConsulFault, Event, GuardCommand, KillResult, LockStepKind};
 use super::ids::SessionId;
 use super::observed::Probe;
@@ -85,7 +86,8 @@ impl State {
                         let (term, lease) = board.terms();
                         self.member_terms = Some(MemberTerms { term, lease });
                         self.highest_term = self.highest_term.max(term);
-                        self.board_seen(*board, now);
+                        let asked_at = self.pending.board_since;
+                        self.board_seen(*board, asked_at);
                     }
                     Err(fault) => {
                         self.pending.board_retry_at = Some(now + CONSUL_RETRY);
@@ -183,7 +185,10 @@ impl State {
                 self.catalog.member_writing = Some((**member).clone());
                 self.catalog.member_written_at = now;
             }
-            Action::ReadBoard => self.pending.board = true,
+            Action::ReadBoard => {
+                self.pending.board = true;
+                self.pending.board_since = now;
+            }
             Action::WriteBallot { ballot } => self.begin_ballot(ballot, now),
             Action::ReadBallots { .. } => self.pending.ballot = true,
             Action::WriteSwitchover { .. } => self.pending.switchover = true,
@@ -318,6 +323,7 @@ impl State {
         });
         self.instance.probed_at = Some(now);
         self.highest_term = self.highest_term.max(probe.guard.term);
+        self.instance.heard = Heard::after(&self.instance.heard, &probe, now);
         self.instance.probe = Some(probe);
     }
 

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use super::apply::CONSUL_RETRY;
 use super::board::{Ballot, Board, HistoryLine, Switchover};
+use super::election::Election;
 use super::event::ConsulFault;
-use super::state::{Election, Reading, State};
+use super::state::{Reading, State};
 use super::timing::Tick;
 
 impl State {
-    pub(super) fn board_seen(&mut self, board: Board, now: Tick) {
+    pub(super) fn board_seen(&mut self, board: Board, asked_at: Tick) {
         self.orders.pause.clone_from(&board.pause);
         self.switchover_seen(board.switchover.clone());
-        self.board = Some((board, now));
+        self.board = Some((board, asked_at));
     }
 
     /// The watch and the board may overtake each other; the lower index is no news.
@@ -52,6 +53,7 @@ impl State {
                 if let Some(election) = self.election.as_mut().filter(|known| known.index == index)
                 {
                     election.own = election.writing.take();
+                    election.own_at = now;
                 }
             }
             Err(fault) => self.ballot_call_failed(fault, now),

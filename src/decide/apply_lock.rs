@@ -36,6 +36,9 @@ impl State {
             }
         };
         self.consul_fault = None;
+        if !by_watch {
+            self.lock.confirmed_at = Some(asked_at);
+        }
         let news = match &self.lock.sight {
             None => true,
             // Asked after we learned what we know: the answer is newer even if its index went back.
@@ -54,8 +57,7 @@ impl State {
             .as_ref()
             .and_then(|key| key.record.as_ref().ok())
             .cloned();
-        self.lock.sight = Some(sight);
-        self.lock.learned_at = now;
+        self.sees(sight, now);
         if let Some(record) = record {
             self.highest_term = self.highest_term.max(record.term);
             self.saw_record(record, now);
@@ -85,6 +87,23 @@ impl State {
         }
     }
 
+    fn sees(&mut self, sight: LockSight, now: Tick) {
+        let place = |sight: &LockSight| {
+            let key = sight.key.as_ref();
+            key.map(|key| (key.modify_index, key.session.clone()))
+        };
+        let same = self
+            .lock
+            .sight
+            .as_ref()
+            .is_some_and(|known| place(known) == place(&sight));
+        if !same || self.lock.unreadable {
+            self.lock.stood_since = now;
+        }
+        self.lock.sight = Some(sight);
+        self.lock.learned_at = now;
+    }
+
     fn saw_record(&mut self, record: Record, now: Tick) {
         let stamp = record.stamp();
         let same = self
@@ -97,10 +116,29 @@ impl State {
             Some(known) if same && !self.lock.unreadable => known.since,
             Some(_) | None => now,
         };
+        let spoke_at = match &self.lock.unchanged {
+            Some(known) if same => known.spoke_at,
+            Some(known)
+                if record.status == Status::Fenced
+                    && (record.term, &record.instance)
+                        == (known.record.term, &known.record.instance) =>
+            {
+                known.spoke_at
+            }
+            Some(_) | None => now,
+        };
+        if self
+            .lock
+            .term_seen
+            .is_none_or(|(term, _)| term != record.term)
+        {
+            self.lock.term_seen = Some((record.term, now));
+        }
         self.lock.unchanged = Some(Unchanged {
             record,
             stamp,
             since,
+            spoke_at,
         });
     }
 
@@ -171,7 +209,7 @@ impl State {
                 self.hold.attempted = None;
                 self.lock.outdated = true;
                 self.pending.lock_retry_at = Some(now + REFUSED_RETRY);
-                if step == LockStepKind::Acquire {
+                if matches!(step, LockStepKind::Acquire | LockStepKind::TakeOver) {
                     self.hold.hold_back_until = Some(now + ACQUIRE_RETRY);
                 }
                 self.session.doubted = self.session.id.is_some();
@@ -181,7 +219,7 @@ impl State {
                 let mut pause = CONSUL_RETRY;
                 if fault.denied {
                     self.denied = Some(fault.why.clone());
-                    if step == LockStepKind::Acquire {
+                    if matches!(step, LockStepKind::Acquire | LockStepKind::TakeOver) {
                         pause = DENIED_RETRY;
                     }
                 }
@@ -215,11 +253,11 @@ impl State {
                 session,
                 record: Ok(attempt.record.clone()),
             };
-            self.lock.sight = Some(LockSight {
+            let sight = LockSight {
                 index,
                 key: Some(key),
-            });
-            self.lock.learned_at = now;
+            };
+            self.sees(sight, now);
             self.lock.outdated = false;
             self.saw_record(attempt.record.clone(), now);
             self.lock.unreadable = false;

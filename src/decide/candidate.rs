@@ -1,29 +1,61 @@
-//! The lock is free or missing: whose turn is it, and when (R3).
+//! The lock is up for grabs: free, missing, or held by somebody who has not been heard of for a lease. Whose turn is
+//! it, and when (R3, R4).
 
 use std::time::Duration;
 
+use super::board::Cause;
+use super::election::{Contest, handover};
 use super::event::{KeySight, LockSight};
+use super::ids::SessionId;
 use super::plan::{Action, Reason};
 use super::record::{Record, RecordError, Status};
 use super::state::Gain;
 use super::timing::Timing;
 use super::{Planner, Tick};
 
-/// How a free lock may be taken.
-struct Claim {
+/// A board that is older does not count: an operator may have paused everything meanwhile. Also how often it is looked
+/// at again during a pause.
+const BOARD_AGE: Duration = Duration::from_secs(1);
+
+/// How a lock that is up for grabs may be taken.
+struct Claim<'a> {
     term: u64,
     /// No earlier than then.
     from: Option<Tick>,
     gain: Gain,
     reason: &'static str,
+    cause: Cause,
+    /// Whoever was master before, where a record says so.
+    record: Option<&'a Record>,
+    /// Our own term goes on: nothing changes hands, so nobody is asked.
+    own: bool,
+}
+
+/// The lock key as it is to be taken.
+struct Seat<'a> {
+    /// Its `ModifyIndex`; `None`: there is no key.
+    index: Option<u64>,
+    /// Who holds it, and has not been heard of for a lease.
+    holder: Option<&'a SessionId>,
 }
 
 impl Planner<'_> {
     pub(super) fn consider_free_lock(&mut self, sight: &LockSight) -> Reason {
+        let seat = Seat {
+            index: sight.key.as_ref().map(|key| key.modify_index),
+            holder: None,
+        };
+        let record = sight.key.as_ref().and_then(|key| key.record.as_ref().ok());
         if self.state.live_probe().is_none() {
-            return Reason::WaitingForInstance {
-                why: self.instance_words(),
+            let why = self.instance_words();
+            let contest = Contest {
+                index: seat.index.unwrap_or(0),
+                term: self.state.highest_term + 1,
+                record: record.filter(|record| record.term >= self.state.highest_term),
+                since: self.state.lock.stood_since,
             };
+            self.decline(&contest, &why);
+            return Reason::WaitingForInstance { why };
         }
         let serving = self.state.serving_term();
         if serving.is_some_and(|term| term < self.state.highest_term) {
@@ -50,7 +82,52 @@ impl Planner<'_> {
                 self.claim_without_record()
             }
         };
-        self.make_claim(sight.key.as_ref(), claim)
+        self.make_claim(&seat, &claim)
+    }
+
+    /// R4: the holder has not been heard of for its lease and margin, seen as in R3. `None`: it still may be heard of.
+    ///
+    /// A record that says `fenced` in a held lock was put there by hand, since our release frees the lock in the same
+    /// step: its holder is a stranger, who gets the same time as anybody. So does one who holds the lock without a
+    /// record, counted from when that was first seen; and since nobody knows who was master before, promotion then
+    /// waits like after a free lock without a record. A record of another version is not ours to judge.
+    pub(super) fn consider_take_over(&mut self, key: &KeySight) -> Option<Reason> {
+        if self.state.lock.unreadable {
+            // The count begins anew when Consul is back.
+            return None;
+        }
+        let claim = match &key.record {
+            Err(RecordError::UnknownVersion { .. }) => return None,
+            Ok(record) if record.term >= self.state.highest_term => Claim {
+                from: Some(self.outlived_at(record)),
+                reason: "the master before had not been heard of for a lease",
+                cause: Cause::TakenOver,
+                ..self.claim_after(record)
+            },
+            Ok(_) | Err(RecordError::Garbage { .. } | RecordError::TooLong { .. }) => {
+                let claim = self.claim_without_record();
+                let stood = claim.gain.wait.unwrap_or_default();
+                let from = Some(self.state.lock.stood_since + stood).max(claim.from);
+                Claim { from, ..claim }
+            }
+        };
+        let due_at = claim.from?;
+        if due_at > self.now {
+            self.wake(due_at);
+            return None;
+        }
+        // One look before anything is done: a Consul that has fallen silent is noticed, and the sight is fresh.
+        if self.state.lock.confirmed_at.is_none_or(|at| at < due_at) {
+            if self.may_call_lock() {
+                self.act(Action::ReadLock);
+            }
+            return Some(Reason::LookingAgain);
+        }
+        let seat = Seat {
+            index: Some(key.modify_index),
+            holder: key.session.as_ref(),
+        };
+        Some(self.make_claim(&seat, &claim))
     }
 
     /// Written by this instance, in the term that its guard still knows, and not given up.
@@ -63,7 +140,7 @@ impl Planner<'_> {
     }
 
     /// A predecessor that is ourselves needs no waiting; whoever was before it may, if it was never promoted.
-    fn claim_own_term(&self, record: &Record) -> Claim {
+    fn claim_own_term<'a>(&self, record: &'a Record) -> Claim<'a> {
         let wait = match record.status {
             Status::Promoting if self.state.serving_term() != Some(record.term) => {
                 Some(Timing::lease_and_margin(record.lease()))
@@ -75,108 +152,210 @@ impl Planner<'_> {
             from: None,
             gain: Gain { wait },
             reason: "took its lock again",
+            cause: record.cause,
+            record: Some(record),
+            own: true,
         }
     }
 
-    fn claim_after(&self, record: &Record) -> Claim {
-        let term = self.state.highest_term + 1;
+    fn claim_after<'a>(&self, record: &'a Record) -> Claim<'a> {
+        let claim = Claim {
+            term: self.state.highest_term + 1,
+            from: None,
+            gain: Gain { wait: None },
+            reason: "the master before gave the lock up",
+            cause: match record.handover_to {
+                Some(_) => Cause::Switchover,
+                None => Cause::Released,
+            },
+            record: Some(record),
+            own: false,
+        };
         if record.status == Status::Fenced {
-            return Claim {
-                term,
-                from: None,
-                gain: Gain { wait: None },
-                reason: "the master before gave the lock up",
-            };
+            return claim;
         }
         // Until then the last holder may still be writable, or come back and go on.
-        let seen = self
-            .state
-            .lock
-            .unchanged
-            .as_ref()
-            .filter(|known| known.stamp == record.stamp());
-        let since = seen.map_or(self.now, |known| known.since);
-        let from = Some(since + Timing::lease_and_margin(record.lease()));
         Claim {
-            term,
-            from,
-            gain: Gain { wait: None },
+            from: Some(self.outlived_at(record)),
             reason: "the lease of the master before ended",
+            cause: Cause::TakenOver,
+            ..claim
         }
+    }
+
+    /// When the lease that may rest on this record is certainly over, if nothing is written any more (R3).
+    fn outlived_at(&self, record: &Record) -> Tick {
+        let known = self.state.lock.unchanged.as_ref();
+        let known = known.filter(|known| known.stamp == record.stamp());
+        let since = known.map_or(self.now, |known| known.since);
+        since + Timing::lease_and_margin(record.lease())
     }
 
     /// Nobody says who was master: a full lease has to pass after the lock is ours, the longest that we know of.
-    fn claim_without_record(&self) -> Claim {
+    fn claim_without_record(&self) -> Claim<'static> {
         let own = self.state.settings.timing.lease();
         let known = self.state.lock.unchanged.as_ref();
         let seen = known.map_or(own, |known| known.record.lease());
         let members = self.state.member_terms.unwrap_or_default().lease;
         let longest = own.max(seen).max(members);
-        let gain = Gain {
-            wait: Some(Timing::lease_and_margin(longest)),
+        let serving = self.state.serving_term();
+        // A master whose record was deleted or overwritten is still there, and is to have its lock again.
+        let from = known
+            .filter(|known| serving.is_none() && known.record.status != Status::Fenced)
+            .map(|known| known.since + Timing::lease_and_margin(known.record.lease()));
+        Claim {
+            term: serving.unwrap_or(self.state.highest_term + 1),
+            from,
+            gain: Gain {
+                wait: Some(Timing::lease_and_margin(longest)),
+            },
+            reason: match serving {
+                Some(_) => "took its lock again",
+                None => "there was no record",
+            },
+            cause: Cause::First,
+            record: None,
+            own: serving.is_some(),
+        }
+    }
+
+    fn make_claim(&mut self, seat: &Seat<'_>, claim: &Claim<'_>) -> Reason {
+        if self.state.serving_term().is_some() {
+            self.run_for_lock(seat, claim);
+            return Reason::TakingLockAgain;
+        }
+        let contest = Contest {
+            index: seat.index.unwrap_or(0),
+            term: claim.term,
+            record: claim.record,
+            since: self
+                .state
+                .lock
+                .stood_since
+                .max(claim.from.unwrap_or_default()),
         };
-        match self.state.serving_term() {
-            Some(term) => Claim {
-                term,
-                from: None,
-                gain,
-                reason: "took its lock again",
-            },
-            None => Claim {
-                term: self.state.highest_term + 1,
-                // A master whose record was deleted or overwritten is still there, and is to have its lock again.
-                from: known
-                    .filter(|known| known.record.status != Status::Fenced)
-                    .map(|known| known.since + Timing::lease_and_margin(known.record.lease())),
-                gain,
-                reason: "there was no record",
-            },
+        if let Some(by) = self.paused_by_record(claim) {
+            return Reason::Paused { by };
         }
-    }
-
-    fn make_claim(&mut self, key: Option<&KeySight>, claim: Claim) -> Reason {
-        let serving = self.state.serving_term().is_some();
-        if !serving {
-            if let Some(why) = self.unfit(Duration::ZERO) {
-                return Reason::NotACandidate { why };
-            }
-            if let Some(at) = claim
-                .from
-                .max(self.state.hold.hold_back_until)
-                .filter(|at| *at > self.now)
-            {
-                self.wake(at);
-                return Reason::WaitingForPredecessorLease { until: at };
-            }
-            if claim.gain.wait.is_some() && self.state.member_terms.is_none() {
-                self.read_terms();
-                return Reason::RunningForLock;
-            }
-        }
-        self.run_for_lock(key.map(|key| key.modify_index), &claim);
-        if serving {
-            Reason::TakingLockAgain
+        let excluded = if claim.own {
+            self.unfit(Duration::ZERO)
         } else {
-            self.unless_denied(Reason::RunningForLock)
+            self.excluded(claim.record)
+        };
+        if let Some(why) = excluded {
+            self.decline(&contest, &why);
+            return Reason::NotACandidate { why };
         }
+        if let Some(until) = self.too_early(claim.from.max(self.state.hold.hold_back_until)) {
+            return Reason::WaitingForPredecessorLease { until };
+        }
+        if !claim.own {
+            if let Some(until) = self.too_early(self.cooled_down_at(claim)) {
+                return Reason::CoolingDown { until };
+            }
+            if let Some(reason) = self.wait_in_line(seat, claim, &contest) {
+                return reason;
+            }
+        }
+        self.run_for_lock(seat, claim);
+        self.unless_denied(running(seat, claim))
     }
 
-    fn read_terms(&mut self) {
-        if self.may_call(self.state.pending.board, self.state.pending.board_retry_at) {
-            self.act(Action::ReadBoard);
-        }
+    fn too_early(&mut self, from: Option<Tick>) -> Option<Tick> {
+        let until = from.filter(|at| *at > self.now)?;
+        self.wake(until);
+        Some(until)
     }
 
-    /// A session, written down in the guard, then the lock.
-    fn run_for_lock(&mut self, index: Option<u64>, claim: &Claim) {
+    /// Board, ballots, and the session while we wait for them. `None`: it is our turn.
+    fn wait_in_line(
+        &mut self,
+        seat: &Seat<'_>,
+        claim: &Claim<'_>,
+        contest: &Contest<'_>,
+    ) -> Option<Reason> {
+        let own = self.state.live_probe().map(|probe| probe.uuid.as_str());
+        if own.is_some() && claim.record.and_then(handover) == own {
+            // The order that the last master followed; nobody else's rank or wish is newer.
+            return None;
+        }
+        let board = self.state.board.as_ref();
+        let board = board.filter(|(_, asked_at)| *asked_at >= contest.since);
+        let too_old_at = board.map_or(self.now, |(_, asked_at)| *asked_at + BOARD_AGE);
+        if too_old_at <= self.now
+            || (claim.gain.wait.is_some() && self.state.member_terms.is_none())
+        {
+            if self.may_call(self.state.pending.board, self.state.pending.board_retry_at) {
+                self.act(Action::ReadBoard);
+            }
+            // What the rest needs is begun meanwhile, unless we have just seen a pause.
+            match board.and_then(|(board, _)| board.pause.as_ref()) {
+                Some(pause) => {
+                    return Some(Reason::Paused {
+                        by: pause.by.clone(),
+                    });
+                }
+                None => {
+                    let _ = self.prepared_session();
+                    let reason = running(seat, claim);
+                    return Some(self.unless_denied(reason));
+                }
+            }
+        }
+        if let Some(pause) = board.and_then(|(board, _)| board.pause.as_ref()) {
+            self.wake(too_old_at);
+            return Some(Reason::Paused {
+                by: pause.by.clone(),
+            });
+        }
+        let reason = self.wait_for_turn(contest)?;
+        let _ = self.prepared_session();
+        Some(reason)
+    }
+
+    /// The last master's guard stands down, so no time bounds how long it may be writable: only its own agent or an
+    /// operator can end that. An instance's own record is no obstacle to it: a process of it is no other's rival.
+    fn paused_by_record(&self, claim: &Claim<'_>) -> Option<String> {
+        let record = claim.record?;
+        let own = self
+            .state
+            .live_probe()
+            .is_some_and(|probe| probe.uuid == record.instance);
+        (record.paused && record.status != Status::Fenced && !own)
+            .then(|| format!("{}, whose guard stands down", record.name))
+    }
+
+    /// `FAILOVER_COOLDOWN` after the last failover, unless the master proved itself dead or fenced. The record's wall
+    /// clock is another machine's, so it counts for no more than what we have seen ourselves.
+    fn cooled_down_at(&self, claim: &Claim<'_>) -> Option<Tick> {
+        let record = claim.record?;
+        let cooldown = self.state.settings.failover_cooldown;
+        let failover = matches!(record.cause, Cause::Released | Cause::TakenOver);
+        if cooldown.is_zero() || !failover || record.status == Status::Fenced {
+            return None;
+        }
+        let by_record = Duration::from_secs(record.since)
+            .saturating_add(cooldown)
+            .saturating_sub(Duration::from_secs(self.state.settings.started_at));
+        let seen = self
+            .state
+            .lock
+            .term_seen
+            .filter(|(term, _)| *term == record.term);
+        let by_sight = seen.map_or(self.now, |(_, at)| at) + cooldown;
+        Some(Tick::at(by_record).min(by_sight))
+    }
+
+    /// A session that is alive for certain and written down in the guard; else sees to it that there will be one.
+    fn prepared_session(&mut self) -> Option<SessionId> {
         let Some(session) = self.state.session.id.clone() else {
             if self.may_call_session() {
                 self.act(Action::CreateSession);
             }
-            return;
+            return None;
         };
         if self.state.pending.session {
-            return;
+            return None;
         }
         let usable_until =
             self.state.session.renewed_at + self.state.settings.timing.session_renew_interval();
@@ -184,23 +363,55 @@ impl Planner<'_> {
             if self.may_call_session() {
                 self.act(Action::RenewSession { session });
             }
-            return;
+            return None;
         }
         if !self.state.session.remembered {
             if self.may_command_guard() {
                 self.act(Action::Remember { session });
             }
+            return None;
+        }
+        Some(session)
+    }
+
+    /// A session, written down in the guard, then the lock.
+    fn run_for_lock(&mut self, seat: &Seat<'_>, claim: &Claim<'_>) {
+        let Some(session) = self.prepared_session() else {
+            return;
+        };
+        let Some(reading) = self.fresh_reading() else {
+            return;
+        };
+        if !self.may_call_lock() {
             return;
         }
-        if let Some(reading) = self.fresh_reading()
-            && self.may_call_lock()
-        {
-            let attempt = self.next_record(reading, claim.term, claim.reason, Some(claim.gain));
-            self.act(Action::Acquire {
+        let gain = Some(claim.gain);
+        let attempt = self.next_record(reading, claim.term, claim.reason, claim.cause, gain);
+        let attempt = Box::new(attempt);
+        self.act(match (seat.holder, seat.index) {
+            (Some(holder), Some(index)) => Action::TakeOver {
+                session,
+                holder: holder.clone(),
+                index,
+                attempt,
+            },
+            (Some(_) | None, index) => Action::Acquire {
                 session,
                 index,
-                attempt: Box::new(attempt),
-            });
-        }
+                attempt,
+            },
+        });
+    }
+}
+
+fn running(seat: &Seat<'_>, claim: &Claim<'_>) -> Reason {
+    match seat.holder {
+        Some(_) => Reason::TakingOver {
+            name: claim.record.map_or_else(
+                || "an unknown holder".to_owned(),
+                |record| record.name.clone(),
+            ),
+        },
+        None => Reason::RunningForLock,
     }
 }

@@ -1,6 +1,7 @@
 //! We hold the lock: be promoted, stay writable, or give it up.
 
 use super::Planner;
+use super::board::Cause;
 use super::observed::Probe;
 use super::plan::{Action, Before, Reason};
 use super::record::{Record, RecordError, Status};
@@ -284,7 +285,9 @@ impl Planner<'_> {
             return;
         };
         if self.may_call_lock() {
-            let attempt = Box::new(self.next_record(reading, term, reason, gain));
+            let held = self.state.hold.record.as_ref();
+            let cause = held.map_or(Cause::First, |record| record.cause);
+            let attempt = Box::new(self.next_record(reading, term, reason, cause, gain));
             self.act(Action::Refresh { session, attempt });
         }
     }
@@ -324,7 +327,8 @@ impl Planner<'_> {
             Some(record) => record.clone(),
             // The key was overwritten: nobody knows who was before us.
             None => {
-                self.next_record(reading, self.state.highest_term.max(1), why, None)
+                let term = self.state.highest_term.max(1);
+                self.next_record(reading, term, why, Cause::First, None)
                     .record
             }
         };
@@ -344,6 +348,7 @@ impl Planner<'_> {
         };
         if let Some(probe) = &self.state.instance.probe {
             record.vclock = probe.vclock.clone();
+            record.following = probe.followers();
         }
         if self.may_call_lock() {
             self.act(Action::Release {

@@ -9,6 +9,7 @@ mod apply_lock;
 pub mod board;
 mod candidate;
 mod catalog;
+pub mod election;
 pub mod event;
 mod holder;
 pub mod ids;
@@ -24,8 +25,8 @@ pub mod timing;
 use std::time::Duration;
 
 use board::Cause;
-use event::LockSight;
-use observed::own_rule;
+use event::KeySight;
+use observed::{Probe, own_rule};
 use plan::{Action, Ending, Plan, Reason};
 use record::{Record, Status};
 use state::{Attempt, Gain, Link, Reading, State};
@@ -244,16 +245,20 @@ impl Planner<'_> {
         reading: Reading,
         term: u64,
         reason: &str,
+        cause: Cause,
         gain: Option<Gain>,
     ) -> Attempt {
         let settings = &self.state.settings;
         let probe = self.state.instance.probe.as_ref();
+        let uuid = probe.map_or("", |probe| &probe.uuid);
+        // An agent that has just started finds its own term in the key alone.
         let own = self
             .state
             .hold
             .record
             .as_ref()
-            .filter(|record| record.term == term);
+            .or(self.state.seen_record())
+            .filter(|record| record.term == term && record.instance == uuid);
         let waiting = match &gain {
             Some(gain) => gain.wait.is_some(),
             None => self
@@ -305,9 +310,9 @@ impl Planner<'_> {
                 |record| record.since,
             ),
             reason: reason.to_owned(),
-            cause: own.map_or_else(Cause::default, |record| record.cause),
+            cause: own.map_or(cause, |record| record.cause),
             base: own.map(|record| record.base.clone()).unwrap_or_default(),
-            following: Vec::new(),
+            following: probe.map(Probe::followers).unwrap_or_default(),
             failsafe: settings.failsafe,
             paused: own.is_some_and(|record| record.paused),
             handover_to: None,
@@ -343,7 +348,7 @@ impl Planner<'_> {
             return self.while_lock_is_doubtful();
         }
         match &sight.key {
-            Some(key) if key.session.is_some() => self.follow_holder(sight),
+            Some(key) if key.session.is_some() => self.follow_holder(key),
             Some(_) | None => self.consider_free_lock(sight),
         }
     }
@@ -382,16 +387,21 @@ impl Planner<'_> {
         }
     }
 
-    fn follow_holder(&mut self, sight: &LockSight) -> Reason {
-        let key = sight.key.as_ref();
-        self.forget_session();
+    fn follow_holder(&mut self, key: &KeySight) -> Reason {
         if let Some(probe) = self.state.live_probe()
             && (!probe.ro || probe.guard.leased)
         {
+            self.forget_session();
             return self.fence("somebody else holds the lock");
         }
-        match key.map(|key| &key.record) {
-            Some(Ok(record)) => {
+        if self.state.live_probe().is_some()
+            && let Some(reason) = self.consider_take_over(key)
+        {
+            return reason;
+        }
+        self.forget_session();
+        match &key.record {
+            Ok(record) => {
                 self.follow_master(record);
                 if self.state.live_probe().is_none() {
                     return Reason::WaitingForInstance {
@@ -402,11 +412,8 @@ impl Planner<'_> {
                     name: record.name.clone(),
                 }
             }
-            Some(Err(error)) => Reason::LockHeldByUnknown {
+            Err(error) => Reason::LockHeldByUnknown {
                 why: error.to_string(),
-            },
-            None => Reason::LockHeldByUnknown {
-                why: "there is no key".to_owned(),
             },
         }
     }
@@ -466,7 +473,7 @@ impl Planner<'_> {
             || self
                 .actions
                 .iter()
-                .any(|action| matches!(action, Action::Acquire { .. }))
+                .any(|action| matches!(action, Action::Acquire { .. } | Action::TakeOver { .. }))
     }
 
     /// Probes as often as the operator asked for, and the timers that every plan needs.

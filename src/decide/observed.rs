@@ -178,6 +178,15 @@ impl Probe {
             })
     }
 
+    /// Who replicates from this instance, by instance UUID.
+    #[must_use]
+    pub fn followers(&self) -> Vec<String> {
+        let peers = self.replication.iter().filter(|peer| {
+            peer.uuid != self.uuid && peer.downstream_status.as_deref() == Some("follow")
+        });
+        peers.map(|peer| peer.uuid.clone()).collect()
+    }
+
     /// Whether anyone replicates from this instance at all.
     #[must_use]
     pub fn has_replica(&self) -> bool {

@@ -315,6 +315,33 @@ pub enum Reason {
     LookingAgain,
     /// Running for a free lock.
     RunningForLock,
+    /// Somebody who holds the lock has not been heard of for a lease: taking it over (R4).
+    TakingOver {
+        /// From whom.
+        name: String,
+    },
+    /// The lock is up for grabs, and others have still to say how far they are.
+    WaitingForBallots {
+        /// At most until then.
+        until: Tick,
+    },
+    /// The lock is up for grabs, and somebody else goes first.
+    HoldingBack {
+        /// Who.
+        first: String,
+        /// At most until then.
+        until: Tick,
+    },
+    /// The last change of hands is too recent for another one (`FAILOVER_COOLDOWN`).
+    CoolingDown {
+        /// Until then.
+        until: Tick,
+    },
+    /// The lock is up for grabs, and operators want nothing to change hands.
+    Paused {
+        /// Who, and why.
+        by: String,
+    },
     /// The lock is free and we may not have it.
     NotACandidate {
         /// Why.
@@ -401,6 +428,21 @@ impl fmt::Display for Reason {
             }
             Self::LookingAgain => f.write_str("looks at the lock again"),
             Self::RunningForLock => f.write_str("runs for the free lock"),
+            Self::TakingOver { name } => {
+                write!(f, "takes the lock over from {name}, who has not been heard of for a lease")
+            }
+            Self::WaitingForBallots { .. } => {
+                f.write_str("there is no master, waits for the other candidates' ballots")
+            }
+            Self::HoldingBack { first, .. } => {
+                write!(f, "there is no master, lets {first} go first")
+            }
+            Self::CoolingDown { .. } => f.write_str(
+                "there is no master, waits because the last failover was less than FAILOVER_COOLDOWN ago",
+            ),
+            Self::Paused { by } => {
+                write!(f, "there is no master and nothing is done about it: paused by {by}")
+            }
             Self::NotACandidate { why } => write!(f, "there is no master and this instance cannot be it: {why}"),
             Self::FollowingMaster { name } => write!(f, "replica: the master is {name}"),
             Self::LockHeldByUnknown { why } => write!(f, "somebody holds the lock: {why}"),

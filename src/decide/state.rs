@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::board::{Ballot, Board, Member, Pause, Switchover};
+use super::board::{Board, Member, Pause, Switchover};
+use super::election::{Election, Heard};
 use super::event::{GuardCommand, LockSight, LockStepKind};
 use super::ids::SessionId;
 use super::observed::Probe;
@@ -77,7 +78,7 @@ pub struct State {
     pub hold: Hold,
     /// The election for the lock that is up for grabs, if there is one.
     pub election: Option<Election>,
-    /// The board as last read, and when that arrived.
+    /// The board as last read, and when it was asked for, or came unasked.
     pub board: Option<(Board, Tick)>,
     /// What operators asked for.
     pub orders: Orders,
@@ -108,6 +109,8 @@ pub struct Instance {
     pub probed_at: Option<Tick>,
     /// Its clock as last read, for the next lease.
     pub reading: Option<Reading>,
+    /// When it heard its peers, by instance UUID.
+    pub heard: BTreeMap<String, Heard>,
     /// Since when pings go unanswered.
     pub silent_since: Option<Tick>,
     /// The lease that may be running inside, as far as we can tell from outside.
@@ -139,26 +142,6 @@ pub struct MemberTerms {
     pub term: u64,
     /// The longest lease that any of them works with.
     pub lease: Duration,
-}
-
-/// An election: ballots order the queue for the lock, which alone decides.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Election {
-    /// The lock key's `ModifyIndex` that it rests on; 0: there is no key.
-    pub index: u64,
-    /// The term up for grabs.
-    pub term: u64,
-    /// When we began to take part.
-    pub begun_at: Tick,
-    /// Our ballot, once Consul has it.
-    pub own: Option<Ballot>,
-    /// What is being written.
-    #[serde(skip)]
-    pub writing: Option<Ballot>,
-    /// The ballots as last read, by instance UUID, those of other elections among them.
-    pub ballots: BTreeMap<String, Ballot>,
-    /// The index that they were read at; 0: not yet.
-    pub ballots_index: u64,
 }
 
 /// What operators asked for.
@@ -229,9 +212,15 @@ pub struct Lock {
     pub sight: Option<LockSight>,
     /// When the answer that showed it came in.
     pub learned_at: Tick,
+    /// Since when the key's index and holder have been what they are, while Consul was readable.
+    pub stood_since: Tick,
+    /// When the last single read was sent that was answered.
+    pub confirmed_at: Option<Tick>,
     /// The last proper record, which may be older than the sight, with the time since which it has been unchanged
     /// while Consul was readable (R3).
     pub unchanged: Option<Unchanged>,
+    /// The term of that record, and when it was first seen.
+    pub term_seen: Option<(u64, Tick)>,
     /// Consul could not be read since `learned_at`.
     pub unreadable: bool,
     /// The sight is known to be outdated: a step was refused or its reply lost.
@@ -247,6 +236,9 @@ pub struct Unchanged {
     pub stamp: Stamp,
     /// First seen then, or again after a time without Consul.
     pub since: Tick,
+    /// Its writer's last word as master was seen then; a record that says `fenced` is no such word, it may be written
+    /// long after.
+    pub spoke_at: Tick,
 }
 
 /// Our session.
@@ -367,6 +359,8 @@ pub struct Pending {
     pub member: bool,
     /// A read of the board.
     pub board: bool,
+    /// When it was begun.
+    pub board_since: Tick,
     /// A ballot's write, or a read of the ballots.
     pub ballot: bool,
     /// A write of the switchover key.

@@ -3,6 +3,7 @@
 mod adoption;
 mod catalog;
 mod chaos;
+mod election;
 mod fixtures;
 mod guarding;
 mod hung;
@@ -13,5 +14,6 @@ mod release;
 mod scenarios;
 mod stop;
 mod succession;
+mod takeover;
 mod toys;
 mod world;

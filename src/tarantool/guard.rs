@@ -131,6 +131,15 @@ impl Guard {
         agent(&self.agent) == agent(owner)
     }
 
+    /// The same agent, at the same attach, over another connection.
+    pub(super) fn over(&self, conn: Connection) -> Self {
+        Self {
+            conn,
+            agent: self.agent.clone(),
+            deadline: self.deadline,
+        }
+    }
+
     pub(super) fn connection(&self) -> &Connection {
         &self.conn
     }

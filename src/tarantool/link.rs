@@ -32,6 +32,8 @@ const RETRY: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Default)]
 struct Shared {
     guard: Option<Guard>,
+    /// The last one, whose connection may have ended: as whom to ask over another.
+    last: Option<Guard>,
     process: Option<Arc<Process>>,
 }
 
@@ -40,6 +42,7 @@ struct Shared {
 pub struct Instance {
     shared: watch::Receiver<Shared>,
     guard_lost: Arc<Notify>,
+    config: TarantoolConfig,
     liveness: Duration,
 }
 
@@ -136,9 +139,19 @@ impl Instance {
 
     /// Ends the instance's process, unless its guard answers at once that it is read-only and its commits landed.
     pub async fn kill(&self) -> Event {
-        let Shared { guard, process } = self.shared.borrow().clone();
+        let Shared {
+            guard,
+            last,
+            process,
+        } = self.shared.borrow().clone();
+        let patience = self.liveness.max(LAST_WORD);
+        // An agent that slept may have lost its connection meanwhile, and its instance to another agent.
+        let guard = match (guard, last) {
+            (None, Some(last)) => self.ask_anew(&last, patience).await,
+            (guard, _) => guard,
+        };
         if let Some(guard) = guard {
-            match timeout(self.liveness.max(LAST_WORD), guard.probe()).await {
+            match timeout(patience, guard.probe()).await {
                 Ok(Ok(Answer { probe, .. }))
                     if probe.ro && !probe.guard.leased && !probe.is_landing() =>
                 {
@@ -162,6 +175,12 @@ impl Instance {
             None => KillResult::Failed("its process is not known".to_owned()),
         };
         Event::KillEnded { result }
+    }
+
+    /// A way to ask over a connection of its own, without attaching; `None`: nobody answers there.
+    async fn ask_anew(&self, last: &Guard, patience: Duration) -> Option<Guard> {
+        let opened = Connection::open(&self.config, patience).await;
+        opened.ok().map(|conn| last.over(conn))
     }
 }
 
@@ -191,6 +210,7 @@ impl Link {
         let instance = Instance {
             shared: receiver,
             guard_lost: Arc::clone(&guard_lost),
+            config: config.clone(),
             liveness: timing.liveness_interval(),
         };
         (
@@ -295,6 +315,7 @@ impl Link {
         };
         self.shared.send_replace(Shared {
             guard: Some(guard.clone()),
+            last: Some(guard.clone()),
             process,
         });
         self.tell(Event::Attached {

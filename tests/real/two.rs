@@ -1,6 +1,6 @@
 //! Two of a kind: two agents at one instance, two replica sets on one Consul.
 
-use tarsec_harness::{AgentBuilder, ReplicaSetOptions, Tenure};
+use tarsec_harness::{AgentBuilder, ReplicaSetOptions, Tenure, eventually};
 
 use crate::scene::{
     SOME_WRITES, Scene, assert_never_refused, assert_reigns, lock_entry, wait_for_master,
@@ -32,6 +32,55 @@ async fn the_later_of_two_agents_at_one_instance_stays_and_the_earlier_says_why_
             let history = scene.writers.stop().await?;
             assert_reigns(&history.judge(), &[scene.master]);
             assert_never_refused(&history, instance);
+            Ok(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn an_agent_that_slept_and_lost_its_connection_does_not_kill_what_another_looks_after() {
+    world()
+        .story("two-agents-asleep", async |world| {
+            let linked = |_, agent: AgentBuilder| agent.linked();
+            let options = ReplicaSetOptions::of(2);
+            let scene = Scene::start_with(world, options, linked, |writers| writers).await?;
+            let (old, pid) = (scene.master_agent(), scene.master().process().pid());
+            let link = old.instance_link().expect("the agent is linked");
+            old.freeze().await?;
+            let later = world.agent(scene.master(), &scene.consul)?;
+            let later = later.name("agent-later").start().await?;
+            // Whoever writes the record now is the later one.
+            scene.wait_for_refreshes().await?;
+            link.cut().await?;
+            link.restore().await?;
+            scene
+                .set
+                .stays_master(scene.master.instance, LEASE * 5 / 4)
+                .await?;
+
+            old.thaw()?;
+            let ended = eventually(SOON, "one of two agents to give way", async || {
+                let codes = [old, &later].map(|agent| agent.process().exit_status());
+                codes
+                    .into_iter()
+                    .flatten()
+                    .next()
+                    .ok_or(format!("{codes:?}"))
+            })
+            .await?;
+            assert_eq!(ended.code(), Some(4));
+            scene
+                .set
+                .stays_master(scene.master.instance, LEASE * 5 / 4)
+                .await?;
+            assert_eq!(
+                scene.master().process().pid(),
+                pid,
+                "a healthy instance was killed"
+            );
+            let history = scene.writers.stop().await?;
+            assert_reigns(&history.judge(), &[scene.master]);
+            assert_never_refused(&history, scene.master.instance);
             Ok(())
         })
         .await;

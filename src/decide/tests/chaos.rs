@@ -11,14 +11,14 @@ use proptest::prelude::*;
 use self::events::any_event;
 
 use super::fixtures::{LEASE, MOMENT, OTHER, OWN, Span, cases, fault, record, settings};
-use super::toys::{ToyInstance, ToyLock, guard_command, lost};
+use super::toys::{ToyInstance, ToyLock, follower, guard_command, lost};
 use crate::decide::decide;
 use crate::decide::event::{Event, LockSight};
 use crate::decide::ids::SessionId;
 use crate::decide::plan::{Action, Health, Plan, Role};
 use crate::decide::record::Status;
-use crate::decide::state::State;
-use crate::decide::timing::{InstanceTime, Tick};
+use crate::decide::state::{Elector, State};
+use crate::decide::timing::{InstanceTime, Tick, Timing};
 
 /// Things that happen to one agent. Requests are answered by toys, whenever, or not at all.
 #[derive(Debug, Clone)]
@@ -295,7 +295,9 @@ impl Chaos {
             self.lock.obey(&action, asked_at, self.now)
         };
         if let (
-            Action::Acquire { attempt, .. } | Action::Refresh { attempt, .. },
+            Action::Acquire { attempt, .. }
+            | Action::TakeOver { attempt, .. }
+            | Action::Refresh { attempt, .. },
             Some(Event::LockStepEnded {
                 result: Ok(Ok(_)), ..
             }),
@@ -430,7 +432,34 @@ fn sound(state: &State, plan: &Plan, now: Tick) -> Result<(), TestCaseError> {
             let due = state.instance.lease.is_none_or(|lease| lease.due_at <= now);
             prop_assert!(due, "killed within its lease");
         }
-        if let Action::Acquire { attempt, .. } | Action::Refresh { attempt, .. } = action {
+        if let Action::TakeOver { holder, index, .. } = action {
+            let key = state
+                .lock
+                .sight
+                .as_ref()
+                .and_then(|sight| sight.key.as_ref());
+            let seen = key.map(|key| (key.modify_index, key.session.as_ref()));
+            prop_assert_eq!(seen, Some((*index, Some(holder))), "not what was seen");
+            prop_assert!(!state.lock.unreadable && !state.lock.outdated);
+            if let Some(known) = &state.lock.unchanged {
+                let due_at = known.since + Timing::lease_and_margin(known.record.lease());
+                prop_assert!(due_at <= now, "it may still be writable");
+                let confirmed = state.lock.confirmed_at.is_some_and(|at| at >= due_at);
+                prop_assert!(confirmed, "Consul was not asked");
+            }
+        }
+        if let Action::Acquire { attempt, .. } | Action::TakeOver { attempt, .. } = action {
+            let goes_on =
+                state.serving_term().is_some() || attempt.record.term <= state.highest_term;
+            let unpaused = state.board.as_ref().is_some_and(|(board, asked_at)| {
+                board.pause.is_none() && *asked_at >= state.lock.stood_since
+            });
+            prop_assert!(goes_on || unpaused, "it may be paused");
+        }
+        if let Action::Acquire { attempt, .. }
+        | Action::TakeOver { attempt, .. }
+        | Action::Refresh { attempt, .. } = action
+        {
             prop_assert!(
                 attempt.record.refresh > state.hold.refresh_sent,
                 "a counter repeats"
@@ -465,8 +494,13 @@ proptest! {
     fn no_order_of_answers_makes_a_plan_unsafe(
         happenings in proptest::collection::vec(any_happening(), 0..200),
         stop_after in 0..400_usize,
+        smart in any::<bool>(),
     ) {
         let mut chaos = Chaos::new();
+        if smart {
+            chaos.state.settings.elector = Elector::Smart;
+        }
+        chaos.instance.replication = vec![follower(OTHER)];
         chaos.happens(Happening::Attach);
         chaos.turn()?;
         for (at, happening) in happenings.into_iter().enumerate() {

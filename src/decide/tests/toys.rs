@@ -4,10 +4,10 @@ use crate::decide::event::KillResult;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::decide::board::{Ballot, Board, Member};
+use crate::decide::board::{Ballot, Board, Member, Pause};
 use crate::decide::event::{ConsulFault, Event, GuardCommand, KeySight, LockSight, LockStepKind};
 use crate::decide::ids::SessionId;
-use crate::decide::observed::{GuardState, Peer, Probe};
+use crate::decide::observed::{GuardState, Peer, Probe, Upstream};
 use crate::decide::plan::Action;
 use crate::decide::record::{Record, Vclock};
 use crate::decide::timing::{InstanceTime, Tick};
@@ -22,7 +22,10 @@ pub(super) struct ToyLock {
     sessions_made: u64,
     /// The highest term that a member key mentions.
     pub(super) members_term: u64,
+    pub(super) members: BTreeMap<String, Member>,
     pub(super) ballots: BTreeMap<String, Ballot>,
+    ballots_index: u64,
+    pub(super) pause: Option<Pause>,
 }
 
 /// A board on which some member mentions this term.
@@ -166,9 +169,27 @@ impl ToyLock {
         Ok(self.put_record(Some(session.clone()), record))
     }
 
-    fn write_ballot(&mut self, ballot: &Ballot) {
+    pub(super) fn write_ballot(&mut self, ballot: &Ballot) {
         self.index += 1;
+        self.ballots_index = self.index;
         self.ballots.insert(ballot.instance.clone(), ballot.clone());
+    }
+
+    fn board(&self) -> Board {
+        let mut board = board_with_term(self.members_term);
+        board.members.extend(self.members.clone());
+        Board {
+            ballots: self.ballots.clone(),
+            pause: self.pause.clone(),
+            ..board
+        }
+    }
+
+    /// What a blocking query for ballots answers; without news there is no answer until its wait is over.
+    pub(super) fn ballots_after(&self, after: u64, waited: bool) -> Option<Event> {
+        (after == 0 || self.ballots_index > after || waited).then(|| Event::BallotsRead {
+            result: Ok((self.ballots_index.max(1), self.ballots.clone())),
+        })
     }
 
     /// `check-session` and a write that keeps or ends the hold.
@@ -208,7 +229,7 @@ impl ToyLock {
                 result: Ok(self.sight()),
             },
             Action::ReadBoard => Event::BoardRead {
-                result: Ok(Box::new(board_with_term(self.members_term))),
+                result: Ok(Box::new(self.board())),
             },
             Action::Acquire {
                 session,
@@ -238,9 +259,10 @@ impl ToyLock {
                     result: Ok(()),
                 }
             }
-            Action::ReadBallots { .. } => Event::BallotsRead {
-                result: Ok((self.index.max(1), self.ballots.clone())),
-            },
+            Action::ReadBallots { after, wait } => {
+                let waited = now.since(asked_at) >= *wait;
+                return self.ballots_after(*after, waited);
+            }
             Action::WriteSwitchover { index, .. } => Event::SwitchoverWritten {
                 result: Ok(Some(index + 1)),
             },
@@ -275,6 +297,8 @@ impl ToyLock {
             Action::Tell { .. } | Action::Deregister => Event::CatalogEnded { result: Ok(true) },
             Action::WriteMember { member } => {
                 self.members_term = self.members_term.max(member.term);
+                self.members
+                    .insert(member.instance.clone(), (**member).clone());
                 Event::MemberEnded { result: Ok(()) }
             }
             Action::Probe
@@ -392,6 +416,23 @@ pub(super) fn guard_command(action: &Action) -> Option<GuardCommand> {
     })
 }
 
+/// A peer that follows and is followed.
+pub(super) fn follower(uuid: &str) -> Peer {
+    Peer {
+        id: 2,
+        uuid: uuid.to_owned(),
+        upstream: Some(Upstream {
+            status: "follow".to_owned(),
+            peer: None,
+            lag_s: None,
+            idle_s: Some(0.1),
+            message: None,
+        }),
+        downstream_status: Some("follow".to_owned()),
+        downstream_vclock: Some(Vclock::from([("1".to_owned(), u64::MAX)])),
+    }
+}
+
 /// An instance with its guard. Its clock is its own.
 #[derive(Debug, Clone)]
 pub(super) struct ToyInstance {
@@ -502,6 +543,8 @@ impl ToyInstance {
             pid: self.pid + 1,
             ahead: self.ahead,
             fast_ppm: self.fast_ppm,
+            vclock: self.vclock.clone(),
+            replication: self.replication.clone(),
             ..fresh
         };
     }

@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::fixtures::{Span, fault, settings};
-use super::toys::{ToyInstance, ToyLock, guard_command, lost};
+use super::toys::{ToyInstance, ToyLock, follower, guard_command, lost};
 use crate::decide::decide;
 use crate::decide::event::Event;
+use crate::decide::observed::Peer;
 use crate::decide::plan::{Action, Plan};
-use crate::decide::state::State;
+use crate::decide::state::{Settings, State};
 use crate::decide::timing::Tick;
 
 /// Two actions of a busy agent are never closer than this on average: more is a loop that finds no rest.
@@ -139,6 +140,7 @@ pub(super) struct World {
     pub(super) lock: ToyLock,
     pub(super) places: Vec<Place>,
     pub(super) weather: Weather,
+    pub(super) settings: Settings,
     due: BTreeMap<(Tick, u64), Due>,
     order: u64,
     random: u64,
@@ -149,11 +151,19 @@ pub(super) struct World {
 
 /// A replica set of `size` with agents that have just started, seen at `seed`.
 pub(super) fn world(size: usize, seed: u64) -> World {
+    world_with(size, seed, |_| {})
+}
+
+/// The same with other settings.
+pub(super) fn world_with(size: usize, seed: u64, change: impl FnOnce(&mut Settings)) -> World {
+    let mut settings = settings();
+    change(&mut settings);
     let mut world = World {
         now: Tick::at(1.secs()),
         lock: ToyLock::default(),
         places: Vec::new(),
         weather: FAIR,
+        settings,
         due: BTreeMap::new(),
         order: 0,
         random: seed | 1,
@@ -185,6 +195,19 @@ pub(super) fn world(size: usize, seed: u64) -> World {
 }
 
 impl World {
+    /// Everybody replicates from everybody, and says so whatever becomes of the others.
+    pub(super) fn all_follow_each_other(&mut self) {
+        let all: Vec<Peer> = self
+            .places
+            .iter()
+            .map(|place| follower(&place.instance.uuid))
+            .collect();
+        for place in &mut self.places {
+            let others = all.iter().filter(|peer| peer.uuid != place.instance.uuid);
+            place.instance.replication = others.cloned().collect();
+        }
+    }
+
     fn random(&mut self, below: u64) -> u64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -463,7 +486,20 @@ impl World {
                 reply
             }
         } else {
-            self.lock.obey(&action, asked_at, now)
+            let reply = self.lock.obey(&action, asked_at, now);
+            if reply.is_none() {
+                // A blocking query: it looks again.
+                let due = Due::Arrive {
+                    at,
+                    agent,
+                    action,
+                    asked_at,
+                    reply_lost,
+                };
+                self.schedule(1.ms(), due);
+                return;
+            }
+            reply
         };
         if reply_lost {
             return;
@@ -529,7 +565,11 @@ impl World {
         self.note(format!("agent {at} starts"));
         let place = &mut self.places[at];
         place.agent += 1;
-        place.state = Some(State::new(settings()));
+        let settings = Settings {
+            announce: place.instance.uuid.clone(),
+            ..self.settings.clone()
+        };
+        place.state = Some(State::new(settings));
         place.plan = None;
         place.watch = Watch {
             asked_at: self.now,

@@ -37,6 +37,7 @@ pub struct AgentBuilder {
     instance_addr: String,
     consul_addr: String,
     linked: bool,
+    announced: bool,
     instance_link: Option<Proxy>,
     consul_link: Option<Proxy>,
     env: Vec<(String, String)>,
@@ -48,6 +49,7 @@ pub struct Agent {
     process: Process,
     consul_link: Option<Proxy>,
     instance_link: Option<Proxy>,
+    announced_link: Option<Proxy>,
 }
 
 /// One line of an agent's log.
@@ -81,6 +83,7 @@ impl AgentBuilder {
             name: format!("agent-{}", instance.name()),
             instance_addr: instance.addr().to_owned(),
             linked: false,
+            announced: false,
             instance_link: None,
             consul_link: None,
             env: consul.agent_env(&consul_addr),
@@ -102,6 +105,7 @@ impl AgentBuilder {
             instance_addr: String::new(),
             consul_addr: String::new(),
             linked: false,
+            announced: false,
             instance_link: None,
             consul_link: None,
             env: defaults.to_vec(),
@@ -159,6 +163,14 @@ impl AgentBuilder {
         self.env("ANNOUNCE_ADDR", &addr)
     }
 
+    /// Announces the instance under a link of its own, [`Agent::announced_link`]: that is how the agents of the other
+    /// members reach it, while its own agent and the other instances go straight to it.
+    #[must_use]
+    pub fn announced(mut self) -> Self {
+        self.announced = true;
+        self
+    }
+
     /// Starts the agent; it does not wait for anything.
     ///
     /// # Errors
@@ -169,6 +181,12 @@ impl AgentBuilder {
                 .get_or_insert(Proxy::start(&self.shared, &self.consul_addr).await?);
             self.instance_link
                 .get_or_insert(Proxy::start(&self.shared, &self.instance_addr).await?);
+        }
+        let mut announced_link = None;
+        if self.announced {
+            let link = Proxy::start(&self.shared, &self.instance_addr).await?;
+            self = self.announce_via(&link);
+            announced_link = Some(link);
         }
         if let Some(addr) = self.consul_link.as_ref().map(|link| link.addr().to_owned()) {
             self = self.env("CONSUL_HTTP_ADDR", &addr);
@@ -192,6 +210,7 @@ impl AgentBuilder {
             process,
             consul_link: self.consul_link,
             instance_link: self.instance_link,
+            announced_link,
         })
     }
 }
@@ -213,6 +232,12 @@ impl Agent {
     #[must_use]
     pub fn instance_link(&self) -> Option<&Proxy> {
         self.instance_link.as_ref()
+    }
+
+    /// The link over which the other members' agents reach the instance, with [`AgentBuilder::announced`].
+    #[must_use]
+    pub fn announced_link(&self) -> Option<&Proxy> {
+        self.announced_link.as_ref()
     }
 
     /// Sets a variable for the next start.

@@ -6,6 +6,9 @@
 //!    ├─ ReplicaSet   Instances under lua/init.lua; kill, freeze, restart; who is writable
 //!    │    └─ Writers ── write to every instance at once → History → Verdict (the oracle)
 //!    ├─ Agent        the tarsec binary; signals, dumps, JSON logs
+//!    ├─ Machine      an instance and its agent, lost or frozen together
+//!    ├─ Board        a replica set's keys in Consul: record, members, orders, history
+//!    ├─ Cli          the tarsec binary with arguments: what it prints, how it ends
 //!    └─ Proxy        a TCP link that can be cut, stalled, delayed, healed
 //! ```
 //!
@@ -17,9 +20,12 @@
 )]
 
 mod agent;
+mod board;
+mod cli;
 mod consul;
 mod error;
 mod handover;
+mod machine;
 mod moment;
 mod oracle;
 mod ports;
@@ -33,9 +39,12 @@ mod world;
 mod writers;
 
 pub use agent::{Agent, AgentBuilder, LogLine};
+pub use board::Board;
+pub use cli::{Cli, CliOutput};
 pub use consul::{Consul, ConsulApi, ConsulOptions, KvEntry, Server, ServiceEntry, Token};
 pub use error::{Error, Result};
-pub use handover::Handover;
+pub use handover::{Handover, Switch, TakeOver};
+pub use machine::Machine;
 pub use moment::Moment;
 pub use oracle::{
     Accepted, Change, Gap, History, Outcome, Overrun, Share, Tenure, Verdict, Violation, Write,

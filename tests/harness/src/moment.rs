@@ -35,6 +35,11 @@ impl Moment {
         })
     }
 
+    /// Whole seconds since 1970, as the agents write them for people.
+    pub(crate) fn epoch_seconds(self) -> i64 {
+        self.since_epoch_us / 1_000_000
+    }
+
     /// Milliseconds from `earlier` to this, negative when it is not earlier.
     #[must_use]
     pub fn ms_since(self, earlier: Self) -> f64 {

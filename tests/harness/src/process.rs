@@ -77,6 +77,22 @@ impl Process {
         &self.inner.stderr
     }
 
+    /// All that it has printed, over all starts.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn stdout(&self) -> Result<String> {
+        text_of(&self.inner.stdout)
+    }
+
+    /// All that it has said on standard error, over all starts.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn stderr(&self) -> Result<String> {
+        text_of(&self.inner.stderr)
+    }
+
     /// Sets a variable for the next start.
     pub(crate) fn set_env(&self, name: &str, value: &str) {
         let mut recipe = lock(&self.inner.recipe);
@@ -171,6 +187,11 @@ impl Process {
     /// As [`Process::signal`] and [`Process::wait`].
     pub async fn kill(&self) -> Result<()> {
         self.signal(Signal::KILL)?;
+        self.wait_killed().await
+    }
+
+    /// Waits until a process that was killed is gone.
+    pub(crate) async fn wait_killed(&self) -> Result<()> {
         self.wait(KILL_TIMEOUT).await.map(|_| ())
     }
 
@@ -317,6 +338,11 @@ fn describe(status: ExitStatus) -> String {
         (None, Some(signal)) => format!("signal {signal}"),
         (None, None) => "unknown status".to_owned(),
     }
+}
+
+fn text_of(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).map_err(Error::io(format!("read {}", path.display())))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn append_to(path: &Path) -> Result<File> {

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 use tokio::runtime::{Handle, Runtime};
 
 use crate::agent::{Agent, AgentBuilder};
+use crate::board::Board;
+use crate::cli::Cli;
 use crate::consul::{Consul, ConsulOptions};
 use crate::error::{Error, Result, chain};
 use crate::ports::{Port, reserve};
@@ -49,6 +51,7 @@ pub(crate) struct Shared {
     processes: Mutex<Vec<Process>>,
     sets: AtomicU32,
     consuls: AtomicU32,
+    commands: AtomicU32,
 }
 
 impl WorldBuilder {
@@ -94,6 +97,7 @@ impl WorldBuilder {
             processes: Mutex::default(),
             sets: AtomicU32::new(0),
             consuls: AtomicU32::new(0),
+            commands: AtomicU32::new(0),
         };
         if self.keep {
             shared.keep_dir();
@@ -217,6 +221,20 @@ impl World {
         Ok(agents)
     }
 
+    /// A command of an operator: the agents' binary with arguments, told where Consul is and what the cluster is called.
+    ///
+    /// # Errors
+    /// [`Error::NoAgentBinary`].
+    pub fn command(&self, consul: &Consul, args: &[&str]) -> Result<Cli> {
+        Cli::new(&self.shared, consul, args)
+    }
+
+    /// The keys of a replica set in Consul.
+    #[must_use]
+    pub fn board<'a>(&'a self, consul: &'a Consul, set: &'a ReplicaSet) -> Board<'a> {
+        Board::new(consul, self.cluster(), set.uuid())
+    }
+
     /// A link to `target` (`host:port`) that can be broken.
     ///
     /// # Errors
@@ -328,6 +346,11 @@ impl Shared {
             0 => "consul".to_owned(),
             more => format!("consul-{}-", char::from(b'a' + (more % 26) as u8)),
         }
+    }
+
+    /// How the next command is called.
+    pub(crate) fn next_command(&self) -> String {
+        format!("command-{}", self.commands.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Makes a directory below the world's.

@@ -254,3 +254,45 @@ async fn a_loaded_instance_takes_thousands_of_writes_a_second() {
         })
         .await;
 }
+
+/// What `journal_write` says of the lease while `between` runs with the write on its way to the disk; seconds.
+async fn lease_left_after(world: &World, between: &str) -> f64 {
+    let set = world
+        .replica_set_with(ReplicaSetOptions::of(1).writable_init())
+        .await
+        .expect("it starts");
+    let lua = "local between = ...
+        local clock, fiber = require('clock'), require('fiber')
+        lease = {term = 1, deadline = clock.monotonic64() + 5000000000ULL}
+        tarsec_guard = {
+            term = function() return lease.term end,
+            deadline = function() return lease.deadline end,
+        }
+        local left
+        local write = fiber.create(function() left = select(4, journal_write('hand', 0)) end)
+        write:set_joinable(true)
+        assert(left == nil, 'the write did not yield')
+        loadstring(between)()
+        write:join()
+        return left / 1e9";
+    let values = set[0].eval(lua, &[between.into()]).await;
+    let values = values.expect("the write is accepted");
+    values[0].as_f64().expect("a number")
+}
+
+#[tokio::test]
+async fn a_write_in_flight_is_measured_against_the_lease_that_covered_it() {
+    World::builder()
+        .story("in-flight", async |world| {
+            let fenced = lease_left_after(world, "lease.deadline = 0ULL").await;
+            assert!((4.0..=5.0).contains(&fenced), "{fenced} s");
+            let longer = "lease.deadline = lease.deadline + 5000000000ULL";
+            let lengthened = lease_left_after(world, longer).await;
+            assert!((9.0..=10.0).contains(&lengthened), "{lengthened} s");
+            let other = "lease = {term = 2, deadline = lease.deadline + 5000000000ULL}";
+            let in_vain = lease_left_after(world, other).await;
+            assert!((4.0..=5.0).contains(&in_vain), "{in_vain} s");
+            Ok(())
+        })
+        .await;
+}

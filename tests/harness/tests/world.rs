@@ -10,6 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 const SOON: Duration = Duration::from_secs(5);
+/// For starts on a busy machine; what they must not wait for would take 30 s.
+const START: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn a_replica_set_is_born_read_only_and_survives_the_loss_of_a_disk() {
@@ -17,7 +19,7 @@ async fn a_replica_set_is_born_read_only_and_survives_the_loss_of_a_disk() {
         .story("birth", async |world| {
             let started = Instant::now();
             let set = world.replica_set(3).await?;
-            assert!(started.elapsed() < SOON, "took {:?}", started.elapsed());
+            assert!(started.elapsed() < START, "took {:?}", started.elapsed());
             set.wait_for_no_master(SOON).await?;
 
             set[1].set_writable(true).await?;
@@ -30,7 +32,7 @@ async fn a_replica_set_is_born_read_only_and_survives_the_loss_of_a_disk() {
             set[0].wipe(world)?;
             let started = Instant::now();
             set[0].start().await?;
-            assert!(started.elapsed() < SOON, "took {:?}", started.elapsed());
+            assert!(started.elapsed() < START, "took {:?}", started.elapsed());
             assert_eq!(set[0].journal_len().await?, 1);
             let born = set[0]
                 .eval("return box.info.cluster.uuid, box.info.uuid", &[])

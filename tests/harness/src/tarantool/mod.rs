@@ -2,6 +2,7 @@
 
 mod instance;
 mod iproto;
+mod lag;
 mod msgpack;
 mod replica_set;
 

@@ -1,0 +1,350 @@
+//! An election: who goes first when the lock is up for grabs. Ballots order the queue; the lock alone decides.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::board::{self, Ballot, rows_missing};
+use super::observed::Probe;
+use super::plan::{Action, Reason};
+use super::record::{Record, Status, Vclock};
+use super::state::{Elector, Unchanged};
+use super::timing::Tick;
+use super::{Place, Planner};
+
+/// "Never" in a ballot: longer than anybody waits, and a number that every reader of JSON can hold.
+const NEVER_MS: u64 = u32::MAX as u64;
+
+/// The election that we take part in.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Election {
+    /// The lock key's `ModifyIndex` that it rests on; 0: there is no key.
+    pub index: u64,
+    /// The term up for grabs.
+    pub term: u64,
+    /// When we began to take part.
+    pub begun_at: Tick,
+    /// Our ballot, once Consul has it.
+    pub own: Option<Ballot>,
+    /// When Consul had it.
+    pub own_at: Tick,
+    /// What is being written.
+    #[serde(skip)]
+    pub writing: Option<Ballot>,
+    /// The ballots as last read, by instance UUID, those of other elections among them.
+    pub ballots: BTreeMap<String, Ballot>,
+    /// The index that they were read at; 0: not yet.
+    pub ballots_index: u64,
+}
+
+impl Election {
+    /// The ballots of this election, ours among them, by instance UUID.
+    fn counting(&self) -> BTreeMap<&str, &Ballot> {
+        let read = self.ballots.values();
+        read.chain(&self.own)
+            .filter(|ballot| ballot.term == self.term && ballot.index == self.index)
+            .map(|ballot| (ballot.instance.as_str(), ballot))
+            .collect()
+    }
+}
+
+/// When an instance heard one of its peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Heard {
+    /// The last row or heartbeat came then.
+    pub at: Tick,
+    /// It was last seen following then.
+    pub followed_at: Option<Tick>,
+}
+
+impl Heard {
+    /// What `known` becomes with one more word from the guard, which came in at `now`.
+    pub(super) fn after(
+        known: &BTreeMap<String, Self>,
+        probe: &Probe,
+        now: Tick,
+    ) -> BTreeMap<String, Self> {
+        let peers = probe.replication.iter().filter_map(|peer| {
+            let before = known.get(&peer.uuid);
+            let Some(upstream) = &peer.upstream else {
+                return before.map(|before| (peer.uuid.clone(), *before));
+            };
+            let idle = upstream
+                .idle_s
+                .and_then(|s| Duration::try_from_secs_f64(s).ok());
+            let at = idle.map(|idle| Tick::at(now.elapsed().saturating_sub(idle)));
+            let at = at.max(before.map(|before| before.at))?;
+            let follows = (upstream.status == "follow").then_some(now);
+            let followed_at = follows.or(before.and_then(|before| before.followed_at));
+            Some((peer.uuid.clone(), Self { at, followed_at }))
+        });
+        peers.collect()
+    }
+}
+
+/// Who is to go first comes first. The instance UUID makes it one order for all.
+#[must_use]
+pub fn compare(elector: Elector, a: &Ballot, b: &Ballot) -> Ordering {
+    let by_elector = match elector {
+        Elector::Smart => {
+            let key = |ballot: &Ballot| {
+                let (same, following) = (ballot.same_configuration, ballot.following);
+                let ahead = (same, following, rows(&ballot.vclock), ballot.priority);
+                (Reverse(ahead), ballot.idle_ms)
+            };
+            key(a).cmp(&key(b))
+        }
+        Elector::Idle => {
+            let key = |ballot: &Ballot| (ballot.idle_ms, Reverse(rows(&ballot.vclock)));
+            key(a).cmp(&key(b))
+        }
+        Elector::First => Ordering::Equal,
+    };
+    by_elector.then_with(|| a.instance.cmp(&b.instance))
+}
+
+/// How far a vclock is: of two of which one has everything that the other has, the greater.
+fn rows(vclock: &Vclock) -> u64 {
+    vclock.values().copied().fold(0, u64::saturating_add)
+}
+
+/// What is up for grabs, and on what terms.
+pub(super) struct Contest<'a> {
+    /// The key's `ModifyIndex`; 0: there is no key.
+    pub(super) index: u64,
+    /// The term that whoever gains it begins.
+    pub(super) term: u64,
+    /// Whoever was master before, where a record says so.
+    pub(super) record: Option<&'a Record>,
+    /// It has been up for grabs since then.
+    pub(super) since: Tick,
+}
+
+impl Planner<'_> {
+    /// Why this instance is not to be master in the place of whoever was before, if so.
+    pub(super) fn excluded(&self, record: Option<&Record>) -> Option<String> {
+        if let Some(why) = self.unfit(Duration::ZERO) {
+            return Some(why);
+        }
+        let settings = &self.state.settings;
+        let probe = self.state.live_probe()?;
+        let record = record?;
+        // R6: this member was never asked for a promise, so it cannot know whether the last master still goes on.
+        if record.status != Status::Fenced
+            && record.failsafe
+            && !record.members.is_empty()
+            && record.instance != probe.uuid
+            && !record.members.contains(&probe.uuid)
+        {
+            return Some("the last master's record does not name it".to_owned());
+        }
+        let lag = rows_missing(&record.vclock, &probe.vclock);
+        if settings.max_lag_rows > 0 && lag > settings.max_lag_rows {
+            return Some(format!(
+                "it lacks {lag} rows that the last master had, MAX_LAG_ROWS is {}",
+                settings.max_lag_rows
+            ));
+        }
+        let idle_ms = self.idle_ms(probe, record);
+        let max_idle = settings.max_idle;
+        if !max_idle.is_zero() && u128::from(idle_ms) > max_idle.as_millis() {
+            let allowed = humantime::format_duration(max_idle);
+            return Some(if idle_ms == NEVER_MS {
+                format!("it has never heard the last master, MAX_IDLE is {allowed}")
+            } else {
+                format!("it had not heard the last master for {idle_ms}ms, MAX_IDLE is {allowed}")
+            });
+        }
+        None
+    }
+
+    /// What we know of the record's writer, if the record is the last one seen.
+    fn last_word(&self, record: &Record) -> Option<&Unchanged> {
+        let known = self.state.lock.unchanged.as_ref();
+        known.filter(|known| known.stamp == record.stamp())
+    }
+
+    /// How long before the last master's last word this instance had last heard it.
+    fn idle_ms(&self, probe: &Probe, record: &Record) -> u64 {
+        if record.instance == probe.uuid {
+            return 0;
+        }
+        let heard = self.state.instance.heard.get(&record.instance);
+        let (Some(heard), Some(known)) = (heard, self.last_word(record)) else {
+            return NEVER_MS;
+        };
+        let idle = known.spoke_at.since(heard.at).as_millis();
+        u64::try_from(idle).unwrap_or(NEVER_MS).min(NEVER_MS)
+    }
+
+    /// Whether it followed the last master while that was alive.
+    fn was_following(&self, probe: &Probe, record: &Record) -> bool {
+        if record.instance == probe.uuid {
+            return true;
+        }
+        let heard = self.state.instance.heard.get(&record.instance);
+        let followed_at = heard.and_then(|heard| heard.followed_at);
+        let patience = self.state.settings.timing.healthcheck_interval() * 3;
+        match (followed_at, self.last_word(record)) {
+            (Some(at), Some(known)) => at + patience >= known.spoke_at,
+            (Some(_) | None, None) | (None, Some(_)) => false,
+        }
+    }
+
+    fn ballot(&self, contest: &Contest<'_>, excluded: Option<String>) -> Option<Ballot> {
+        let probe = self.state.instance.probe.as_ref()?;
+        let settings = &self.state.settings;
+        let record = contest.record;
+        Some(Ballot {
+            v: board::VERSION,
+            instance: probe.uuid.clone(),
+            name: settings.announce.clone(),
+            term: contest.term,
+            index: contest.index,
+            vclock: probe.vclock.clone(),
+            following: record.is_some_and(|record| self.was_following(probe, record)),
+            priority: settings.priority,
+            idle_ms: record.map_or(0, |record| self.idle_ms(probe, record)),
+            same_configuration: true,
+            excluded,
+        })
+    }
+
+    fn election(&self, contest: &Contest<'_>) -> Option<&Election> {
+        let election = self.state.election.as_ref();
+        election.filter(|known| known.index == contest.index && known.term == contest.term)
+    }
+
+    /// Says that we do not run, once, so that nobody waits for our ballot.
+    pub(super) fn decline(&mut self, contest: &Contest<'_>, why: &str) {
+        let own = self.state.instance.probe.as_ref().map(|probe| &probe.uuid);
+        let expected = own.is_some() && contest.record.map(|record| &record.instance) != own;
+        let election = self.election(contest);
+        let said = election.is_some_and(|known| {
+            let ballot = known.own.as_ref();
+            ballot.is_some_and(|ballot| ballot.excluded.is_some())
+        });
+        if expected && !said && self.state.settings.elector != Elector::First {
+            self.write_ballot(contest, Some(why.to_owned()));
+        }
+    }
+
+    fn write_ballot(&mut self, contest: &Contest<'_>, excluded: Option<String>) {
+        let under_way = self.state.pending.ballot || self.planned(Place::Ballot);
+        if let Some(ballot) = self.ballot(contest, excluded)
+            && self.may_call(under_way, self.state.pending.ballot_retry_at)
+        {
+            self.act(Action::WriteBallot {
+                ballot: Box::new(ballot),
+            });
+        }
+    }
+
+    /// Whose ballots are worth waiting for: those who followed the last master at its last word. Who was not among
+    /// them is in no hurry, and waits for all that are healthy; so do all where nobody knows who followed.
+    fn expected<'r>(&'r self, record: Option<&'r Record>) -> BTreeSet<&'r str> {
+        let own = self.state.live_probe().map_or("", |probe| &probe.uuid);
+        let following = record.map_or(&[][..], |record| record.following.as_slice());
+        let mut expected: BTreeSet<&str> = following.iter().map(String::as_str).collect();
+        if !expected.contains(own)
+            && let Some((board, _)) = &self.state.board
+        {
+            let healthy = board.members.iter();
+            let healthy = healthy.filter(|(_, member)| member.health == "passing");
+            expected.extend(healthy.map(|(uuid, _)| uuid.as_str()));
+        }
+        expected.remove(own);
+        if let Some(record) = record {
+            expected.remove(record.instance.as_str());
+        }
+        expected
+    }
+
+    /// Whose turn it is. `None`: ours; else why not yet.
+    pub(super) fn wait_for_turn(&mut self, contest: &Contest<'_>) -> Option<Reason> {
+        let settings = &self.state.settings;
+        let window = settings.election_window;
+        if let Some(first) = contest.record.and_then(handover) {
+            let until = contest.since + window;
+            if self.now < until {
+                self.wake(until);
+                let first = first.to_owned();
+                return Some(Reason::HoldingBack { first, until });
+            }
+        }
+        let expected = self.expected(contest.record);
+        if settings.elector == Elector::First || expected.is_empty() {
+            return None;
+        }
+        let Some(election) = self.election(contest).cloned() else {
+            self.run(contest);
+            let until = self.now + window * 2;
+            return Some(Reason::WaitingForBallots { until });
+        };
+        let Some(own) = election.own.as_ref().filter(|own| own.excluded.is_none()) else {
+            self.run(contest);
+            // Where Consul lets us write the lock and no ballot, the lock alone decides.
+            let until = election.begun_at + window * 2;
+            self.wake(until);
+            return (self.now < until).then_some(Reason::WaitingForBallots { until });
+        };
+        let ballots = election.counting();
+        let complete = expected.iter().all(|uuid| ballots.contains_key(uuid));
+        let mut queue: Vec<&Ballot> = ballots.into_values().collect();
+        queue.retain(|ballot| ballot.excluded.is_none());
+        queue.sort_by(|a, b| compare(settings.elector, a, b));
+        let ahead = queue
+            .iter()
+            .take_while(|ballot| ballot.instance != own.instance);
+        let ahead = u32::try_from(ahead.count()).unwrap_or(u32::MAX);
+        let closes_at = election.own_at + window;
+        let ranked_at = if complete { election.own_at } else { closes_at };
+        let until = ranked_at + window.saturating_mul(ahead);
+        if self.now >= until {
+            return None;
+        }
+        self.wake(until);
+        if complete {
+            let first = queue
+                .first()
+                .map_or_else(String::new, |best| best.name.clone());
+            return Some(Reason::HoldingBack { first, until });
+        }
+        if self.now < closes_at {
+            self.wake(closes_at);
+            let wait = closes_at.since(self.now);
+            self.read_ballots(election.ballots_index, wait);
+            return Some(Reason::WaitingForBallots { until: closes_at });
+        }
+        let first = queue
+            .first()
+            .map_or_else(String::new, |best| best.name.clone());
+        Some(Reason::HoldingBack { first, until })
+    }
+
+    fn read_ballots(&mut self, after: u64, wait: Duration) {
+        let under_way = self.state.pending.ballot || self.planned(Place::Ballot);
+        if self.may_call(under_way, self.state.pending.ballot_retry_at) {
+            self.act(Action::ReadBallots { after, wait });
+        }
+    }
+
+    /// Writes our ballot, from a word of the instance that was asked for after the lock came up for grabs: only then
+    /// has everything arrived that will.
+    fn run(&mut self, contest: &Contest<'_>) {
+        let asked_at = self.state.instance.answered_begun_at;
+        if asked_at.is_some_and(|at| at >= contest.since) {
+            self.write_ballot(contest, None);
+        } else if self.may_command_guard() {
+            self.act(Action::Probe);
+        }
+    }
+}
+
+/// Whom the last master gave the lock up for.
+pub(super) fn handover(record: &Record) -> Option<&str> {
+    let target = record.handover_to.as_deref();
+    target.filter(|_| record.status == Status::Fenced)
+}

@@ -1,0 +1,615 @@
+//! Who goes first when the lock is up for grabs, who does not run at all, and that nobody waits in vain.
+
+use std::cmp::Ordering;
+
+use super::fixtures::*;
+use super::toys::follower;
+use super::world::world_with;
+use crate::decide::board::{Ballot, Cause, Pause, VERSION};
+use crate::decide::election::compare;
+use crate::decide::event::Event;
+use crate::decide::ids::SessionId;
+use crate::decide::plan::{Action, Plan, Reason};
+use crate::decide::record::{Record, Status, Vclock};
+use crate::decide::state::Elector;
+
+const THIRD: &str = "instance-third";
+const WINDOW: std::time::Duration = std::time::Duration::from_millis(250);
+
+fn vclock(rows: u64) -> Vclock {
+    Vclock::from([("1".to_owned(), rows)])
+}
+
+/// A ballot for the lock after the fenced record of `candidate`, as good as that one's own.
+fn ballot(instance: &str) -> Ballot {
+    Ballot {
+        v: VERSION,
+        instance: instance.to_owned(),
+        name: format!("name of {instance}"),
+        term: 7,
+        index: 1,
+        vclock: vclock(10),
+        following: true,
+        priority: 0,
+        idle_ms: 0,
+        same_configuration: true,
+        excluded: None,
+    }
+}
+
+/// The other instance, fenced in term 6 with ten rows; this one and a third followed it.
+fn last_word() -> Record {
+    Record {
+        following: vec![OWN.to_owned(), THIRD.to_owned()],
+        vclock: vclock(10),
+        ..record().says(Status::Fenced)
+    }
+}
+
+/// Attached after `record`, with the elector that waits for ballots.
+fn after(record: &Record) -> Node {
+    let mut node = node()
+        .with(|settings| settings.elector = Elector::Smart)
+        .having(|instance| instance.replication = vec![follower(OTHER), follower(THIRD)]);
+    node.lock = super::toys::ToyLock::default();
+    node.lock.put_record(None, record);
+    node.attached().seeing_lock()
+}
+
+fn candidate() -> Node {
+    after(&last_word())
+}
+
+fn is_acquire(action: &Action) -> bool {
+    matches!(action, Action::Acquire { .. })
+}
+
+impl Node {
+    /// Our own ballot is written, and the ballots are waited for.
+    fn waiting_for_ballots(mut self) -> Self {
+        for _ in 0..3 {
+            self.settles();
+        }
+        assert!(self.state.pending.ballot, "{:?}", self.plan().reason);
+        self
+    }
+
+    /// The ballots as they stand are reported to it.
+    fn hears_ballots(&mut self) {
+        if let Some(event) = self.lock.ballots_after(0, true) {
+            self.hears(event);
+        }
+    }
+
+    fn wrote(&self) -> Ballot {
+        self.lock.ballots.get(OWN).cloned().expect("our ballot")
+    }
+
+    fn holds(&self) -> bool {
+        self.state.holds_lock()
+    }
+}
+
+#[test]
+fn the_smart_elector_ranks_configuration_following_rows_priority_and_idleness_in_this_order() {
+    let best = Ballot {
+        same_configuration: true,
+        ..ballot("z")
+    };
+    let worse = [
+        Ballot {
+            same_configuration: false,
+            vclock: vclock(99),
+            priority: 9,
+            ..ballot("a")
+        },
+        Ballot {
+            following: false,
+            vclock: vclock(99),
+            priority: 9,
+            ..ballot("a")
+        },
+        Ballot {
+            vclock: vclock(9),
+            priority: 9,
+            ..ballot("a")
+        },
+        Ballot {
+            priority: -1,
+            ..ballot("a")
+        },
+        Ballot {
+            idle_ms: 1,
+            ..ballot("a")
+        },
+        ballot("zz"),
+    ];
+    for other in &worse {
+        assert_eq!(
+            compare(Elector::Smart, &best, other),
+            Ordering::Less,
+            "{other:?}"
+        );
+        assert_eq!(
+            compare(Elector::Smart, other, &best),
+            Ordering::Greater,
+            "{other:?}"
+        );
+    }
+}
+
+#[test]
+fn the_idle_elector_ranks_idleness_then_rows() {
+    let best = Ballot {
+        vclock: vclock(5),
+        following: false,
+        ..ballot("z")
+    };
+    let busier = Ballot {
+        idle_ms: 1,
+        vclock: vclock(99),
+        ..ballot("a")
+    };
+    let behind = Ballot {
+        vclock: vclock(4),
+        priority: 9,
+        ..ballot("a")
+    };
+    assert_eq!(compare(Elector::Idle, &best, &busier), Ordering::Less);
+    assert_eq!(compare(Elector::Idle, &best, &behind), Ordering::Less);
+}
+
+#[test]
+fn a_vclock_that_has_all_of_another_ranks_before_it() {
+    let ahead = Ballot {
+        vclock: Vclock::from([("1".to_owned(), 5), ("2".to_owned(), 3)]),
+        ..ballot("z")
+    };
+    let behind = Ballot {
+        vclock: vclock(5),
+        ..ballot("a")
+    };
+    assert_eq!(compare(Elector::Smart, &ahead, &behind), Ordering::Less);
+}
+
+#[test]
+fn the_best_acquires_as_soon_as_every_expected_ballot_is_there() {
+    let mut node = candidate().waiting_for_ballots();
+    assert!(!node.holds());
+    assert!(matches!(
+        node.plan().reason,
+        Reason::WaitingForBallots { .. }
+    ));
+    let behind = Ballot {
+        vclock: vclock(9),
+        ..ballot(THIRD)
+    };
+    node.lock.write_ballot(&behind);
+    node.hears_ballots();
+    let began = node.now;
+    node.settles();
+    assert!(node.holds() && node.now.since(began) < 10.ms());
+    assert_eq!(node.lock.record().expect("a record").cause, Cause::Released);
+}
+
+#[test]
+fn who_is_not_the_best_holds_back_one_window_and_then_tries() {
+    let mut node = candidate().waiting_for_ballots();
+    let ahead = Ballot {
+        vclock: vclock(11),
+        ..ballot(THIRD)
+    };
+    node.lock.write_ballot(&ahead);
+    node.hears_ballots();
+    node.settles();
+    let Reason::HoldingBack { first, until } = node.plan().reason else {
+        panic!("{:?}", node.plan().reason)
+    };
+    assert_eq!(first, ahead.name);
+    assert!(!node.holds() && until.since(node.now) > WINDOW / 2);
+    node.passes(until.since(node.now));
+    node.settles();
+    assert!(node.holds());
+}
+
+#[test]
+fn a_ballot_that_does_not_come_is_waited_for_one_window() {
+    let mut node = candidate().waiting_for_ballots();
+    node.passes(WINDOW - 20.ms());
+    node.settles();
+    assert!(!node.holds());
+    node.passes(30.ms());
+    node.settles();
+    assert!(node.holds());
+}
+
+#[test]
+fn who_says_that_it_does_not_run_is_neither_waited_for_nor_let_first() {
+    let mut node = candidate();
+    let no = Ballot {
+        vclock: vclock(99),
+        excluded: Some("PRIORITY is -1".to_owned()),
+        ..ballot(THIRD)
+    };
+    node.lock.write_ballot(&no);
+    let began = node.now;
+    node.settles();
+    assert!(node.holds() && node.now.since(began) < 20.ms());
+}
+
+#[test]
+fn a_ballot_of_another_election_does_not_count() {
+    for other in [
+        Ballot {
+            term: 6,
+            vclock: vclock(99),
+            ..ballot(THIRD)
+        },
+        Ballot {
+            index: 9,
+            vclock: vclock(99),
+            ..ballot(THIRD)
+        },
+    ] {
+        let mut node = candidate();
+        node.lock.write_ballot(&other);
+        let mut node = node.waiting_for_ballots();
+        assert!(matches!(
+            node.plan().reason,
+            Reason::WaitingForBallots { .. }
+        ));
+        node.passes(WINDOW);
+        node.settles();
+        assert!(node.holds());
+    }
+}
+
+#[test]
+fn where_nobody_else_followed_the_master_there_is_nothing_to_wait_for() {
+    let alone = Record {
+        following: vec![OWN.to_owned()],
+        ..last_word()
+    };
+    let mut node = after(&alone);
+    let acquire = node.runs_until(is_acquire);
+    assert!(node.lock.ballots.is_empty());
+    node.answers(&acquire);
+    node.settles();
+    node.serving();
+}
+
+#[test]
+fn who_did_not_follow_the_master_waits_for_all_that_are_healthy() {
+    let others = Record {
+        following: vec![THIRD.to_owned()],
+        ..last_word()
+    };
+    let node = after(&others).waiting_for_ballots();
+    assert!(!node.holds());
+}
+
+#[test]
+fn a_ballot_says_what_the_instance_had_after_the_lock_came_up_for_grabs() {
+    let mut node = candidate();
+    node.instance.vclock = vclock(12);
+    let node = node.waiting_for_ballots();
+    let own = node.wrote();
+    assert_eq!((own.vclock, own.following), (vclock(12), true));
+    assert!(own.idle_ms < 200, "{}", own.idle_ms);
+    assert_eq!((own.term, own.index), (7, 1));
+}
+
+#[test]
+fn who_had_stopped_following_long_before_the_masters_last_word_says_so() {
+    let active = Record {
+        status: Status::Active,
+        ..last_word()
+    };
+    let mut node = after(&active);
+    node.settles();
+    let upstream = node.instance.replication[0].upstream.as_mut().expect("one");
+    upstream.status = "disconnected".to_owned();
+    for second in 1..8_u64 {
+        node.instance.replication[0]
+            .upstream
+            .as_mut()
+            .expect("one")
+            .idle_s = Some(f64::from(u32::try_from(second).expect("small")));
+        node.passes(1.secs());
+        node.answers(&Action::Probe);
+    }
+    node.lock.put_record(
+        None,
+        &Record {
+            refresh: 41,
+            ..active
+        },
+    );
+    node.watch_shows_lock();
+    node.lock.put_record(
+        None,
+        &Record {
+            refresh: 42,
+            ..last_word()
+        },
+    );
+    node.watch_shows_lock();
+    let own = node.waiting_for_ballots().wrote();
+    assert!(!own.following);
+    assert!((6_900..7_300).contains(&own.idle_ms), "{}", own.idle_ms);
+}
+
+fn declines(node: &mut Node, words: &str) -> Plan {
+    node.settles();
+    let plan = node.plan();
+    let Reason::NotACandidate { why } = &plan.reason else {
+        panic!("{:?}", plan.reason)
+    };
+    assert!(why.contains(words), "{why}");
+    assert_eq!(node.wrote().excluded.as_ref(), Some(why));
+    assert!(!node.holds() && plan.actions.is_empty());
+    plan
+}
+
+#[test]
+fn who_lacks_too_many_rows_says_so_once_and_runs_when_it_has_caught_up() {
+    let mut node = candidate().with(|settings| settings.max_lag_rows = 3);
+    node.instance.vclock = vclock(6);
+    node.attaches();
+    declines(
+        &mut node,
+        "it lacks 4 rows that the last master had, MAX_LAG_ROWS is 3",
+    );
+    let written = node.lock.index;
+    node.lives_on(30.secs());
+    assert_eq!(node.lock.index, written, "one ballot is enough");
+    node.instance.vclock = vclock(7);
+    node.lives_on(3.secs());
+    assert_eq!(node.wrote().excluded, None);
+    assert!(node.holds());
+}
+
+#[test]
+fn who_had_not_heard_the_master_for_too_long_does_not_run() {
+    let mut node = candidate().with(|settings| settings.max_idle = 5.secs());
+    node.instance.replication.clear();
+    node.attaches();
+    declines(
+        &mut node,
+        "it has never heard the last master, MAX_IDLE is 5s",
+    );
+}
+
+#[test]
+fn a_negative_priority_does_not_run_and_says_so() {
+    let mut node = candidate().with(|settings| settings.priority = -1);
+    declines(&mut node, "PRIORITY is -1");
+}
+
+#[test]
+fn an_instance_that_died_is_not_waited_for() {
+    let mut node = candidate();
+    node.is_killed();
+    node.settles();
+    assert!(
+        node.wrote()
+            .excluded
+            .is_some_and(|why| why.contains("dead"))
+    );
+}
+
+#[test]
+fn who_is_not_named_by_a_master_that_may_go_on_without_consul_does_not_succeed_it_by_time() {
+    let members = vec![OTHER.to_owned(), THIRD.to_owned()];
+    let active = Record {
+        status: Status::Active,
+        failsafe: true,
+        members,
+        ..last_word()
+    };
+    let mut node = after(&active).later(LEASE_AND_MARGIN);
+    declines(&mut node, "does not name it");
+    let fenced = Record {
+        refresh: 41,
+        failsafe: true,
+        members: vec![OTHER.to_owned()],
+        ..last_word()
+    };
+    node.lock.put_record(None, &fenced);
+    node.watch_shows_lock();
+    node.lives_on(1.secs());
+    assert!(node.holds(), "{:?}", node.plan().reason);
+}
+
+#[test]
+fn whom_the_master_gave_the_lock_up_for_asks_nobody() {
+    let mine = Record {
+        handover_to: Some(OWN.to_owned()),
+        ..last_word()
+    };
+    let mut node = after(&mine);
+    let acquire = node.runs_until(is_acquire);
+    assert!(node.lock.ballots.is_empty() && node.state.board.is_none());
+    node.answers(&acquire);
+    assert_eq!(
+        node.lock.record().expect("a record").cause,
+        Cause::Switchover
+    );
+}
+
+#[test]
+fn all_others_hold_back_for_whom_the_master_gave_the_lock_up_for() {
+    let theirs = Record {
+        handover_to: Some(THIRD.to_owned()),
+        ..last_word()
+    };
+    let mut node = after(&theirs);
+    node.settles();
+    node.passes(WINDOW - 20.ms());
+    node.settles();
+    assert!(matches!(node.plan().reason, Reason::HoldingBack { .. }));
+    node.passes(30.ms());
+    let mut node = node.waiting_for_ballots();
+    assert!(!node.holds());
+    node.passes(WINDOW);
+    node.settles();
+    assert!(node.holds(), "it did not come");
+}
+
+#[test]
+fn nothing_changes_hands_during_a_pause_and_the_board_is_looked_at_each_second() {
+    for elector in [Elector::Smart, Elector::First] {
+        let mut node = candidate().with(|settings| settings.elector = elector);
+        node.lock.pause = Some(Pause {
+            by: "ann".to_owned(),
+            ..Pause::default()
+        });
+        node.settles();
+        assert_eq!(
+            node.plan().reason,
+            Reason::Paused {
+                by: "ann".to_owned()
+            }
+        );
+        let mut reads = 0;
+        for _ in 0..100 {
+            node.passes(100.ms());
+            reads += u32::from(does!(node.plan(), Action::ReadBoard));
+            node.settles();
+        }
+        assert!((9..=10).contains(&reads), "{reads}");
+        assert!(!node.holds());
+        node.lock.pause = None;
+        node.lives_on(2.secs());
+        assert!(node.holds());
+    }
+}
+
+#[test]
+fn a_board_that_cannot_be_read_is_not_an_empty_one() {
+    let mut node = candidate();
+    for _ in 0..40 {
+        let plan = node.turn();
+        assert!(!does!(plan, Action::Acquire { .. }));
+        for action in &plan.actions {
+            if matches!(action, Action::ReadBoard) {
+                node.loses(action);
+            } else {
+                node.answers(action);
+            }
+        }
+        node.passes(50.ms());
+    }
+}
+
+#[test]
+fn no_time_bounds_a_guard_that_stands_down() {
+    let paused = Record {
+        status: Status::Active,
+        paused: true,
+        ..last_word()
+    };
+    let mut node = after(&paused);
+    node.lives_on(60.secs());
+    assert!(matches!(node.plan().reason, Reason::Paused { .. }));
+    assert!(!node.holds());
+    let own = paused.of(OWN);
+    node.lock.put_record(None, &own);
+    node.watch_shows_lock();
+    node.lives_on(LEASE_AND_MARGIN + 1.secs());
+    assert!(
+        node.holds(),
+        "it is no rival of itself: {:?}",
+        node.plan().reason
+    );
+}
+
+#[test]
+fn where_no_ballot_can_be_written_the_lock_alone_decides() {
+    let mut node = candidate();
+    for _ in 0..40 {
+        let plan = node.turn();
+        for action in &plan.actions {
+            if matches!(action, Action::WriteBallot { .. }) {
+                node.loses(action);
+            } else {
+                node.answers(action);
+            }
+        }
+        node.passes(25.ms());
+    }
+    assert!(node.holds(), "{:?}", node.plan().reason);
+}
+
+#[test]
+fn its_own_running_term_is_taken_again_without_ballots_or_board() {
+    let mut node = master().with(|settings| settings.elector = Elector::Smart);
+    let session = node.own_session();
+    node.lock.pause = Some(Pause::default());
+    node.lock.end_session(&session);
+    node.watch_shows_lock();
+    for _ in 0..20 {
+        let plan = node.round();
+        assert!(!does!(plan, Action::ReadBoard | Action::WriteBallot { .. }));
+    }
+    assert!(node.serving().lock.ballots.is_empty());
+}
+
+#[test]
+fn a_record_names_who_follows_and_why_it_changed_hands() {
+    let node = master();
+    let first = node.lock.record().expect("a record");
+    assert_eq!(first.cause, Cause::Released);
+    let mut node = master().having(|instance| {
+        instance.replication = vec![follower(OTHER), follower(THIRD)];
+        instance.replication[1].downstream_status = Some("stopped".to_owned());
+    });
+    node.lives_on(5.secs());
+    let record = node.lock.record().expect("a record");
+    assert_eq!(record.following, [OTHER]);
+    assert_eq!((record.cause, record.since), (Cause::Released, first.since));
+}
+
+#[test]
+fn words_about_ballots_of_an_election_that_is_over_change_nothing() {
+    let mut node = candidate().waiting_for_ballots();
+    node.lock
+        .put_record(Some(SessionId::new("theirs")), &record().term(7));
+    node.watch_shows_lock();
+    node.hears_ballots();
+    node.hears(Event::BallotWritten {
+        index: 1,
+        result: Ok(()),
+    });
+    node.settles();
+    assert!(matches!(node.plan().reason, Reason::FollowingMaster { .. }));
+}
+
+/// Three members, whoever sees what first: who has most rows is master next, however the one before went.
+#[test]
+fn the_freshest_wins_whatever_is_seen_first() {
+    for seed in 0..40 {
+        let mut world = world_with(3, seed * 7 + 1, |settings| {
+            settings.elector = Elector::Smart
+        });
+        world.all_follow_each_other();
+        let (master, _) = world.plays_until_master(None);
+        world.plays(5.secs());
+        let fresh = (master + 1 + usize::try_from(seed).expect("small") % 2) % 3;
+        for at in 0..3 {
+            let rows = [1_000, 500][usize::from(at != fresh)];
+            world.places[at].instance.vclock = vclock(rows);
+        }
+        world.places[master].instance.vclock = vclock(1_010);
+        if seed % 2 == 0 {
+            world.kills_instance(master);
+            let (heir, took) = world.plays_until_master(Some(master));
+            assert_eq!(heir, fresh, "seed {seed}");
+            assert!(took < 100.ms(), "{took:?}");
+        } else {
+            world.loses_machine(master);
+            let (heir, _) = world.plays_until_master(Some(master));
+            assert_eq!(heir, fresh, "seed {seed}");
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! R4: a lock that is held and has not been refreshed for a lease is taken over, in one transaction.
+
+use super::fixtures::*;
+use super::world::world_with;
+use crate::decide::board::Cause;
+use crate::decide::ids::SessionId;
+use crate::decide::plan::{Action, Reason};
+use crate::decide::record::{Record, Status};
+use crate::decide::state::Elector;
+use crate::decide::timing::Tick;
+
+fn is_take_over(action: &Action) -> bool {
+    matches!(action, Action::TakeOver { .. })
+}
+
+fn theirs() -> SessionId {
+    SessionId::new("theirs")
+}
+
+/// A replica that sees `record` in a held lock.
+fn under(record: &Record) -> Node {
+    node()
+        .finding(|lock| {
+            lock.sessions.insert(theirs(), Tick::default());
+            lock.put_record(Some(theirs()), record);
+        })
+        .attached()
+        .seeing_lock()
+        .settled()
+}
+
+fn due_at(node: &Node) -> Tick {
+    node.state.lock.unchanged.as_ref().expect("a record").since + LEASE_AND_MARGIN
+}
+
+#[test]
+fn a_holder_that_is_not_heard_of_for_lease_and_margin_loses_the_lock_at_its_index() {
+    let mut node = under(&record());
+    let due_at = due_at(&node);
+    node.lives_on(due_at.since(node.now) - 300.ms());
+    assert!(matches!(node.plan().reason, Reason::FollowingMaster { .. }));
+    assert_eq!(node.lock.holder(), Some(&theirs()));
+    assert!(node.plan().wake_at.is_some_and(|at| at <= due_at));
+    node.passes(due_at.since(node.now));
+    let look = node.turn();
+    assert!(
+        does!(look, Action::ReadLock),
+        "one look before anything is done"
+    );
+    assert!(!does!(
+        look,
+        Action::TakeOver { .. } | Action::CreateSession
+    ));
+    node.answers(&Action::ReadLock);
+    let seen = node.lock.key.as_ref().expect("a key").modify_index;
+    let take_over = node.runs_until(is_take_over);
+    let Action::TakeOver {
+        holder,
+        index,
+        attempt,
+        ..
+    } = &take_over
+    else {
+        unreachable!()
+    };
+    assert_eq!((holder, *index), (&theirs(), seen));
+    assert_eq!(attempt.record.cause, Cause::TakenOver);
+    assert_eq!(
+        attempt.gain.expect("a gain").wait,
+        None,
+        "the lease was waited out before"
+    );
+    node.answers(&take_over);
+    node.settles();
+    assert_eq!(node.serving().lock.record().expect("a record").term, 7);
+}
+
+#[test]
+fn a_refresh_at_the_last_moment_refuses_it_and_nothing_changes() {
+    let mut node = under(&record()).later(LEASE_AND_MARGIN);
+    let take_over = node.runs_until(is_take_over);
+    node.lock
+        .put_record(Some(theirs()), &record().refreshed(41));
+    node.answers(&take_over);
+    assert_eq!(node.lock.holder(), Some(&theirs()));
+    node.lives_on(2.secs());
+    assert!(matches!(node.plan().reason, Reason::FollowingMaster { .. }));
+    assert_eq!(node.lock.record().expect("a record").refresh, 41);
+    assert!(
+        due_at(&node).since(node.now) > 8.secs(),
+        "the count begins anew"
+    );
+    assert!(!node.instance.is_writable() && node.state.session.id.is_none());
+}
+
+#[test]
+fn every_refresh_that_is_seen_starts_the_count_anew() {
+    let mut node = under(&record());
+    for refresh in 41..60 {
+        node.lives_on(5.secs());
+        node.lock
+            .put_record(Some(theirs()), &record().refreshed(refresh));
+        node.watch_shows_lock();
+        assert!(matches!(node.plan().reason, Reason::FollowingMaster { .. }));
+    }
+}
+
+#[test]
+fn a_consul_that_has_fallen_silent_is_noticed_before_anything_is_taken() {
+    let mut node = under(&record()).later(LEASE_AND_MARGIN);
+    let look = node.runs_until(|action| matches!(action, Action::ReadLock));
+    node.loses(&look);
+    node.passes(60.secs());
+    assert!(!does!(
+        node.plan(),
+        Action::TakeOver { .. } | Action::CreateSession
+    ));
+    node.watch_shows_lock();
+    assert!(matches!(node.plan().reason, Reason::FollowingMaster { .. }));
+    assert!(
+        due_at(&node).since(node.now) > LEASE,
+        "the old holder has its time"
+    );
+}
+
+#[test]
+fn the_lease_that_is_waited_for_is_the_records() {
+    let mut node = under(&record().lease_of(30.secs()));
+    node.lives_on(30.secs());
+    assert_eq!(node.lock.holder(), Some(&theirs()));
+    node.lives_on(1.secs());
+    node.serving();
+}
+
+#[test]
+fn a_lock_held_without_a_record_is_taken_over_and_then_waited_for() {
+    let mut node = under(&record());
+    node.lock.put(Some(theirs()), "rubbish");
+    node.watch_shows_lock();
+    node.lives_on(LEASE_AND_MARGIN - 300.ms());
+    assert!(matches!(
+        node.plan().reason,
+        Reason::LockHeldByUnknown { .. }
+    ));
+    node.lives_on(600.ms());
+    assert!(node.state.holds_lock() && !node.instance.is_writable());
+    node.lives_on(LEASE_AND_MARGIN);
+    assert_eq!(
+        node.serving().lock.record().expect("a record").cause,
+        Cause::First
+    );
+}
+
+#[test]
+fn a_lock_held_with_a_record_from_a_backup_is_no_word_of_the_last_master() {
+    let mut node = under(&record().term(9));
+    node.lock.put_record(Some(theirs()), &record().term(4));
+    node.watch_shows_lock();
+    node.lives_on(LEASE_AND_MARGIN + 300.ms());
+    assert!(node.state.holds_lock() && !node.instance.is_writable());
+    assert_eq!(node.lock.record().expect("a record").term, 10);
+    node.lives_on(LEASE_AND_MARGIN);
+    node.serving();
+}
+
+#[test]
+fn a_record_of_another_version_is_never_taken_over() {
+    let mut node = under(&record());
+    node.lock.put(Some(theirs()), r#"{"v":2}"#);
+    node.watch_shows_lock();
+    node.lives_on(60.secs());
+    assert_eq!(node.lock.holder(), Some(&theirs()));
+}
+
+#[test]
+fn a_stranger_that_holds_a_fenced_record_has_a_lease_like_anybody() {
+    let mut node = under(&record().says(Status::Fenced));
+    node.lives_on(LEASE_AND_MARGIN - 300.ms());
+    assert_eq!(node.lock.holder(), Some(&theirs()));
+    node.lives_on(600.ms());
+    node.serving();
+}
+
+#[test]
+fn a_holder_whose_guard_stands_down_is_not_succeeded_by_time() {
+    let paused = Record {
+        paused: true,
+        ..record()
+    };
+    let mut node = under(&paused);
+    node.lives_on(60.secs());
+    assert!(matches!(node.plan().reason, Reason::Paused { .. }));
+    assert_eq!(node.lock.holder(), Some(&theirs()));
+}
+
+#[test]
+fn who_may_not_be_master_takes_nothing_over() {
+    let mut node = under(&record()).with(|settings| settings.priority = -1);
+    node.lives_on(60.secs());
+    assert!(matches!(node.plan().reason, Reason::NotACandidate { .. }));
+    assert_eq!(node.lock.holder(), Some(&theirs()));
+}
+
+#[test]
+fn a_lost_reply_to_a_take_over_is_no_refusal() {
+    let mut node = under(&record()).later(LEASE_AND_MARGIN);
+    let take_over = node.runs_until(is_take_over);
+    node.loses_reply(&take_over);
+    node.passes(200.ms());
+    node.settles();
+    node.serving();
+}
+
+#[test]
+fn within_the_cooldown_of_a_failover_nothing_is_taken_by_time() {
+    for cause in [Cause::Released, Cause::TakenOver] {
+        let since = 1_700_000_000 + 990;
+        for held in [true, false] {
+            let recent = Record {
+                cause,
+                since,
+                ..record()
+            };
+            let mut node = under(&recent).with(|settings| settings.failover_cooldown = 60.secs());
+            if !held {
+                node.lock.end_session(&theirs());
+                node.watch_shows_lock();
+            }
+            node.lives_on(45.secs());
+            assert!(matches!(node.plan().reason, Reason::CoolingDown { .. }));
+            node.lives_on(6.secs());
+            node.serving();
+        }
+    }
+}
+
+#[test]
+fn a_cooldown_spares_what_was_no_failover_and_who_proved_itself_over() {
+    let since = 1_700_000_000 + 990;
+    for record in [
+        Record {
+            cause: Cause::First,
+            since,
+            ..record()
+        },
+        Record {
+            cause: Cause::Switchover,
+            since,
+            ..record()
+        },
+        Record {
+            cause: Cause::TakenOver,
+            since,
+            ..record().says(Status::Fenced)
+        },
+    ] {
+        let mut node = under(&record).with(|settings| settings.failover_cooldown = 60.secs());
+        node.lives_on(LEASE_AND_MARGIN + 500.ms());
+        node.serving();
+    }
+}
+
+#[test]
+fn a_masters_clock_that_is_ahead_does_not_lengthen_the_cooldown() {
+    let ahead = Record {
+        cause: Cause::TakenOver,
+        since: 1_800_000_000,
+        ..record()
+    };
+    let mut node = under(&ahead).with(|settings| settings.failover_cooldown = 20.secs());
+    node.lives_on(21.secs());
+    node.serving();
+}
+
+/// However two candidates' steps interleave, the lock is taken over by one of them.
+#[test]
+fn of_two_that_take_over_at_once_one_does() {
+    for seed in 0..40 {
+        let mut world = world_with(3, seed * 5 + 1, |settings| {
+            settings.elector = Elector::First
+        });
+        let (master, _) = world.plays_until_master(None);
+        world.plays(5.secs());
+        world.loses_machine(master);
+        let (_, took) = world.plays_until_master(Some(master));
+        assert!(took < LEASE_AND_MARGIN + 100.ms(), "{took:?}");
+        world.plays(30.secs());
+        assert_eq!(world.reigns.len(), 2, "seed {seed}");
+    }
+}
