@@ -14,6 +14,7 @@ pub(super) fn of(view: &SetView, error: Option<&RecordError>) -> Vec<String> {
     let mut notes = Vec::new();
     notes.extend(about_lock(view, error));
     notes.extend(about_pause(view));
+    notes.extend(view.members.iter().filter_map(about_candidate));
     notes.extend(view.members.iter().filter_map(about_member));
     notes
 }
@@ -89,6 +90,11 @@ fn about_pause(view: &SetView) -> Option<String> {
         }
         (Some(_) | None, _, _) => None,
     }
+}
+
+fn about_candidate(member: &MemberView) -> Option<String> {
+    let why = member.excluded.as_ref()?;
+    Some(format!("{} does not run for master: {why}", member.name))
 }
 
 fn about_member(member: &MemberView) -> Option<String> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::consul::Found;
-use crate::decide::board::{self, HistoryLine, Member, Pause, Switchover, SwitchoverState};
+use crate::decide::board::{self, Ballot, HistoryLine, Member, Pause, Switchover, SwitchoverState};
 use crate::decide::record::Record;
 
 /// Where a cluster's keys are.
@@ -32,6 +32,8 @@ pub(super) struct SetKeys<'a> {
     pub(super) lock: Option<&'a Found>,
     /// By instance UUID; `None` where the value is no member.
     pub(super) members: BTreeMap<String, Option<Member>>,
+    /// By instance UUID.
+    pub(super) ballots: BTreeMap<String, Ballot>,
     pub(super) switchover: Option<Switchover>,
     pub(super) switchover_index: u64,
     pub(super) pause: Option<Pause>,
@@ -90,6 +92,11 @@ impl<'a> Sorted<'a> {
             ("members", Some(instance)) => {
                 let member = board::parse(&entry.value);
                 set.members.insert(instance.to_owned(), member);
+            }
+            ("ballots", Some(instance)) => {
+                let ballot = board::parse(&entry.value);
+                let named = ballot.map(|ballot| (instance.to_owned(), ballot));
+                set.ballots.extend(named);
             }
             ("history", Some(_)) => set
                 .history

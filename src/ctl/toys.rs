@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::view::{self, ClusterView, Sign, Signs, Space};
 use crate::consul::Found;
 use crate::decide::board::{
-    Cause, HistoryLine, Member, Party, Pause, Stages, Switchover, SwitchoverState, VERSION,
+    Ballot, Cause, HistoryLine, Member, Party, Pause, Stages, Switchover, SwitchoverState, VERSION,
 };
 use crate::decide::ids::SessionId;
 use crate::decide::record::{Record, Status, Vclock};
@@ -14,6 +14,9 @@ use crate::decide::record::{Record, Status, Vclock};
 /// 2026-11-21 14:03:12 UTC.
 pub(super) const NOW: u64 = 1_795_269_792;
 pub(super) const SET: &str = "5f6a3c1e-0000-4000-8000-000000000001";
+
+/// Of every key.
+const INDEX: u64 = 100;
 
 /// An instance's UUID, by its number.
 pub(super) fn uuid(number: u64) -> String {
@@ -85,6 +88,23 @@ pub(super) fn member(number: u64) -> Member {
     }
 }
 
+/// For the election that is on.
+pub(super) fn ballot(number: u64) -> Ballot {
+    Ballot {
+        v: VERSION,
+        instance: uuid(number),
+        name: name(number),
+        term: 8,
+        index: INDEX,
+        vclock: vclock(1_000),
+        following: true,
+        priority: 0,
+        idle_ms: 0,
+        same_configuration: true,
+        excluded: None,
+    }
+}
+
 pub(super) fn pause() -> Pause {
     Pause {
         by: "anna@ops1".to_owned(),
@@ -153,7 +173,7 @@ impl Keys {
         self.found.retain(|entry| entry.key != key);
         self.found.push(Found {
             key,
-            modify_index: 100,
+            modify_index: INDEX,
             session: session.map(SessionId::new),
             value: value.to_vec(),
         });
@@ -182,6 +202,10 @@ impl Keys {
     pub(super) fn member(self, member: &Member) -> Self {
         let key = format!("{}/members/{}", member.replicaset, member.instance);
         self.put(&key, &serde_json::to_vec(member).unwrap(), None)
+    }
+
+    pub(super) fn ballot(self, ballot: &Ballot) -> Self {
+        self.json(&format!("ballots/{}", ballot.instance), ballot)
     }
 
     pub(super) fn pause(self, pause: &Pause) -> Self {

@@ -10,7 +10,7 @@ use super::sorted::Sorted;
 pub(crate) use super::sorted::Space;
 use crate::consul::Found;
 use crate::decide::board::{
-    Cause, HistoryLine, Member, Party, Pause, Returned, Switchover, rows_missing,
+    Ballot, Cause, HistoryLine, Member, Party, Pause, Returned, Switchover, rows_missing,
 };
 use crate::decide::ids::SessionId;
 use crate::decide::record::{Record, RecordError, Status};
@@ -171,8 +171,10 @@ pub(crate) struct MemberView {
     /// Rows that the holder had at its last word and the member lacked when it last wrote; as the latter may be older,
     /// no more than that.
     pub(crate) behind_rows: Option<u64>,
-    /// Whether it replicates from the holder, as the holder has it, or else as its own agent.
+    /// Whether it replicates from the holder, as the holder has it.
     pub(crate) following: Option<bool>,
+    /// Why it does not run in the election that is on.
+    pub(crate) excluded: Option<String>,
     /// Its `PRIORITY`.
     pub(crate) priority: Option<i64>,
     /// Wall-clock seconds since the epoch when its agent last wrote.
@@ -229,6 +231,7 @@ pub(crate) fn cluster(space: &Space, found: &[Found], signs: &Signs, at: u64) ->
                 lock,
                 sign,
                 members: &keys.members,
+                ballots: &keys.ballots,
             }
             .view(SetView {
                 pause,
@@ -380,6 +383,7 @@ struct Set<'a> {
     lock: Lock,
     sign: Sign,
     members: &'a BTreeMap<String, Option<Member>>,
+    ballots: &'a BTreeMap<String, Ballot>,
 }
 
 impl Set<'_> {
@@ -471,7 +475,8 @@ impl Set<'_> {
             reason: member.map_or("", |member| &member.reason).to_owned(),
             term: member.map_or(0, |member| member.term),
             behind_rows: others.zip(member).and_then(|(r, m)| behind(r, m)),
-            following: others.and_then(|record| self.following(record, uuid, member)),
+            following: others.and_then(|record| self.following(record, uuid)),
+            excluded: self.excluded(uuid),
             priority: member.map(|member| member.priority),
             written: member.map(|member| member.written),
             paused: member.is_some_and(|member| member.paused),
@@ -480,14 +485,17 @@ impl Set<'_> {
         }
     }
 
-    /// The holder's word is renewed with every refresh; a member's own when it changes, and never by a dead agent.
-    fn following(&self, record: &Record, uuid: &str, member: Option<&Member>) -> Option<bool> {
+    /// The holder's word is renewed with every refresh; a member's own would stand there when it is long gone.
+    fn following(&self, record: &Record, uuid: &str) -> Option<bool> {
         self.lock.0.session.as_ref()?;
-        if !record.following.is_empty() {
-            return Some(record.following.iter().any(|known| known == uuid));
-        }
-        let upstream = member?.upstreams.get(&record.instance)?;
-        Some(upstream == "follow" || upstream == "sync")
+        Some(record.following.iter().any(|known| known == uuid))
+    }
+
+    /// Ballots of other elections do not count; any change of the lock key ends one.
+    fn excluded(&self, uuid: &str) -> Option<String> {
+        let ballot = self.ballots.get(uuid)?;
+        let is_on = ballot.index == self.lock.0.index;
+        ballot.excluded.clone().filter(|_| is_on)
     }
 
     fn role(&self, uuid: &str) -> MemberRole {

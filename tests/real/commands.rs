@@ -1,10 +1,9 @@
 //! The operator's commands as processes, against a real Consul: what they write, what they wait for, what they say, and
 //! their exit codes. Where a story is about the command alone, its own hand plays the agents' part.
 
-use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use tarsec_harness::{Consul, ConsulOptions, Result, Value, World, eventually, json};
+use tarsec_harness::{CliOutput, Consul, ConsulOptions, Result, Value, World, eventually, json};
 
 use crate::scene::Scene;
 use crate::support::{SOON, world};
@@ -16,7 +15,7 @@ const REPLICA: &str = "aaaaaaa2-0000-4000-8000-000000000000";
 const COMMAND: Duration = Duration::from_secs(60);
 
 /// Runs a command to its end. Its input is no terminal.
-async fn tarsec(world: &World, consul: &Consul, args: &[&str]) -> Output {
+async fn tarsec(world: &World, consul: &Consul, args: &[&str]) -> CliOutput {
     tarsec_with(world, consul, args, &[]).await
 }
 
@@ -25,32 +24,20 @@ async fn tarsec_with(
     consul: &Consul,
     args: &[&str],
     variables: &[(&str, &str)],
-) -> Output {
-    let command = tokio::process::Command::new(env!("CARGO_BIN_EXE_tarsec"))
-        .args(args)
-        .env_clear()
-        .env("CONSUL_HTTP_ADDR", consul.agent_addr(0))
-        .env("CLUSTER_NAME", world.cluster())
-        .env("USER", "anna")
-        // The agents' settings are no business of the commands.
-        .env("TARANTOOL_ADDR", "nonsense")
-        .env("MASTER_LEASE", "nonsense")
-        .envs(variables.iter().copied())
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(COMMAND, command).await;
-    output.expect("the command ends").expect("it starts")
+) -> CliOutput {
+    let mut command = world.command(consul, args).expect("there is a binary");
+    // The agents' settings are no business of the commands.
+    let agents = [("TARANTOOL_ADDR", "nonsense"), ("MASTER_LEASE", "nonsense")];
+    for (name, value) in agents.iter().chain(&[("USER", "anna")]).chain(variables) {
+        command = command.env(name, value);
+    }
+    command.run(COMMAND).await.expect("the command ends")
 }
 
 #[track_caller]
-fn assert_ended(output: &Output, code: i32, words: &str) {
-    let text = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    assert_eq!(output.status.code(), Some(code), "{text}");
+fn assert_ended(output: &CliOutput, code: i32, words: &str) {
+    let text = format!("{}{}", output.stdout, output.stderr);
+    assert_eq!(output.code, Some(code), "{text}");
     assert!(text.contains(words), "{words:?} is not in\n{text}");
 }
 
@@ -111,7 +98,7 @@ impl<'a> Stage<'a> {
         entry.map_or(Ok(Value::Null), |entry| entry.json())
     }
 
-    async fn run(&self, args: &[&str]) -> Output {
+    async fn run(&self, args: &[&str]) -> CliOutput {
         tarsec(self.world, &self.consul, args).await
     }
 
@@ -177,11 +164,10 @@ async fn status_and_history_show_a_real_replica_set() {
         let consul = &scene.consul;
         let status = eventually(SOON, "a status without complaints", async || {
             let output = tarsec(world, consul, &["status"]).await;
-            let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            if output.status.code() == Some(0) {
-                Ok(text)
+            if output.code == Some(0) {
+                Ok(output.stdout)
             } else {
-                Err(text)
+                Err(output.stdout)
             }
         });
         let status = status.await?;
@@ -197,7 +183,7 @@ async fn status_and_history_show_a_real_replica_set() {
         );
 
         let output = tarsec(world, consul, &["status", "--json", &scene.set.uuid()[..8]]).await;
-        let view: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let view = output.json()?;
         let set = &view["replicasets"][0];
         assert_eq!(set["state"], "master", "{view}");
         assert_eq!(set["holder"]["name"], master, "{view}");

@@ -9,7 +9,7 @@ use super::*;
 use crate::consul::Found;
 use crate::ctl::view::cluster;
 use crate::ctl::view::{Signs, Space};
-use crate::decide::board::{Member, Party, Returned};
+use crate::decide::board::{Ballot, Member, Party, Returned};
 use crate::decide::ids::SessionId;
 use crate::decide::record::{Record, Status};
 
@@ -78,6 +78,26 @@ fn no_master_since_it_gave_up_the_lock() {
     };
     let keys = Keys::healthy().free_lock(&last).member(&dead);
     assert_screen("no_master", &keys, Verdict::NoMaster);
+}
+
+#[test]
+fn no_master_since_nobody_is_fit() {
+    let last = Record {
+        status: Status::Fenced,
+        ..record()
+    };
+    let unfit = Ballot {
+        excluded: Some("its PRIORITY is negative".to_owned()),
+        ..ballot(2)
+    };
+    let of_another_election = Ballot {
+        excluded: Some("it lacked 12 rows".to_owned()),
+        index: 1,
+        ..ballot(3)
+    };
+    let keys = Keys::healthy().free_lock(&last);
+    let keys = keys.ballot(&unfit).ballot(&of_another_election);
+    assert_screen("nobody_fit", &keys, Verdict::NoMaster);
 }
 
 #[test]
