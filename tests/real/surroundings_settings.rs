@@ -565,7 +565,8 @@ fn unknown_arguments_are_refused() {
         let output = run(&[argument], &[]);
         assert_eq!(output.status.code(), Some(2));
         let expected = format!(
-            "tarsec: {argument} is not an argument, allowed are --help and --version; settings come from the environment\n"
+            "tarsec: {argument} is not an argument, allowed are --help, --version and the commands status, switchover, \
+             pause, resume and history; settings come from the environment\n"
         );
         assert_eq!(text(&output.stderr), expected);
         assert_eq!(text(&output.stdout), "");
