@@ -16,6 +16,9 @@ impl Planner<'_> {
         }
         if let Link::Dead { proof, .. } = &state.instance.link {
             let proof = proof.clone();
+            if let Some(reason) = self.waits_in_pause() {
+                return reason;
+            }
             self.release(&format!("the instance died: {proof}"));
             return Reason::InstanceDied { proof };
         }
@@ -25,12 +28,17 @@ impl Planner<'_> {
         let Some(record) = &state.hold.record else {
             return self.hold_without_record();
         };
-        let reason = if probe.is_master(record.term) {
-            self.serve(record)
+        let reason = if let Some(handover) = &state.hold.handover {
+            self.hand_over(record, probe, handover)
+        } else if self.reigns(record.term, probe) {
+            self.serve(record, probe)
         } else if probe.guard.leased && probe.guard.term != record.term {
             self.fence("its lease is for another term than the lock")
         } else if let Some(why) = self.unfit(state.settings.timing.healthcheck_timeout()) {
-            self.give_up(&why)
+            match self.waits_in_pause() {
+                Some(reason) => reason,
+                None => self.give_up(&why),
+            }
         } else {
             self.become_master(record, probe)
         };
@@ -60,6 +68,9 @@ impl Planner<'_> {
             Link::Dead { .. } => return None,
         };
         let lease = instance.lease.filter(|_| state.may_hold_lease())?;
+        if self.spares_hung_instance(gone) {
+            return None;
+        }
         if !gone && !self.outlived_lease(lease.over_at) {
             return None;
         }
@@ -153,6 +164,9 @@ impl Planner<'_> {
             _ if matches!(self.state.instance.link, Link::Unknown) => {
                 Reason::WaitingForInstance { why }
             }
+            _ if self.state.orders.pause.is_some() => self
+                .waits_in_pause()
+                .unwrap_or(Reason::WaitingForInstance { why }),
             Some(lease) if self.state.may_be_writable(self.now) => {
                 self.wake(lease.over_at);
                 Reason::WaitingForSilentInstance {
@@ -211,17 +225,25 @@ impl Planner<'_> {
         }
     }
 
-    fn serve(&mut self, record: &Record) -> Reason {
+    pub(super) fn serve(&mut self, record: &Record, probe: &Probe) -> Reason {
         self.grant();
         self.follow_master(record);
         // Not said yet that it is writable, or somebody has written over it.
         let seen = self.state.seen_record().map(Record::stamp);
-        let announce = record.status != Status::Active || seen != Some(record.stamp());
+        let announce = record.status != Status::Active
+            || seen != Some(record.stamp())
+            || record.paused != self.says_paused()
+            || record.handover_to != self.hands_over_to(record.term);
         let due_at = self.state.hold.accepted_at + self.state.settings.timing.refresh_interval();
         if due_at <= self.now || announce {
             self.refresh(record.term, &self.state.hold.reason.clone(), None);
         } else {
             self.wake(due_at);
+        }
+        self.mind_switchover(record, probe);
+        self.tell_history(record, probe);
+        if let Some(reason) = self.mind_pause(record, probe) {
+            return reason;
         }
         let without_consul = self.go_on_without_consul(record);
         match self.state.instance.lease {
@@ -235,7 +257,7 @@ impl Planner<'_> {
         }
     }
 
-    fn become_master(&mut self, record: &Record, probe: &Probe) -> Reason {
+    pub(super) fn become_master(&mut self, record: &Record, probe: &Probe) -> Reason {
         let reason = self.state.hold.reason.clone();
         let due_at = self.state.hold.accepted_at + self.state.settings.timing.refresh_interval();
         if self.state.highest_term > record.term {
@@ -337,6 +359,11 @@ impl Planner<'_> {
     /// R2: only once the instance is known read-only, known dead, or its lease has passed. Says `fenced` only if
     /// whoever was before us is over too.
     pub(super) fn release(&mut self, why: &str) {
+        self.release_to(why, None);
+    }
+
+    /// The same; `target` is to go first.
+    pub(super) fn release_to(&mut self, why: &str, target: Option<&str>) {
         let state = self.state;
         if state.may_be_writable(self.now) || state.lock.outdated {
             return;
@@ -370,6 +397,8 @@ impl Planner<'_> {
         record.refresh = self.next_refresh();
         record.agent.clone_from(&state.settings.agent);
         record.reason = why.to_owned();
+        record.handover_to = target.map(str::to_owned);
+        record.paused = false;
         record.status = if predecessor_over {
             Status::Fenced
         } else {
