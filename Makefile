@@ -22,7 +22,7 @@ test: setup ## run all tests, against real Consul and real Tarantool
 demo: setup build ## kill and freeze masters, kill an agent, live; under a minute
 	$(CARGO) run --release --locked -p tarsec-harness --bin demo
 
-bench: setup build ## crash failovers stage by stage, and what an agent costs; RUNS, LARGE_GIB, IDLE_SECONDS, SKIP_LARGE
+bench: setup build ## changes of hands stage by stage, and what an agent costs; RUNS, RUNS_LOST, SWITCHOVERS, RUNS_LEADER, IDLE_SECONDS (0: leave out), LARGE_GIB, SKIP_LARGE=1
 	$(CARGO) run --release --locked -p tarsec-harness --bin bench
 
 lint: ## formatting, clippy, docs, shell scripts; warnings are errors

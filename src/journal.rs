@@ -104,7 +104,7 @@ fn is_news(said: &mut Said, event: &Event) -> bool {
             result: Err(fault), ..
         } => said.is_news(Topic::LockStep, &fault.why),
         Event::LockStepEnded { result: Ok(_), .. } => {
-            said.forget(&[Topic::LockStep, Topic::Acquiring]);
+            said.forget(&[Topic::LockStep, Topic::Acquiring, Topic::Promises]);
             true
         }
         Event::CatalogEnded { result: Err(fault) } => said.is_news(Topic::Catalog, &fault.why),

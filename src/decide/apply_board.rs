@@ -1,4 +1,4 @@
-//! Event + state → state, for what stands beside the lock key: ballots, orders, history, promises.
+//! Event + state → state, for what stands beside the lock key: ballots, orders, history.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::apply::CONSUL_RETRY;
 use super::board::{Ballot, Board, HistoryLine, Switchover};
 use super::election::Election;
 use super::event::ConsulFault;
-use super::state::{Reading, State};
+use super::state::State;
 use super::timing::Tick;
 
 impl State {
@@ -122,14 +122,5 @@ impl State {
             self.pending.history_retry_at = Some(now + CONSUL_RETRY);
             self.consul_fault = Some(fault);
         }
-    }
-
-    pub(super) fn promises_answered(
-        &mut self,
-        _reading: Reading,
-        _answers: BTreeMap<String, Result<(), String>>,
-        _now: Tick,
-    ) {
-        self.pending.promises = false;
     }
 }

@@ -3,7 +3,7 @@
 use super::Planner;
 use super::board::Cause;
 use super::observed::Probe;
-use super::plan::{Action, Before, Reason};
+use super::plan::{Action, Reason};
 use super::record::{Record, RecordError, Status};
 use super::state::{Gain, Link};
 use super::timing::{Tick, Timing};
@@ -26,7 +26,7 @@ impl Planner<'_> {
             return self.hold_without_record();
         };
         let reason = if probe.is_master(record.term) {
-            self.serve(record, probe)
+            self.serve(record)
         } else if probe.guard.leased && probe.guard.term != record.term {
             self.fence("its lease is for another term than the lock")
         } else if let Some(why) = self.unfit(state.settings.timing.healthcheck_timeout()) {
@@ -187,17 +187,30 @@ impl Planner<'_> {
         Reason::Promoting
     }
 
-    fn serve(&mut self, record: &Record, probe: &Probe) -> Reason {
-        if let Some(reading) = self.state.hold.reading {
-            let deadline = reading.t0 + self.state.settings.timing.lease();
-            if deadline > probe.guard.deadline && self.may_command_guard() {
-                self.act(Action::Grant {
-                    term: record.term,
-                    deadline,
-                    reading,
-                });
-            }
+    /// Lengthens the lease to what Consul's acceptance or the members' promises allow.
+    pub(super) fn grant(&mut self) {
+        let (Some(record), Some(probe), Some(reading)) = (
+            &self.state.hold.record,
+            self.state.live_probe(),
+            self.state.lease_base(),
+        ) else {
+            return;
+        };
+        if !self.state.holds_lock() && self.state.hold.promised != Some(reading) {
+            return;
         }
+        let deadline = reading.t0 + self.state.settings.timing.lease();
+        if deadline > probe.guard.deadline && self.may_command_guard() {
+            self.act(Action::Grant {
+                term: record.term,
+                deadline,
+                reading,
+            });
+        }
+    }
+
+    fn serve(&mut self, record: &Record) -> Reason {
+        self.grant();
         self.follow_master(record);
         // Not said yet that it is writable, or somebody has written over it.
         let seen = self.state.seen_record().map(Record::stamp);
@@ -208,11 +221,15 @@ impl Planner<'_> {
         } else {
             self.wake(due_at);
         }
+        let without_consul = self.go_on_without_consul(record);
         match self.state.instance.lease {
-            Some(lease) if self.state.lock.outdated => Reason::ServingWithoutConsul {
-                until: lease.over_at,
-            },
-            Some(_) | None => Reason::Serving,
+            Some(lease) if self.state.lock.outdated => {
+                without_consul.unwrap_or(Reason::ServingWithoutConsul {
+                    until: lease.over_at,
+                    why: String::new(),
+                })
+            }
+            Some(_) | None => without_consul.unwrap_or(Reason::Serving),
         }
     }
 
@@ -241,6 +258,15 @@ impl Planner<'_> {
             }
             return Reason::WaitingForPredecessor { until };
         }
+        if let Some(until) = self.state.promised_until(self.state.hold.before, self.now) {
+            self.wake(until);
+            if due_at <= self.now {
+                self.refresh(record.term, &reason, None);
+            } else {
+                self.wake(due_at);
+            }
+            return Reason::WaitingForPromise { until };
+        }
         let lease = self.state.settings.timing.lease();
         if self
             .state
@@ -264,7 +290,7 @@ impl Planner<'_> {
                         term: record.term,
                         deadline: reading.t0 + lease,
                         reading,
-                        before: Before::default(),
+                        before: self.state.hold.before,
                     });
                 }
             }
@@ -337,7 +363,8 @@ impl Planner<'_> {
                 .state
                 .hold
                 .predecessor_over_at
-                .is_none_or(|at| at <= self.now);
+                .is_none_or(|at| at <= self.now)
+            && self.state.is_free_of_promises(self.now);
         record.refresh = self.next_refresh();
         record.agent.clone_from(&state.settings.agent);
         record.reason = why.to_owned();

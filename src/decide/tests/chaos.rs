@@ -15,9 +15,10 @@ use super::toys::{ToyInstance, ToyLock, follower, guard_command, lost};
 use crate::decide::decide;
 use crate::decide::event::{Event, LockSight};
 use crate::decide::ids::SessionId;
+use crate::decide::observed::Peer;
 use crate::decide::plan::{Action, Health, Plan, Role};
 use crate::decide::record::Status;
-use crate::decide::state::{Elector, State};
+use crate::decide::state::{Elector, Settings, State};
 use crate::decide::timing::{InstanceTime, Tick, Timing};
 
 /// Things that happen to one agent. Requests are answered by toys, whenever, or not at all.
@@ -42,6 +43,8 @@ enum Happening {
     Speak,
     Stop,
     EndSession,
+    /// The other members promise from now on, or refuse.
+    Promise(bool),
     Foreign(Foreign),
 }
 
@@ -100,8 +103,19 @@ fn any_happening() -> impl Strategy<Value = Happening> {
         1 => Just(Happening::Silent),
         1 => Just(Happening::Speak),
         1 => Just(Happening::EndSession),
+        1 => any::<bool>().prop_map(Happening::Promise),
         1 => any_foreign().prop_map(Happening::Foreign),
     ]
+}
+
+fn any_peer(uuid: &str) -> Peer {
+    Peer {
+        id: 0,
+        uuid: uuid.to_owned(),
+        upstream: None,
+        downstream_status: None,
+        downstream_vclock: None,
+    }
 }
 
 /// One agent, whose requests and answers lie about until something becomes of them.
@@ -115,6 +129,9 @@ struct Chaos {
     sights: Vec<(Tick, LockSight)>,
     /// Readings under a record that Consul accepted from us, by term.
     accepted: Vec<(u64, InstanceTime)>,
+    /// Readings under which the other members promised a lease, by term.
+    promised: Vec<(u64, InstanceTime)>,
+    promising: bool,
     /// Leases handed over: until when they run at most, on the agent's clock.
     handed_until: Option<Tick>,
     /// A promotion or grant is under way, or its answer.
@@ -122,18 +139,26 @@ struct Chaos {
 }
 
 impl Chaos {
-    fn new() -> Self {
+    fn new(failsafe: bool) -> Self {
         let mut lock = ToyLock::default();
         lock.put_record(None, &record().says(Status::Fenced));
         let mut chaos = Self {
-            state: State::new(settings()),
+            state: State::new(Settings {
+                failsafe,
+                ..settings()
+            }),
             now: Tick::at(1_000.secs()),
             lock,
-            instance: ToyInstance::new(OWN),
+            instance: ToyInstance {
+                replication: [OWN, OTHER].map(any_peer).to_vec(),
+                ..ToyInstance::new(OWN)
+            },
             requests: Vec::new(),
             answers: Vec::new(),
             sights: Vec::new(),
             accepted: Vec::new(),
+            promised: Vec::new(),
+            promising: true,
             handed_until: None,
             handing: 0,
         };
@@ -197,7 +222,7 @@ impl Chaos {
             }
             Happening::Restart => {
                 self.connection_ends();
-                self.instance.restart();
+                self.instance.restart(self.now);
                 self.hears(Event::Died {
                     proof: "its pid is another".to_owned(),
                 });
@@ -222,6 +247,7 @@ impl Chaos {
                     self.lock.end_session(&session);
                 }
             }
+            Happening::Promise(promising) => self.promising = promising,
             Happening::Foreign(foreign) => self.foreign_hand(&foreign),
         }
         self.note_sight();
@@ -249,7 +275,7 @@ impl Chaos {
 
     fn attach(&mut self) {
         if !self.instance.alive {
-            self.instance.restart();
+            self.instance.restart(self.now);
             self.instance.alive = true;
         }
         if self.instance.probe(self.now).is_fenced() {
@@ -291,6 +317,19 @@ impl Chaos {
             } else {
                 lost(&action, asked_at)
             }
+        } else if let Action::AskPromises {
+            term,
+            members,
+            reading,
+            ..
+        } = &action
+            && self.promising
+        {
+            self.promised.push((*term, reading.t0));
+            Some(Event::PromisesAnswered {
+                reading: *reading,
+                answers: members.keys().map(|uuid| (uuid.clone(), Ok(()))).collect(),
+            })
         } else {
             self.lock.obey(&action, asked_at, self.now)
         };
@@ -364,8 +403,15 @@ impl Chaos {
                 reading,
             } = action
             {
-                let rests_on_accepted = self.accepted.contains(&(*term, reading.t0));
-                prop_assert!(rests_on_accepted, "{action:?} rests on {:?}", self.accepted);
+                let base = (*term, reading.t0);
+                let promised =
+                    matches!(action, Action::Grant { .. }) && self.promised.contains(&base);
+                prop_assert!(
+                    promised || self.accepted.contains(&base),
+                    "{action:?} rests on {:?} and {:?}",
+                    self.accepted,
+                    self.promised
+                );
                 prop_assert!(*deadline <= reading.t0 + LEASE);
                 self.handing += 1;
                 let until = reading.reply_at + LEASE;
@@ -410,7 +456,12 @@ fn sound(state: &State, plan: &Plan, now: Tick) -> Result<(), TestCaseError> {
         } = action
         {
             prop_assert!(*deadline <= reading.t0 + LEASE, "{action:?}");
-            prop_assert!(state.holds_lock(), "{action:?} without the lock");
+            let promised =
+                matches!(action, Action::Grant { .. }) && state.hold.promised == Some(*reading);
+            prop_assert!(
+                promised || state.holds_lock(),
+                "{action:?} without the lock"
+            );
             prop_assert!(state.hold.record.is_some(), "{action:?} without a record");
         }
         if matches!(action, Action::Promote { .. }) {
@@ -495,8 +546,9 @@ proptest! {
         happenings in proptest::collection::vec(any_happening(), 0..200),
         stop_after in 0..400_usize,
         smart in any::<bool>(),
+        failsafe in any::<bool>(),
     ) {
-        let mut chaos = Chaos::new();
+        let mut chaos = Chaos::new(failsafe);
         if smart {
             chaos.state.settings.elector = Elector::Smart;
         }

@@ -15,6 +15,38 @@ pub struct Handover {
     pub released: Moment,
     /// The winner sees the lock free.
     pub woken: Moment,
+    /// The winner has found that it is its turn, and reaches for the lock.
+    pub elected: Moment,
+    /// Consul has confirmed to the winner that the lock is its own.
+    pub acquired: Moment,
+    /// The winner's instance has said that it is writable.
+    pub promoted: Moment,
+}
+
+/// The stages of a take-over after a machine was lost with its agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TakeOver {
+    /// The index of the agent that got the lock.
+    pub winner: usize,
+    /// The winner has found that it is its turn, and reaches for the lock.
+    pub elected: Moment,
+    /// Consul has confirmed to the winner that the lock is its own.
+    pub acquired: Moment,
+    /// The winner's instance has said that it is writable.
+    pub promoted: Moment,
+}
+
+/// The stages of a switchover.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Switch {
+    /// The index of the agent that got the lock.
+    pub winner: usize,
+    /// The old master's instance has said that it is read-only.
+    pub fenced: Moment,
+    /// Consul has confirmed to its agent that the lock is given up.
+    pub released: Moment,
+    /// The winner sees the lock free.
+    pub woken: Moment,
     /// Consul has confirmed to the winner that the lock is its own.
     pub acquired: Moment,
     /// The winner's instance has said that it is writable.
@@ -27,23 +59,90 @@ impl Handover {
     /// # Errors
     /// [`Error::Malformed`] with the stage that nobody logged.
     pub fn after_crash(agents: &[Agent], old: usize, since: Moment) -> Result<Self> {
-        let missing = |stage: &str| Error::malformed(format!("the logs: nobody says '{stage}'"));
-        let find = |agent: usize, message: &str| {
-            let lines = agents[agent].logs_since(since)?;
-            let line = lines.iter().find(|line| line.message() == message);
-            line.and_then(LogLine::at).ok_or_else(|| missing(message))
-        };
-        let mut candidates = (0..agents.len()).filter(|agent| *agent != old);
-        let winner = candidates
-            .find(|agent| find(*agent, "lock acquired").is_ok())
-            .ok_or_else(|| missing("lock acquired"))?;
+        let logs = Logs { agents, since };
+        let winner = logs.winner(old, &[ACQUIRED])?;
         Ok(Self {
             winner,
-            death_seen: find(old, "instance died")?,
-            released: find(old, "lock released")?,
-            woken: find(winner, "lock seen free")?,
-            acquired: find(winner, "lock acquired")?,
-            promoted: find(winner, "promoted")?,
+            death_seen: logs.find(old, &["instance died"])?,
+            released: logs.find(old, &[RELEASED])?,
+            woken: logs.find(winner, &[WOKEN])?,
+            elected: logs.find(winner, &[ELECTED])?,
+            acquired: logs.find(winner, &[ACQUIRED])?,
+            promoted: logs.find(winner, &[PROMOTED])?,
         })
     }
+}
+
+impl TakeOver {
+    /// Reads the agents' logs from `since` on; `old` is the index of the agent that was lost then.
+    ///
+    /// # Errors
+    /// As [`Handover::after_crash`].
+    pub fn after_loss(agents: &[Agent], old: usize, since: Moment) -> Result<Self> {
+        // A lock whose session has ended is not taken over: it is free.
+        let won = [TAKEN_OVER, ACQUIRED];
+        let logs = Logs { agents, since };
+        let winner = logs.winner(old, &won)?;
+        Ok(Self {
+            winner,
+            elected: logs.find(winner, &[ELECTED])?,
+            acquired: logs.find(winner, &won)?,
+            promoted: logs.find(winner, &[PROMOTED])?,
+        })
+    }
+}
+
+impl Switch {
+    /// Reads the agents' logs from `since` on; `old` is the index of the agent that was asked to hand over then.
+    ///
+    /// # Errors
+    /// As [`Handover::after_crash`].
+    pub fn by_order(agents: &[Agent], old: usize, since: Moment) -> Result<Self> {
+        let logs = Logs { agents, since };
+        let winner = logs.winner(old, &[ACQUIRED])?;
+        Ok(Self {
+            winner,
+            fenced: logs.find(old, &["fenced"])?,
+            released: logs.find(old, &[RELEASED])?,
+            woken: logs.find(winner, &[WOKEN])?,
+            acquired: logs.find(winner, &[ACQUIRED])?,
+            promoted: logs.find(winner, &[PROMOTED])?,
+        })
+    }
+}
+
+const RELEASED: &str = "lock released";
+const WOKEN: &str = "lock seen free";
+const ELECTED: &str = "acquiring the lock";
+const ACQUIRED: &str = "lock acquired";
+const TAKEN_OVER: &str = "lock taken over";
+const PROMOTED: &str = "promoted";
+
+struct Logs<'a> {
+    agents: &'a [Agent],
+    since: Moment,
+}
+
+impl Logs<'_> {
+    /// When an agent first said one of these.
+    fn find(&self, agent: usize, messages: &[&str]) -> Result<Moment> {
+        let lines = self.agents[agent].logs_since(self.since)?;
+        let line = lines.iter().find(|line| messages.contains(&line.message()));
+        line.and_then(LogLine::at).ok_or_else(|| missing(messages))
+    }
+
+    /// The agent other than `old` that says that the lock is its own.
+    fn winner(&self, old: usize, messages: &[&str]) -> Result<usize> {
+        let mut candidates = (0..self.agents.len()).filter(|agent| *agent != old);
+        candidates
+            .find(|agent| self.find(*agent, messages).is_ok())
+            .ok_or_else(|| missing(messages))
+    }
+}
+
+fn missing(messages: &[&str]) -> Error {
+    Error::malformed(format!(
+        "the logs: nobody says '{}'",
+        messages.join("' or '")
+    ))
 }

@@ -43,7 +43,7 @@ pub use board::Board;
 pub use cli::{Cli, CliOutput};
 pub use consul::{Consul, ConsulApi, ConsulOptions, KvEntry, Server, ServiceEntry, Token};
 pub use error::{Error, Result};
-pub use handover::Handover;
+pub use handover::{Handover, Switch, TakeOver};
 pub use machine::Machine;
 pub use moment::Moment;
 pub use oracle::{

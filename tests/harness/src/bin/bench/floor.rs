@@ -1,18 +1,22 @@
-//! The floor: the operations that a failover cannot do without, by a plain client and with no agent.
+//! The floor: the operations that a change of hands cannot do without, by a plain client and with no agent.
 
 use std::time::{Duration, Instant};
 
 use tarsec_harness::{
-    Consul, ConsulApi, Error, Instance, ReplicaSetOptions, Result, World, eventually, json,
+    Consul, ConsulApi, Error, Instance, ReplicaSet, ReplicaSetOptions, Result, World, eventually,
+    json,
 };
+
+use super::cluster::{SOON, memory_for, wrong};
 
 /// Kills to learn from: a large instance takes its time to fill.
 const KILLS_SMALL: usize = 15;
 const KILLS_LARGE: usize = 5;
 /// Operations that take a millisecond are measured this often.
 const TIMES: usize = 60;
-const SOON: Duration = Duration::from_secs(30);
 const KEY: &str = "bench/floor";
+/// Two candidates, each of which writes here what the other one waits for.
+const BALLOTS: &str = "bench/ballots/";
 
 /// Milliseconds of each bare operation, every single one.
 pub(crate) struct Floor {
@@ -26,12 +30,16 @@ pub(crate) struct Floor {
     pub(crate) transaction: Vec<f64>,
     /// From sending a transaction until a blocking query is answered for it.
     pub(crate) wake: Vec<f64>,
+    /// From writing a key until one has read that of another who does the same.
+    pub(crate) ballots: Vec<f64>,
     /// A new session.
     pub(crate) session: Vec<f64>,
     /// `box.cfg{read_only = false}`.
     pub(crate) switch: Vec<f64>,
     /// One accepted write.
     pub(crate) write: Vec<f64>,
+    /// From a write's begin until a replica has it.
+    pub(crate) replicated: Vec<f64>,
 }
 
 /// Measures them all.
@@ -40,9 +48,9 @@ pub(crate) async fn measure(
     consul: &Consul,
     large_mib: Option<u64>,
 ) -> Result<Floor> {
-    let memory = large_mib.unwrap_or(0) + large_mib.unwrap_or(0) / 6 + 64;
+    let members = if large_mib.is_some() { 1 } else { 2 };
     let set = world
-        .replica_set_with(ReplicaSetOptions::of(1).memtx_memory(memory << 20))
+        .replica_set_with(ReplicaSetOptions::of(members).memtx_memory(memory_for(large_mib)))
         .await?;
     let instance = &set[0];
     let api = consul.api()?;
@@ -52,9 +60,11 @@ pub(crate) async fn measure(
         soonest: Vec::new(),
         transaction: transactions(api).await?,
         wake: wakes(api).await?,
+        ballots: ballots(api).await?,
         session: sessions(api).await?,
         switch: Vec::new(),
         write: Vec::new(),
+        replicated: replicated(&set).await?,
     };
     switch_and_write(instance, &mut floor).await?;
     let kills = if large_mib.is_some() {
@@ -71,6 +81,10 @@ pub(crate) async fn measure(
         floor.exiting.push(exiting);
         floor.soonest.push(end.min(exiting));
         instance.start().await?;
+    }
+    // What follows is measured without them.
+    for instance in set.iter() {
+        instance.kill().await?;
     }
     Ok(floor)
 }
@@ -90,8 +104,7 @@ async fn transactions(api: &ConsulApi) -> Result<Vec<f64>> {
 }
 
 async fn transact(api: &ConsulApi, value: usize) -> Result<()> {
-    use base64::Engine;
-    let value = base64::engine::general_purpose::STANDARD.encode(value.to_string());
+    let value = base64_of(&value.to_string());
     let body = json!([{"KV": {"Verb": "set", "Key": KEY, "Value": value}}]);
     api.call("PUT", "/v1/txn", Some(body.to_string()))
         .await
@@ -121,6 +134,43 @@ async fn wakes(api: &ConsulApi) -> Result<Vec<f64>> {
         times.push(woken.duration_since(start).as_secs_f64() * 1000.0);
     }
     Ok(times)
+}
+
+/// Two candidates write what they have and wait for the other's.
+async fn ballots(api: &ConsulApi) -> Result<Vec<f64>> {
+    let mut times = Vec::new();
+    for number in 0..TIMES {
+        let start = Instant::now();
+        let (one, other) = (
+            candidate(api, "a", "b", number),
+            candidate(api, "b", "a", number),
+        );
+        tokio::try_join!(one, other)?;
+        times.push(ms_since(start));
+    }
+    Ok(times)
+}
+
+async fn candidate(api: &ConsulApi, own: &str, other: &str, number: usize) -> Result<()> {
+    let value = number.to_string();
+    api.kv_put(&format!("{BALLOTS}{own}"), value.as_str())
+        .await?;
+    let key = format!("{BALLOTS}{other}");
+    let mut index = 0;
+    loop {
+        let path = format!("/v1/kv/{key}?consistent&wait=3s&index={index}");
+        let answer = api.get(&path).await?;
+        // A key that is not there yet is asked for again, as one that nobody has changed is.
+        if answer[0]["Value"].as_str() == Some(&base64_of(&value)) {
+            return Ok(());
+        }
+        index = answer[0]["ModifyIndex"].as_u64().unwrap_or(0);
+    }
+}
+
+fn base64_of(text: &str) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(text)
 }
 
 async fn sessions(api: &ConsulApi) -> Result<Vec<f64>> {
@@ -159,6 +209,38 @@ async fn switch_and_write(instance: &Instance, floor: &mut Floor) -> Result<()> 
     }
     Ok(())
 }
+
+/// How long rows take to a replica, where there is one; by the host's monotonic clock, which both instances read.
+async fn replicated(set: &ReplicaSet) -> Result<Vec<f64>> {
+    let Some(replica) = set.get(1) else {
+        return Ok(Vec::new());
+    };
+    set[0].set_writable(true).await?;
+    let (mut master, mut replica) = (set[0].connect().await?, replica.connect().await?);
+    let mut times = Vec::new();
+    for number in 0..TIMES {
+        let args = [json!("replicated"), json!(number)];
+        let (written, arrived) = tokio::try_join!(
+            master.eval("return (select(2, journal_write(...)))", &args, SOON),
+            replica.eval(ARRIVED, &args, SOON),
+        )?;
+        let [Some(written), Some(arrived)] = [written, arrived].map(|values| {
+            let first = values.first();
+            first.and_then(|value| value.as_u64())
+        }) else {
+            return Err(wrong("when a row was written and arrived"));
+        };
+        times.push(Duration::from_nanos(arrived.saturating_sub(written)).as_secs_f64() * 1000.0);
+    }
+    set[0].set_writable(false).await?;
+    Ok(times)
+}
+
+const ARRIVED: &str = "
+local clock, fiber = require('clock'), require('fiber')
+while not box.space.journal:get{...} do fiber.sleep(0) end
+return clock.monotonic64()
+";
 
 /// Kills the instance; milliseconds until its connection ends, and until it is seen to be exiting.
 async fn kill(instance: &Instance) -> Result<(f64, f64)> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tarsec_harness::{Result, Usage, World};
 
 use super::Options;
-use super::failover::with_default_settings;
+use super::cluster::with_default_settings;
 
 const SOON: Duration = Duration::from_secs(60);
 /// Until the first registrations are made and the session of whoever lost the race is gone.

@@ -4,13 +4,20 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use super::failover::{Failovers, Run};
+use super::failover::{self, Failovers};
 use super::floor::Floor;
 use super::idle::Cost;
+use super::leader::{self, Deaths};
+use super::lost::{self, Losses};
+use super::switchover::{self, Switchovers};
 
 /// Median of a failover, kill to first accepted write.
 const SMALL_MS: f64 = 50.0;
 const LARGE_MS: f64 = 100.0;
+/// The same for a lost machine, beyond the lease.
+const LOST_BEYOND_LEASE_MS: f64 = 1000.0;
+/// Median of a switchover's gap.
+const SWITCHOVER_MS: f64 = 20.0;
 const RESIDENT_MIB: f64 = 12.0;
 const CPU_PERCENT: f64 = 0.5;
 const HOLDER_PER_SECOND: f64 = 1.5;
@@ -62,15 +69,11 @@ fn version(program: &str) -> String {
 }
 
 /// One line that overwrites itself, for whoever waits.
-pub(crate) fn progress(large: bool, number: u32, of: u32, run: &Run) {
+pub(crate) fn progress(what: &str, number: u32, of: u32, ms: f64) {
     if std::io::stderr().is_terminal() {
-        let size = if large { "large" } else { "small" };
-        eprint!(
-            "\r  {size} run {number} of {of}: {:.1} ms   ",
-            run.first_write
-        );
+        eprint!("\r  {what} run {number} of {of}: {ms:.1} ms   ");
         if number == of {
-            eprint!("\r{:60}\r", "");
+            eprint!("\r{:78}\r", "");
         }
         // A progress line that does not show is no loss.
         std::io::stderr().flush().ok();
@@ -106,18 +109,55 @@ impl Summary {
     }
 }
 
-type Stage = (&'static str, fn(&Run) -> f64);
+/// A stage's name, and when it ended.
+type Stage<Run> = (&'static str, fn(&Run) -> f64);
 
-const STAGES: [Stage; 6] = [
-    ("death seen", |run| run.death_seen),
-    ("released", |run| run.released),
-    ("woken", |run| run.woken),
-    ("acquired", |run| run.acquired),
-    ("promoted", |run| run.promoted),
-    ("first write accepted", |run| run.first_write),
-];
+/// Each stage since the begin, and alone.
+fn stages<Run>(begin: &str, runs: &[Run], stages: &[Stage<Run>]) {
+    println!("  milliseconds          {begin:>28}              stage alone");
+    println!("                            median      p90      max    median      p90      max");
+    let mut before: fn(&Run) -> f64 = |_| 0.0;
+    for (name, stage) in stages {
+        let total = Summary::of(runs.iter().map(stage));
+        let alone = Summary::of(runs.iter().map(|run| stage(run) - before(run)));
+        println!("  {name:<22}{}{}", total.columns(), alone.columns());
+        before = *stage;
+    }
+}
+
+/// An operation's name, how long it took, and whether the sum needs it.
+type Bare<'a> = (&'static str, &'a [f64], bool);
+
+/// Prints bare operations and returns the sum of the medians of those that count.
+fn bare(operations: &[Bare<'_>]) -> f64 {
+    println!("  floor: the same operations, bare, with no agent");
+    let mut sum = 0.0;
+    for (name, times, counts) in operations {
+        let summary = Summary::of(times.iter().copied());
+        let mark = if *counts { '+' } else { ' ' };
+        println!("  {mark} {name:<20}{}", summary.columns());
+        if *counts {
+            sum += summary.median;
+        }
+    }
+    println!("  = {:<20}{sum:>9.1}", "floor");
+    sum
+}
+
+fn against_floor(median: f64, floor: f64) {
+    println!("  total / floor {:>18.1} ×", median / floor);
+}
 
 pub(crate) fn failovers(failovers: &Failovers, floor: &Floor, large: bool) {
+    const STAGES: [Stage<failover::Run>; 7] = [
+        ("death seen", |run| run.death_seen),
+        ("released", |run| run.released),
+        ("woken", |run| run.woken),
+        ("elected", |run| run.elected),
+        ("acquired", |run| run.acquired),
+        ("promoted", |run| run.promoted),
+        ("first write accepted", |run| run.first_write),
+    ];
     let runs = &failovers.runs;
     let least = runs.iter().map(|run| run.resident_kib).min().unwrap_or(0);
     println!(
@@ -126,23 +166,25 @@ pub(crate) fn failovers(failovers: &Failovers, floor: &Floor, large: bool) {
         runs.len(),
         least / 1024
     );
-    println!("  milliseconds                 since the kill              stage alone");
-    println!("                            median      p90      max    median      p90      max");
-    let mut before: fn(&Run) -> f64 = |_| 0.0;
-    for (name, stage) in STAGES {
-        let total = Summary::of(runs.iter().map(stage));
-        let alone = Summary::of(runs.iter().map(|run| stage(run) - before(run)));
-        println!("  {name:<22}{}{}", total.columns(), alone.columns());
-        before = stage;
-    }
+    stages("since the kill", runs, &STAGES);
     let total = Summary::of(runs.iter().map(|run| run.first_write));
     let target = if large { LARGE_MS } else { SMALL_MS };
     println!(
         "  {}",
         verdict("median to first write", total.median, target, "ms")
     );
-    let floor_ms = print_floor(floor);
-    println!("  total / floor {:>18.1} ×", total.median / floor_ms);
+    let floor_ms = bare(&[
+        ("kill: connection ends", &floor.connection_end, false),
+        ("kill: seen exiting", &floor.exiting, false),
+        ("kill: the sooner", &floor.soonest, true),
+        ("transaction and wake", &floor.wake, true),
+        ("two ballots", &floor.ballots, true),
+        ("new session", &floor.session, true),
+        ("transaction", &floor.transaction, true),
+        ("box.cfg read_only", &floor.switch, true),
+        ("one write", &floor.write, true),
+    ]);
+    against_floor(total.median, floor_ms);
     let resident: Vec<String> = failovers
         .agents
         .iter()
@@ -155,30 +197,102 @@ pub(crate) fn failovers(failovers: &Failovers, floor: &Floor, large: bool) {
     );
 }
 
-/// Prints the bare operations and returns the sum of what a failover needs of them.
-fn print_floor(floor: &Floor) -> f64 {
-    println!("  floor: the same operations, bare, with no agent");
-    let rows: [(&str, &Vec<f64>, bool); 8] = [
-        ("kill: connection ends", &floor.connection_end, false),
-        ("kill: seen exiting", &floor.exiting, false),
-        ("kill: the sooner", &floor.soonest, true),
-        ("transaction and wake", &floor.wake, true),
+pub(crate) fn losses(losses: &Losses, floor: &Floor) {
+    const STAGES: [Stage<lost::Run>; 5] = [
+        ("lease and margin over", |run| run.up_for_grabs),
+        ("elected", |run| run.elected),
+        ("taken over", |run| run.acquired),
+        ("promoted", |run| run.promoted),
+        ("first write accepted", |run| run.first_write),
+    ];
+    let runs = &losses.runs;
+    let lease = losses.lease.as_secs_f64();
+    println!(
+        "\nLost machine, lease {lease} s: {} kills of a master's process and agent together",
+        runs.len()
+    );
+    stages("since the kill", runs, &STAGES);
+    let total = Summary::of(runs.iter().map(|run| run.first_write)).median;
+    let target = lease * 1000.0 + LOST_BEYOND_LEASE_MS;
+    println!(
+        "  {}",
+        verdict("median to first write", total, target, "ms")
+    );
+    let waits: Vec<f64> = runs.iter().map(|run| run.up_for_grabs).collect();
+    let floor_ms = bare(&[
+        ("lease and margin", &waits, true),
+        ("two ballots", &floor.ballots, true),
         ("new session", &floor.session, true),
         ("transaction", &floor.transaction, true),
         ("box.cfg read_only", &floor.switch, true),
         ("one write", &floor.write, true),
+    ]);
+    against_floor(total, floor_ms);
+    println!(
+        "  writes accepted {}, by one master at a time",
+        losses.accepted
+    );
+}
+
+pub(crate) fn switchovers(switchovers: &Switchovers, floor: &Floor) {
+    const STAGES: [Stage<switchover::Run>; 6] = [
+        ("fenced", |run| run.fenced),
+        ("released", |run| run.released),
+        ("woken", |run| run.woken),
+        ("acquired", |run| run.acquired),
+        ("promoted", |run| run.promoted),
+        ("first write accepted", |run| run.first_write),
     ];
-    let mut sum = 0.0;
-    for (name, times, counts) in rows {
-        let summary = Summary::of(times.iter().copied());
-        let mark = if counts { '+' } else { ' ' };
-        println!("  {mark} {name:<20}{}", summary.columns());
-        if counts {
-            sum += summary.median;
+    let runs = &switchovers.runs;
+    println!(
+        "\nSwitchover: {} orders, under 1000 writes a second",
+        runs.len()
+    );
+    let order = Summary::of(runs.iter().map(|run| run.last_write));
+    println!("  order to last write   {}", order.columns());
+    stages("since the last write", runs, &STAGES);
+    let gap = Summary::of(runs.iter().map(|run| run.first_write)).median;
+    println!(
+        "  {}",
+        verdict("median gap for a writer", gap, SWITCHOVER_MS, "ms")
+    );
+    let floor_ms = bare(&[
+        ("box.cfg read_only", &floor.switch, true),
+        ("one write, replicated", &floor.replicated, true),
+        ("transaction and wake", &floor.wake, true),
+        ("transaction", &floor.transaction, true),
+        ("box.cfg read_only", &floor.switch, true),
+        ("one write", &floor.write, true),
+    ]);
+    against_floor(gap, floor_ms);
+    println!(
+        "  writes accepted {}, by one master at a time, none of them missing; failed {}",
+        switchovers.accepted, switchovers.failed
+    );
+}
+
+pub(crate) fn leaders(all: &[Deaths]) {
+    const ROWS: [Stage<leader::Run>; 3] = [
+        ("longest gap", |run| run.gap),
+        ("Consul took no write", |run| run.outage),
+        ("floor: gap when quiet", |run| run.quiet_gap),
+    ];
+    println!("\nDead leader of three Consul servers, default raft_multiplier, lease 10 s");
+    for deaths in all {
+        println!(
+            "  FAILSAFE={}, killed {}×",
+            deaths.failsafe,
+            deaths.runs.len()
+        );
+        println!("  milliseconds              median      p90      max");
+        for (name, row) in ROWS {
+            let summary = Summary::of(deaths.runs.iter().map(row));
+            println!("  {name:<22}{}", summary.columns());
         }
+        let refused: usize = deaths.runs.iter().map(|run| run.refused).sum();
+        let changes: usize = deaths.runs.iter().map(|run| run.changes).sum();
+        println!("  writes refused by the master {refused}, changes of hands {changes}");
     }
-    println!("  = {:<20}{sum:>9.1}", "floor");
-    sum
 }
 
 fn mib(kib: u64) -> f64 {

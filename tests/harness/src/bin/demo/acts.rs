@@ -227,6 +227,10 @@ fn handover_steps(stage: &Stage, old: usize, new: usize, stages: &Handover) -> R
             format!("the agent of {winner} sees that the lock is free"),
         ),
         step(
+            stages.elected,
+            format!("it knows that it is the turn of {winner}"),
+        ),
+        step(
             stages.acquired,
             format!("the agent of {winner} holds the lock"),
         ),
