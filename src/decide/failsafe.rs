@@ -232,9 +232,7 @@ impl Planner<'_> {
                 self.ask_promises(record);
             }
         }
-        if state.hold.unwritten.is_none() {
-            return None;
-        }
+        state.hold.unwritten.as_ref()?;
         let on_promises = state.hold.promised.is_some() && state.hold.promised == base;
         Some(match &state.hold.unpromised {
             None if on_promises => Reason::ServingOnPromises { until },

@@ -55,7 +55,9 @@ impl Planner<'_> {
         let gone = match &instance.link {
             Link::Up => instance.silent_since.is_some(),
             Link::Down { .. } => true,
-            Link::Unknown | Link::Dead { .. } | Link::Unsuitable { .. } => false,
+            Link::Unknown | Link::Unsuitable { .. } => false,
+            // Whatever its guard does not answer any more: what is dead does not hang.
+            Link::Dead { .. } => return None,
         };
         let lease = instance.lease.filter(|_| state.may_hold_lease())?;
         if !gone && !self.outlived_lease(lease.over_at) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde::Deserialize;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
 use super::conn::{Connection, RequestError};
 use super::iproto::code;
@@ -72,8 +72,7 @@ impl Peers {
         if address.is_empty() {
             return Err("where it can be reached is not known".to_owned());
         }
-        let until = Instant::now() + self.deadline;
-        let Ok(reply) = timeout_at(until, self.exchange(address, question)).await else {
+        let Ok(reply) = timeout(self.deadline, self.exchange(address, question)).await else {
             // Whatever that connection is good for, the next question comes over a new one.
             self.connections().remove(address);
             return Err(format!(

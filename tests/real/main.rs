@@ -15,6 +15,7 @@ mod consul_servers;
 mod crash;
 mod dumps;
 mod election;
+mod failsafe;
 mod guard_promises;
 mod hang;
 mod lock_by_hand;

@@ -552,7 +552,7 @@ proptest! {
         if smart {
             chaos.state.settings.elector = Elector::Smart;
         }
-        chaos.instance.replication = vec![follower(OTHER)];
+        chaos.instance.replication = vec![any_peer(OWN), follower(OTHER)];
         chaos.happens(Happening::Attach);
         chaos.turn()?;
         for (at, happening) in happenings.into_iter().enumerate() {
