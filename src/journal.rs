@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::{Map, Value, json};
 use tracing::{Level, debug, enabled, error, info, warn};
 
+use crate::decide::board::HistoryLine;
 use crate::decide::event::{Event, GuardCommand, KillResult, LockStepKind};
 use crate::decide::plan::{Action, Reason};
 use crate::decide::record::Status;
@@ -32,6 +33,7 @@ enum Topic {
     Ballot,
     Orders,
     History,
+    HistoryLine,
     Promises,
 }
 
@@ -384,7 +386,13 @@ pub(crate) fn action(said: &mut Said, action: &Action) {
         Action::WriteSwitchover { switchover, .. } => {
             info!(state = ?switchover.state, why = switchover.why, "switchover");
         }
-        Action::StandDown { down } => warn!(down, "the guard stands down for a pause, or up again"),
+        Action::StandDown { down: true } => {
+            warn!(
+                "PAUSED: the guard stands down, nothing fences the instance until the pause ends"
+            );
+        }
+        Action::StandDown { down: false } => info!("the pause is over: the guard stands up"),
+        Action::WriteHistory { line } => history(said, line),
         Action::Probe
         | Action::Remember { .. }
         | Action::Grant { .. }
@@ -396,12 +404,58 @@ pub(crate) fn action(said: &mut Said, action: &Action) {
         | Action::ReadBoard
         | Action::ReadBallots { .. }
         | Action::ReadHistory
-        | Action::WriteHistory { .. }
         | Action::AskPromises { .. }
         | Action::Refresh { .. }
         | Action::Deregister
         | Action::WriteMember { .. }
         | Action::Exit { .. } => {}
+    }
+}
+
+/// A change of hands, and what came back of it, once each.
+fn history(said: &mut Said, line: &HistoryLine) {
+    let words = format!(
+        "{} {:?}",
+        line.term,
+        line.returned.as_ref().map(|back| back.rows)
+    );
+    if !said.is_news(Topic::HistoryLine, &words) {
+        return;
+    }
+    let from = line.from.as_ref().map(|from| from.name.as_str());
+    let to = line.to.name.as_str();
+    let (term, cause, rows_at_risk) = (line.term, line.cause, line.rows_at_risk);
+    match &line.returned {
+        None if rows_at_risk > 0 => warn!(
+            term,
+            ?cause,
+            reason = line.reason,
+            from,
+            to,
+            rows_at_risk,
+            "master here now, WITHOUT ROWS that the one before had acknowledged"
+        ),
+        None => info!(
+            term,
+            ?cause,
+            reason = line.reason,
+            from,
+            to,
+            rows_at_risk,
+            "master here now"
+        ),
+        Some(back) if back.rows > 0 => warn!(
+            term,
+            to,
+            rows = back.rows,
+            "this ex-master is back WITH ROWS that its successor did not have when it became master"
+        ),
+        Some(_) => info!(
+            term,
+            to,
+            rows = 0,
+            "this ex-master is back and its successor had all its rows"
+        ),
     }
 }
 
@@ -433,6 +487,7 @@ pub(crate) fn describe(state: &State) -> Value {
         "election": state.election,
         "board": state.board.as_ref().map(|(board, at)| json!({"read_at": at, "board": board})),
         "orders": state.orders,
+        "history": state.past,
         "catalog": state.catalog,
         "pending": state.pending,
         "stopping": state.stopping.map(|(signal, since)| json!({"signal": signal, "since": since})),

@@ -99,7 +99,7 @@ impl State {
             Event::BallotWritten { index, result } => self.ballot_written(index, result, now),
             Event::BallotsRead { result } => self.ballots_read(result, now),
             Event::SwitchoverSeen { index, switchover } => {
-                self.switchover_seen(Some((index, switchover)));
+                self.switchover_seen(Some((index, switchover)), now);
             }
             Event::SwitchoverWritten { result } => self.switchover_written(result, now),
             Event::HistoryRead { result } => self.history_read(result, now),
@@ -139,6 +139,9 @@ impl State {
             Action::Fence { .. } => {
                 self.pending.fence = true;
                 self.pending.fence_since = now;
+                if let Some(handover) = &mut self.hold.handover {
+                    handover.fencing_since = handover.fencing_since.or(Some(now));
+                }
             }
             Action::Kill => {
                 self.pending.kill = true;
@@ -157,6 +160,7 @@ impl State {
                     None => LockStepKind::Refresh,
                 });
                 self.hold.refresh_sent = attempt.record.refresh;
+                self.begin_gain(action, now);
                 self.hold.attempted = Some((**attempt).clone());
                 self.hold.attempted_after = self.before(attempt.record.term);
             }
@@ -194,15 +198,23 @@ impl State {
             }
             Action::WriteBallot { ballot } => self.begin_ballot(ballot, now),
             Action::ReadBallots { .. } => self.pending.ballot = true,
-            Action::WriteSwitchover { .. } => self.pending.switchover = true,
-            Action::ReadHistory | Action::WriteHistory { .. } => self.pending.history = true,
+            Action::WriteSwitchover { switchover, to, .. } => {
+                self.begin_switchover(switchover, to.clone())
+            }
+            Action::ReadHistory => self.pending.history = true,
+            Action::WriteHistory { line } => self.begin_history(line),
             Action::AskPromises {
                 term,
                 members,
                 reading,
                 ..
             } => self.begin_promises(*term, members, *reading),
-            Action::StandDown { .. } => self.begin_guard(GuardCommand::StandDown, now),
+            Action::StandDown { down } => {
+                self.begin_guard(GuardCommand::StandDown, now);
+                if *down {
+                    self.instance.stood_down_at = Some(now);
+                }
+            }
             Action::Exit { .. } => {}
         }
     }
@@ -266,6 +278,7 @@ impl State {
             self.instance.process_since = now;
             self.hold.reading = None;
             self.hold.promised = None;
+            self.comes_back();
         }
         self.instance.link = Link::Up;
         self.instance.attached_at = now;
@@ -332,6 +345,7 @@ impl State {
         });
         self.instance.probed_at = Some(now);
         self.highest_term = self.highest_term.max(probe.guard.term);
+        self.note_promotion(&probe, now);
         self.instance.heard = Heard::after(&self.instance.heard, &probe, now);
         self.note_peers(&probe);
         self.instance.probe = Some(probe);

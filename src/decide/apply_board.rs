@@ -3,26 +3,34 @@
 use std::collections::BTreeMap;
 
 use super::apply::CONSUL_RETRY;
-use super::board::{Ballot, Board, HistoryLine, Switchover};
+use super::board::{Ballot, Board, HistoryLine, Party, Switchover, SwitchoverState};
 use super::election::Election;
 use super::event::ConsulFault;
-use super::state::State;
+use super::history::READ_AGAIN;
+use super::state::{Handover, State};
 use super::timing::Tick;
 
 impl State {
     pub(super) fn board_seen(&mut self, board: Board, asked_at: Tick) {
         self.orders.pause.clone_from(&board.pause);
-        self.switchover_seen(board.switchover.clone());
+        self.switchover_seen(board.switchover.clone(), asked_at);
         self.board = Some((board, asked_at));
     }
 
     /// The watch and the board may overtake each other; the lower index is no news.
-    pub(super) fn switchover_seen(&mut self, found: Option<(u64, Switchover)>) {
+    pub(super) fn switchover_seen(&mut self, found: Option<(u64, Switchover)>, now: Tick) {
         let known = self.orders.switchover.as_ref().map(|(index, _)| *index);
         if let Some((index, switchover)) = found
             && known.is_none_or(|known| known < index)
         {
+            // An outcome is of one order; another one in its place makes it nobody's business.
+            self.orders.outcome = self
+                .orders
+                .outcome
+                .take()
+                .filter(|known| known.id == switchover.id);
             self.orders.switchover = Some((index, switchover));
+            self.orders.seen_at = now;
         }
     }
 
@@ -87,15 +95,64 @@ impl State {
         self.consul_fault = Some(fault);
     }
 
+    pub(super) fn begin_switchover(&mut self, switchover: &Switchover, to: Option<Party>) {
+        self.pending.switchover = true;
+        let begins = switchover.state == SwitchoverState::Running;
+        self.orders.outcome = (!begins).then(|| switchover.clone());
+        self.orders.writing = Some((switchover.clone(), to));
+        if !begins {
+            // Whatever it was, it is over; what is left to do is to say so.
+            self.hold.handover = None;
+        }
+    }
+
     pub(super) fn switchover_written(
         &mut self,
         result: Result<Option<u64>, ConsulFault>,
         now: Tick,
     ) {
         self.pending.switchover = false;
-        if let Err(fault) = result {
-            self.pending.switchover_retry_at = Some(now + CONSUL_RETRY);
-            self.consul_fault = Some(fault);
+        let writing = self.orders.writing.take();
+        match (result, writing) {
+            (Ok(Some(index)), Some((order, to))) => {
+                self.orders.outcome = None;
+                self.orders.switchover = Some((index, order.clone()));
+                if let Some(to) = to {
+                    self.hold.handover = Some(Handover {
+                        order,
+                        to,
+                        announced: None,
+                        fencing_since: None,
+                    });
+                }
+            }
+            // Somebody has changed the key: whatever is found there next is news.
+            (Ok(None), _) => {
+                self.orders.outcome = None;
+                self.orders.switchover = None;
+            }
+            (Ok(Some(_)), None) => {}
+            (Err(fault), _) => {
+                self.pending.switchover_retry_at = Some(now + CONSUL_RETRY);
+                self.consul_fault = Some(fault);
+            }
+        }
+    }
+
+    /// A write at the lock brought no answer, and may yet be carried out.
+    pub(super) fn note_lost_write(&mut self, now: Tick) {
+        let attempted = self.hold.attempted.as_ref();
+        if attempted.is_some_and(|attempt| !attempt.record.paused) {
+            self.hold.unpaused_lost_at = Some(now);
+        }
+    }
+
+    pub(super) fn begin_history(&mut self, line: &HistoryLine) {
+        self.pending.history = true;
+        if line.returned.is_some() {
+            self.past.returned = Some(line.clone());
+        } else {
+            self.past.last = Some(line.clone());
         }
     }
 
@@ -105,22 +162,45 @@ impl State {
         now: Tick,
     ) {
         self.pending.history = false;
-        if let Err(fault) = result {
-            self.pending.history_retry_at = Some(now + CONSUL_RETRY);
-            self.consul_fault = Some(fault);
+        match result {
+            Ok(lines) => {
+                self.past.reads = self.past.reads.saturating_add(1);
+                self.pending.history_retry_at = Some(now + READ_AGAIN);
+                self.past.last = lines.last().cloned();
+                self.past.lines = Some(lines);
+            }
+            Err(fault) => self.history_call_failed(fault, now),
         }
     }
 
     pub(super) fn history_written(
         &mut self,
-        _term: u64,
+        term: u64,
         result: Result<(), ConsulFault>,
         now: Tick,
     ) {
         self.pending.history = false;
-        if let Err(fault) = result {
-            self.pending.history_retry_at = Some(now + CONSUL_RETRY);
-            self.consul_fault = Some(fault);
+        match result {
+            Ok(()) => {
+                let own = self.hold.record.as_ref().map(|record| record.term);
+                if let Some(gained) = self.hold.gained.as_mut().filter(|_| own == Some(term)) {
+                    gained.told = true;
+                }
+                if self
+                    .past
+                    .returned
+                    .as_ref()
+                    .is_some_and(|line| line.term == term)
+                {
+                    self.past.returning = false;
+                }
+            }
+            Err(fault) => self.history_call_failed(fault, now),
         }
+    }
+
+    fn history_call_failed(&mut self, fault: ConsulFault, now: Tick) {
+        self.pending.history_retry_at = Some(now + CONSUL_RETRY);
+        self.consul_fault = Some(fault);
     }
 }

@@ -87,6 +87,7 @@ impl State {
                     refresh_sent: self.hold.refresh_sent,
                     ..Hold::default()
                 };
+                self.comes_back();
             }
         }
     }
@@ -182,6 +183,7 @@ impl State {
                 reason: record.reason.clone(),
                 record: Some(record.clone()),
                 refresh_sent: self.hold.refresh_sent,
+                unpaused_lost_at: self.hold.unpaused_lost_at,
                 ..Hold::default()
             };
         }
@@ -202,6 +204,7 @@ impl State {
             self.hold.promised = None;
         }
         self.highest_term = self.highest_term.max(attempt.record.term);
+        self.note_accepted(&attempt, now);
         self.hold.record = Some(attempt.record);
     }
 
@@ -234,6 +237,7 @@ impl State {
                 self.consul_failed(&fault.why);
                 self.note_doubt();
                 self.lock.outdated = true;
+                self.note_lost_write(now);
                 let mut pause = CONSUL_RETRY;
                 if fault.denied {
                     self.denied = Some(fault.why.clone());
@@ -300,10 +304,11 @@ impl State {
             refresh_sent: self.hold.refresh_sent,
             ..Hold::default()
         };
+        self.comes_back();
     }
 }
 
-fn change_index(sight: &LockSight) -> u64 {
+pub(super) fn change_index(sight: &LockSight) -> u64 {
     sight
         .key
         .as_ref()

@@ -354,7 +354,7 @@ impl Planner<'_> {
     }
 
     /// A session that is alive for certain and written down in the guard; else sees to it that there will be one.
-    fn prepared_session(&mut self) -> Option<SessionId> {
+    pub(super) fn prepared_session(&mut self) -> Option<SessionId> {
         let Some(session) = self.state.session.id.clone() else {
             if self.may_call_session() {
                 self.act(Action::CreateSession);

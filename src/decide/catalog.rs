@@ -53,7 +53,7 @@ impl Planner<'_> {
             version: probe.version.clone(),
             ttl,
         };
-        let (health, output) = self.health(reason);
+        let (health, output) = self.loud_about_pause(self.health(reason));
         Some(CatalogEntry {
             registered,
             health,
@@ -164,7 +164,7 @@ impl Planner<'_> {
             vclock: probe.vclock.clone(),
             upstreams: upstreams.collect(),
             fingerprint: None,
-            paused: self.state.orders.pause.is_some(),
+            paused: self.is_paused(),
             written: settings.started_at + self.now.elapsed().as_secs(),
             tarantool_version: registered.version.clone(),
             tarsec_version: env!("CARGO_PKG_VERSION").to_owned(),

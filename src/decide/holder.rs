@@ -8,6 +8,14 @@ use super::record::{Record, RecordError, Status};
 use super::state::{Gain, Link};
 use super::timing::{Tick, Timing};
 
+/// Whether an instance that answers pings has gone on past its lease.
+enum Outlived {
+    NotYet,
+    /// The lease is over, and its guard has not been asked since.
+    Asking,
+    Yes,
+}
+
 impl Planner<'_> {
     pub(super) fn hold(&mut self) -> Reason {
         let state = self.state;
@@ -16,6 +24,9 @@ impl Planner<'_> {
         }
         if let Link::Dead { proof, .. } = &state.instance.link {
             let proof = proof.clone();
+            if let Some(reason) = self.waits_in_pause() {
+                return reason;
+            }
             self.release(&format!("the instance died: {proof}"));
             return Reason::InstanceDied { proof };
         }
@@ -25,12 +36,17 @@ impl Planner<'_> {
         let Some(record) = &state.hold.record else {
             return self.hold_without_record();
         };
-        let reason = if probe.is_master(record.term) {
-            self.serve(record)
+        let reason = if let Some(handover) = &state.hold.handover {
+            self.hand_over(record, probe, handover)
+        } else if self.reigns(record.term, probe) {
+            self.serve(record, probe)
         } else if probe.guard.leased && probe.guard.term != record.term {
             self.fence("its lease is for another term than the lock")
         } else if let Some(why) = self.unfit(state.settings.timing.healthcheck_timeout()) {
-            self.give_up(&why)
+            match self.waits_in_pause() {
+                Some(reason) => reason,
+                None => self.give_up(&why),
+            }
         } else {
             self.become_master(record, probe)
         };
@@ -60,8 +76,19 @@ impl Planner<'_> {
             Link::Dead { .. } => return None,
         };
         let lease = instance.lease.filter(|_| state.may_hold_lease())?;
-        if !gone && !self.outlived_lease(lease.over_at) {
+        if self.spares_hung_instance(gone) {
             return None;
+        }
+        if !gone {
+            match self.outlived_lease(lease.over_at) {
+                Outlived::NotYet => return None,
+                Outlived::Asking => {
+                    return Some(Reason::Fencing {
+                        why: "its lease is over".to_owned(),
+                    });
+                }
+                Outlived::Yes => {}
+            }
         }
         if self.now < lease.due_at {
             return self.wait_for_silent(lease.due_at);
@@ -129,10 +156,11 @@ impl Planner<'_> {
     }
 
     /// It answers pings, and still its guard has not said, long after the lease's end, that it is read-only: asked
-    /// after that end, it did not answer, or it answered that it is writable.
-    fn outlived_lease(&mut self, over_at: Tick) -> bool {
+    /// after that end, it did not answer, or it answered that it is writable. Until it was asked nothing is done about
+    /// the lock: a lease's end alone does not say that the last commits have landed.
+    fn outlived_lease(&mut self, over_at: Tick) -> Outlived {
         if self.now < over_at {
-            return false;
+            return Outlived::NotYet;
         }
         let instance = &self.state.instance;
         let asked = instance.answered_begun_at.is_some_and(|at| at > over_at);
@@ -143,7 +171,11 @@ impl Planner<'_> {
         } else if asked && !fence_tried {
             let _ = self.fence("its lease is over");
         }
-        (asked && fence_tried) || unanswered
+        if (asked && fence_tried) || unanswered {
+            Outlived::Yes
+        } else {
+            Outlived::Asking
+        }
     }
 
     /// No connection; what the guard said last is all we know.
@@ -153,6 +185,9 @@ impl Planner<'_> {
             _ if matches!(self.state.instance.link, Link::Unknown) => {
                 Reason::WaitingForInstance { why }
             }
+            _ if self.state.orders.pause.is_some() => self
+                .waits_in_pause()
+                .unwrap_or(Reason::WaitingForInstance { why }),
             Some(lease) if self.state.may_be_writable(self.now) => {
                 self.wake(lease.over_at);
                 Reason::WaitingForSilentInstance {
@@ -211,17 +246,25 @@ impl Planner<'_> {
         }
     }
 
-    fn serve(&mut self, record: &Record) -> Reason {
+    pub(super) fn serve(&mut self, record: &Record, probe: &Probe) -> Reason {
         self.grant();
         self.follow_master(record);
         // Not said yet that it is writable, or somebody has written over it.
         let seen = self.state.seen_record().map(Record::stamp);
-        let announce = record.status != Status::Active || seen != Some(record.stamp());
+        let announce = record.status != Status::Active
+            || seen != Some(record.stamp())
+            || record.paused != self.says_paused()
+            || record.handover_to != self.hands_over_to(record.term);
         let due_at = self.state.hold.accepted_at + self.state.settings.timing.refresh_interval();
         if due_at <= self.now || announce {
             self.refresh(record.term, &self.state.hold.reason.clone(), None);
         } else {
             self.wake(due_at);
+        }
+        self.mind_switchover(record, probe);
+        self.tell_history(record, probe);
+        if let Some(reason) = self.mind_pause(record, probe) {
+            return reason;
         }
         let without_consul = self.go_on_without_consul(record);
         match self.state.instance.lease {
@@ -235,7 +278,7 @@ impl Planner<'_> {
         }
     }
 
-    fn become_master(&mut self, record: &Record, probe: &Probe) -> Reason {
+    pub(super) fn become_master(&mut self, record: &Record, probe: &Probe) -> Reason {
         let reason = self.state.hold.reason.clone();
         let due_at = self.state.hold.accepted_at + self.state.settings.timing.refresh_interval();
         if self.state.highest_term > record.term {
@@ -337,6 +380,11 @@ impl Planner<'_> {
     /// R2: only once the instance is known read-only, known dead, or its lease has passed. Says `fenced` only if
     /// whoever was before us is over too.
     pub(super) fn release(&mut self, why: &str) {
+        self.release_to(why, None);
+    }
+
+    /// The same; `target` is to go first.
+    pub(super) fn release_to(&mut self, why: &str, target: Option<&str>) {
         let state = self.state;
         if state.may_be_writable(self.now) || state.lock.outdated {
             return;
@@ -370,6 +418,8 @@ impl Planner<'_> {
         record.refresh = self.next_refresh();
         record.agent.clone_from(&state.settings.agent);
         record.reason = why.to_owned();
+        record.handover_to = target.map(str::to_owned);
+        record.paused = false;
         record.status = if predecessor_over {
             Status::Fenced
         } else {

@@ -12,13 +12,16 @@ mod catalog;
 pub mod election;
 pub mod event;
 mod failsafe;
+mod history;
 mod holder;
 pub mod ids;
 pub mod observed;
+mod pause;
 pub mod plan;
 pub mod record;
 pub mod state;
 mod stop;
+mod switchover;
 #[cfg(test)]
 mod tests;
 pub mod timing;
@@ -92,6 +95,7 @@ impl Planner<'_> {
         let reason = if self.state.holds_lock() {
             self.hold()
         } else {
+            self.count_rows_brought_back();
             self.do_without_lock()
         };
         match self.left_alone.take() {
@@ -308,7 +312,7 @@ impl Planner<'_> {
             name: settings.announce.clone(),
             uri: settings.announce.clone(),
             agent: settings.agent.clone(),
-            status: if probe.is_some_and(|probe| probe.is_master(term)) {
+            status: if probe.is_some_and(|probe| self.reigns(term, probe)) {
                 Status::Active
             } else {
                 Status::Promoting
@@ -331,11 +335,11 @@ impl Planner<'_> {
             ),
             reason: reason.to_owned(),
             cause: own.map_or(cause, |record| record.cause),
-            base: own.map(|record| record.base.clone()).unwrap_or_default(),
+            base: self.base(own, term),
             following: probe.map(Probe::followers).unwrap_or_default(),
             failsafe: settings.failsafe || failsafe_before,
-            paused: own.is_some_and(|record| record.paused),
-            handover_to: None,
+            paused: self.says_paused(),
+            handover_to: self.hands_over_to(term),
         };
         Attempt {
             record,
@@ -423,7 +427,9 @@ impl Planner<'_> {
         {
             return reason;
         }
-        self.forget_session();
+        if !self.gets_ready_for_handover(key) {
+            self.forget_session();
+        }
         match &key.record {
             Ok(record) => {
                 self.follow_master(record);

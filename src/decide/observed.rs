@@ -129,6 +129,12 @@ pub struct GuardState {
     /// How long it has been there: it knows of no promise that an earlier process of the instance made.
     #[serde(default)]
     pub age_ns: u64,
+    /// It stands down for a pause: nothing in there fences the instance, whatever becomes of its lease.
+    #[serde(default)]
+    pub stood_down: bool,
+    /// The instance's vclock in the moment of its first promotion in its term.
+    #[serde(default)]
+    pub base: Option<Vclock>,
 }
 
 /// Not to be promoted for a while, for another instance is master.
@@ -176,6 +182,15 @@ impl Probe {
     #[must_use]
     pub fn is_master(&self, term: u64) -> bool {
         !self.ro && self.guard.leased && self.guard.term == term
+    }
+
+    /// How far that peer has confirmed our rows, while it follows us.
+    #[must_use]
+    pub fn confirmed_by(&self, instance: &str) -> Option<&Vclock> {
+        let peer = self.replication.iter().find(|peer| peer.uuid == instance)?;
+        peer.downstream_vclock
+            .as_ref()
+            .filter(|_| peer.downstream_status.as_deref() == Some("follow"))
     }
 
     /// Whether some replica that is connected has every row that this instance wrote itself.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::board::{Ballot, HistoryLine, Member, Switchover};
+use super::board::{Ballot, HistoryLine, Member, Party, Switchover};
 use super::ids::SessionId;
 use super::record::Record;
 use super::state::Reading;
@@ -105,6 +105,8 @@ pub enum Action {
         index: u64,
         /// What.
         switchover: Box<Switchover>,
+        /// To whom the master begins to hand over with it.
+        to: Option<Party>,
     },
     /// Read the history.
     ReadHistory,
@@ -408,6 +410,18 @@ pub enum Reason {
         /// Until then.
         until: Tick,
     },
+    /// An operator wished another master.
+    SwitchingOver {
+        /// Whom.
+        to: String,
+    },
+    /// Holding the lock while an operator has paused what goes by itself.
+    MasterPaused {
+        /// By whom and why.
+        words: String,
+        /// What keeps the instance from serving; it is left as it is.
+        lacking: Option<String>,
+    },
     /// Asked to stop.
     Stopping {
         /// What is being waited for.
@@ -484,6 +498,13 @@ impl fmt::Display for Reason {
             Self::WaitingForPromise { .. } => f.write_str(
                 "waits until every promise is certainly over that keeps another instance master without Consul",
             ),
+            Self::SwitchingOver { to } => write!(f, "switches over to {to}"),
+            Self::MasterPaused { words, lacking: None } => {
+                write!(f, "master, {words}: its guard stands down, nothing fences it")
+            }
+            Self::MasterPaused { words, lacking: Some(lacking) } => {
+                write!(f, "keeps the lock, {words}: {lacking}; IT IS LEFT AS IT IS, nobody takes over")
+            }
             Self::Stopping { waiting_for } => write!(f, "stopping: waiting for {waiting_for}"),
             Self::Superseded { by } => write!(f, "another agent ({by}) attached to this instance and owns it now"),
             Self::InstanceUnsuitable { why } => write!(f, "cannot run this instance: {why}"),

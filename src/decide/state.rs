@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::board::{Board, Member, Pause, Switchover};
+use super::board::{Board, HistoryLine, Member, Party, Pause, Switchover};
 use super::election::{Election, Heard};
 use super::event::{GuardCommand, LockSight, LockStepKind};
 use super::ids::SessionId;
@@ -82,6 +82,8 @@ pub struct State {
     pub board: Option<(Board, Tick)>,
     /// What operators asked for.
     pub orders: Orders,
+    /// What is known of changes of hands.
+    pub past: Past,
     /// What Consul's catalog was told.
     pub catalog: Catalog,
     /// What is under way.
@@ -135,6 +137,8 @@ pub struct Instance {
     pub guard_refused: Option<String>,
     /// Where its peers accept connections, by instance UUID, as it last followed them.
     pub peers: BTreeMap<String, String>,
+    /// The guard was told to stand down then: what it said before says nothing about that.
+    pub stood_down_at: Option<Tick>,
 }
 
 /// What the members' keys say together.
@@ -151,8 +155,31 @@ pub struct MemberTerms {
 pub struct Orders {
     /// `switchover`, with its key's `ModifyIndex`.
     pub switchover: Option<(u64, Switchover)>,
+    /// When that was first seen.
+    pub seen_at: Tick,
     /// `pause`, as last read; by a holder with each refresh.
     pub pause: Option<Pause>,
+    /// What is being written into the switchover key.
+    #[serde(skip)]
+    pub writing: Option<(Switchover, Option<Party>)>,
+    /// What became of a switchover and is yet to be written down.
+    pub outcome: Option<Switchover>,
+}
+
+/// What is known of changes of hands.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Past {
+    /// The instance may have been master before: whether it has rows that nobody else has is to be looked up.
+    pub returning: bool,
+    /// The history as read for that.
+    #[serde(skip)]
+    pub lines: Option<Vec<HistoryLine>>,
+    /// How often it was read.
+    pub reads: u32,
+    /// Its newest line.
+    pub last: Option<HistoryLine>,
+    /// The change of hands that this instance came back from, with what it brought.
+    pub returned: Option<HistoryLine>,
 }
 
 /// The connection to the instance.
@@ -294,6 +321,14 @@ pub struct Hold {
     pub promised: Option<Reading>,
     /// Why the members did not promise the last time.
     pub unpromised: Option<String>,
+    /// How this term was gained; `None`: by an agent before us.
+    pub gained: Option<Gained>,
+    /// The same for the step under way.
+    pub gaining: Option<Gained>,
+    /// We hand the lock over at an operator's wish.
+    pub handover: Option<Handover>,
+    /// A record that did not say `paused` was sent then, and nobody knows what became of it.
+    pub unpaused_lost_at: Option<Tick>,
 }
 
 /// A question for promises that is under way (R6).
@@ -305,6 +340,38 @@ pub struct Asked {
     pub reading: Reading,
     /// Instance UUIDs of all that must promise.
     pub members: BTreeSet<String>,
+}
+
+/// How a term was gained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Gained {
+    /// The last record before it, as last seen.
+    pub predecessor: Option<Record>,
+    /// The lock key's `ModifyIndex` of the step that gained it; what has a lower one stood there before.
+    pub index: u64,
+    /// When the lock was found up for grabs.
+    pub found_at: Tick,
+    /// When it was clear whose turn it is.
+    pub elected_at: Tick,
+    /// When Consul had confirmed it.
+    pub acquired_at: Tick,
+    /// When the instance was first known to be writable.
+    pub promoted_at: Option<Tick>,
+    /// The history has its line.
+    pub told: bool,
+}
+
+/// A switchover that has begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Handover {
+    /// The order.
+    pub order: Switchover,
+    /// To whom.
+    pub to: Party,
+    /// The record names the target since then, under this `ModifyIndex`.
+    pub announced: Option<(u64, Tick)>,
+    /// The first fence for it was begun then.
+    pub fencing_since: Option<Tick>,
 }
 
 /// A record sent to Consul.
@@ -435,6 +502,7 @@ impl State {
             election: None,
             board: None,
             orders: Orders::default(),
+            past: Past::default(),
             catalog: Catalog::default(),
             pending: Pending::default(),
             stopping: None,
@@ -490,9 +558,20 @@ impl State {
             return false;
         }
         match self.instance.lease {
+            _ if self.stands_down() => !self.instance.killed,
             Some(lease) => now < lease.over_at,
             None => true,
         }
+    }
+
+    /// Whether the guard stands down for a pause, for all we know: then no time bounds how long the instance may be
+    /// writable.
+    #[must_use]
+    pub fn stands_down(&self) -> bool {
+        let told = self.pending.guard == Some(GuardCommand::StandDown)
+            || self.instance.stood_down_at > self.instance.answered_begun_at;
+        let probe = self.instance.probe.as_ref();
+        told || probe.is_some_and(|probe| probe.guard.stood_down)
     }
 
     /// Whether the guard said that the instance is fenced, and nothing was handed to it since.

@@ -21,6 +21,9 @@ impl Planner<'_> {
                 waiting_for: "nothing",
             };
         };
+        if let Some(reason) = self.leaves_as_it_is() {
+            return reason;
+        }
         let lease = self.state.settings.timing.lease();
         let give_up_at = since + Timing::lease_and_margin(lease) + FAREWELL;
         if self.now >= give_up_at {

@@ -41,6 +41,8 @@ local state = previous ~= nil and previous.state or {
     last_fence = nil,    -- why
     promise = nil,       -- {to, term, until_ns}: no promotion here meanwhile, for that instance is master (R6)
     born = nil,          -- since when promises would be remembered
+    stood_down = false,  -- a pause: neither the lease's end nor another hand concerns this guard until it stands up
+    base = nil,          -- the vclock in the moment of the first promotion in its term: {term, vclock}
 }
 -- A guard of an earlier version made no promises and knows no age: as if it had just been born.
 state.born = state.born or clock.monotonic64()
@@ -159,6 +161,7 @@ end
 
 local function fence(why)
     state.leased = false
+    state.stood_down = false
     state.deadline = 0ULL
     -- A promotion that has yielded sees that its epoch is over.
     state.epoch = state.epoch + 1
@@ -197,6 +200,10 @@ end
 
 -- One turn of the fencing fiber.
 local function watch()
+    if state.stood_down then
+        guard.changed:wait(IDLE_S)
+        return
+    end
     if state.leased then
         local seconds = left_s() - (guard.is_strict and LANDING_S or 0)
         if seconds <= 0 then
@@ -318,6 +325,8 @@ local function probe()
             last_fence = state.last_fence,
             promise = promise_now(),
             age_ns = age_ns(),
+            stood_down = state.stood_down or false,
+            base = state.leased and state.base and state.base.term == state.term and state.base.vclock or nil,
         },
     }
 end
@@ -422,6 +431,9 @@ function guard.promote(agent, term, deadline, fenced_term, needed_age_ns)
             end
             state.epoch = state.epoch + 1
         end
+        if state.base == nil or state.base.term ~= term then
+            state.base = {term = term, vclock = vclock_of(box.info.vclock)}
+        end
         state.term = term
         state.deadline = 0ULL + deadline
         state.leased = true
@@ -509,6 +521,22 @@ function guard.promise(to, term, lasting_ns)
     state.promise = {to = to, term = term, until_ns = until_ns}
     state.term = term
     return {uuid = box.info.uuid, promised = true}
+end
+
+-- A pause, and its end. A guard that stands up while no lease runs fences at once. Only a guard that its agent has
+-- promoted stands down; whatever fences it for its agent ends that.
+function guard.stand_down(agent, down)
+    return answer(agent, function()
+        if down and not state.leased then
+            return 'it is not master here'
+        end
+        if not down and state.stood_down and left_s() == 0 then
+            fence('its lease ended during a pause')
+            start_barrier()
+        end
+        state.stood_down = down
+        guard.changed:broadcast()
+    end)
 end
 
 -- A term that somebody else serves: nothing below it is ever served here again.

@@ -346,6 +346,10 @@ impl Chaos {
                 .push((attempt.record.term, attempt.reading.t0));
         }
         self.note_sight();
+        let seen = answer
+            .as_ref()
+            .and_then(|answer| self.lock.seen_beside(answer));
+        self.answers.extend(seen);
         self.answers.extend(answer);
     }
 

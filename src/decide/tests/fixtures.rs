@@ -334,6 +334,9 @@ impl Node {
 
     pub(super) fn answers(&mut self, action: &Action) {
         if let Some(event) = self.carries_out(action) {
+            if let Some(seen) = self.lock.seen_beside(&event) {
+                self.hears(seen);
+            }
             self.hears(event);
         }
     }

@@ -4,7 +4,7 @@ use crate::decide::event::KillResult;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::decide::board::{Ballot, Board, Member, Pause};
+use crate::decide::board::{Ballot, Board, HistoryLine, Member, Pause, Switchover};
 use crate::decide::event::{ConsulFault, Event, GuardCommand, KeySight, LockSight, LockStepKind};
 use crate::decide::ids::SessionId;
 use crate::decide::observed::{GuardState, Peer, Probe, Promise, Upstream};
@@ -25,7 +25,9 @@ pub(super) struct ToyLock {
     pub(super) members: BTreeMap<String, Member>,
     pub(super) ballots: BTreeMap<String, Ballot>,
     ballots_index: u64,
+    pub(super) switchover: Option<(u64, Switchover)>,
     pub(super) pause: Option<Pause>,
+    pub(super) history: BTreeMap<u64, HistoryLine>,
 }
 
 /// A board on which some member mentions this term.
@@ -169,17 +171,46 @@ impl ToyLock {
         Ok(self.put_record(Some(session.clone()), record))
     }
 
+    /// What a holder reads with its refresh, in the same request.
+    pub(super) fn seen_beside(&self, answer: &Event) -> Option<Event> {
+        let refreshed = matches!(
+            answer,
+            Event::LockStepEnded {
+                step: LockStepKind::Refresh,
+                result: Ok(Ok(_)),
+            }
+        );
+        refreshed.then(|| Event::BoardSeen {
+            board: Box::new(self.board()),
+        })
+    }
+
+    /// What an operator writes, whatever stands there.
+    pub(super) fn order(&mut self, switchover: Switchover) {
+        self.index += 1;
+        self.switchover = Some((self.index, switchover));
+    }
+
+    fn write_switchover(&mut self, index: u64, switchover: &Switchover) -> Option<u64> {
+        let known = self.switchover.as_ref().map_or(0, |(known, _)| *known);
+        (known == index).then(|| {
+            self.order(switchover.clone());
+            self.index
+        })
+    }
+
     pub(super) fn write_ballot(&mut self, ballot: &Ballot) {
         self.index += 1;
         self.ballots_index = self.index;
         self.ballots.insert(ballot.instance.clone(), ballot.clone());
     }
 
-    fn board(&self) -> Board {
+    pub(super) fn board(&self) -> Board {
         let mut board = board_with_term(self.members_term);
         board.members.extend(self.members.clone());
         Board {
             ballots: self.ballots.clone(),
+            switchover: self.switchover.clone(),
             pause: self.pause.clone(),
             ..board
         }
@@ -263,16 +294,21 @@ impl ToyLock {
                 let waited = now.since(asked_at) >= *wait;
                 return self.ballots_after(*after, waited);
             }
-            Action::WriteSwitchover { index, .. } => Event::SwitchoverWritten {
-                result: Ok(Some(index + 1)),
+            Action::WriteSwitchover {
+                index, switchover, ..
+            } => Event::SwitchoverWritten {
+                result: Ok(self.write_switchover(*index, switchover)),
             },
             Action::ReadHistory => Event::HistoryRead {
-                result: Ok(Vec::new()),
+                result: Ok(self.history.values().cloned().collect()),
             },
-            Action::WriteHistory { line } => Event::HistoryWritten {
-                term: line.term,
-                result: Ok(()),
-            },
+            Action::WriteHistory { line } => {
+                self.history.insert(line.term, (**line).clone());
+                Event::HistoryWritten {
+                    term: line.term,
+                    result: Ok(()),
+                }
+            }
             Action::AskPromises {
                 members, reading, ..
             } => Event::PromisesAnswered {
@@ -487,6 +523,8 @@ impl ToyInstance {
                 last_fence: None,
                 promise: None,
                 age_ns: 0,
+                stood_down: false,
+                base: None,
             },
             born: InstanceTime::default(),
             promise: None,
@@ -530,6 +568,9 @@ impl ToyInstance {
     /// The guard's own fiber.
     pub(super) fn guard_wakes(&mut self, now: Tick) {
         let over = self.guard.leased && self.clock(now) >= self.guard.deadline;
+        if self.guard.stood_down {
+            return;
+        }
         if self.alive && !self.frozen && (over || (!self.guard.leased && !self.ro)) {
             self.fence("its lease ended");
         }
@@ -539,6 +580,7 @@ impl ToyInstance {
         self.ro = true;
         self.read_only = true;
         self.guard.leased = false;
+        self.guard.stood_down = false;
         self.guard.deadline = InstanceTime::default();
         self.guard.landed = true;
         self.guard.last_fence = Some(why.to_owned());
@@ -673,6 +715,9 @@ impl ToyInstance {
                 .or_else(|| self.useless(*deadline, now));
             if useless.is_none() {
                 self.promise = None;
+                if *term != self.guard.term || self.guard.base.is_none() {
+                    self.guard.base = Some(self.vclock.clone());
+                }
                 self.guard.term = *term;
                 self.guard.deadline = *deadline;
                 self.guard.leased = true;
@@ -694,6 +739,15 @@ impl ToyInstance {
         }
         if let Action::Fence { why } = action {
             self.fence(why);
+        }
+        if let Action::StandDown { down } = action {
+            if *down && !self.guard.leased {
+                return Some("it is not master here".to_owned());
+            }
+            if !down && self.guard.stood_down && self.clock(now) >= self.guard.deadline {
+                self.fence("its lease ended during a pause");
+            }
+            self.guard.stood_down = *down;
         }
         if let Action::Remember { session } = action {
             self.guard.session = Some(session.as_str().to_owned());

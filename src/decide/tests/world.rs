@@ -568,6 +568,16 @@ impl World {
         }
         if let Some(event) = reply {
             let after = self.soon();
+            if let Some(seen) = self.lock.seen_beside(&event) {
+                self.schedule(
+                    after,
+                    Due::Hear {
+                        at,
+                        agent,
+                        event: seen,
+                    },
+                );
+            }
             self.schedule(after, Due::Hear { at, agent, event });
         }
     }

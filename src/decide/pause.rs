@@ -1,0 +1,166 @@
+//! A pause: nothing changes hands by itself. The order in which the record and the guard learn of it matters: while a
+//! guard stands down no time bounds its lease, so the record must say `paused` before, and until after.
+
+use std::time::Duration;
+
+use super::Planner;
+use super::observed::Probe;
+use super::plan::{Action, Ending, Health, Reason};
+use super::record::Record;
+use super::state::Link;
+
+/// How often the board is read where no refresh brings it.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// A write whose reply was lost may be carried out later. Consul gives up on what it could not commit within half of
+/// this; one that did not say `paused` must not land behind a guard that stands down.
+const LOST_WRITE: Duration = Duration::from_secs(60);
+
+impl Planner<'_> {
+    /// An operator's pause, in words; `None`: there is none that we know of.
+    pub(super) fn pause_words(&self) -> Option<String> {
+        let pause = self.state.orders.pause.as_ref()?;
+        let what = if pause.cluster {
+            "the cluster"
+        } else {
+            "the replica set"
+        };
+        let by = if pause.by.is_empty() {
+            "somebody"
+        } else {
+            &pause.by
+        };
+        let why = if pause.why.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", pause.why)
+        };
+        Some(format!("{what} is PAUSED by {by}{why}"))
+    }
+
+    /// Whether the next record has to say so: a pause begins with that, and ends with it.
+    pub(super) fn says_paused(&self) -> bool {
+        self.state.orders.pause.is_some() || self.state.stands_down()
+    }
+
+    /// For everybody: by the holder's own knowledge, or by the holder's word.
+    pub(super) fn is_paused(&self) -> bool {
+        if self.state.holds_lock() {
+            return self.says_paused();
+        }
+        match self.state.key_session() {
+            Some(_) => self.state.seen_record().is_some_and(|record| record.paused),
+            None => self.state.orders.pause.is_some(),
+        }
+    }
+
+    /// No entry looks as usual during a pause.
+    pub(super) fn loud_about_pause(&self, (health, words): (Health, String)) -> (Health, String) {
+        if !self.is_paused() {
+            return (health, words);
+        }
+        let words = if words.contains("PAUSED") {
+            words
+        } else {
+            format!("{words}; PAUSED: nothing changes hands by itself")
+        };
+        let health = match health {
+            Health::Passing => Health::Warning,
+            Health::Warning | Health::Critical => health,
+        };
+        (health, words)
+    }
+
+    /// Of a master: the guard stands down once the record says `paused`, and up again while a lease runs.
+    pub(super) fn mind_pause(&mut self, record: &Record, probe: &Probe) -> Option<Reason> {
+        let lease = self.state.settings.timing.lease();
+        let Some(words) = self.pause_words() else {
+            let knows_orders = self.state.board.is_some();
+            let leased = probe.guard.deadline > probe.now + lease / 4;
+            if self.state.stands_down() && knows_orders && leased && self.may_command_guard() {
+                self.act(Action::StandDown { down: false });
+            }
+            return None;
+        };
+        if self.may_stand_down(record, probe) && self.may_command_guard() {
+            self.act(Action::StandDown { down: true });
+        }
+        let lacking = self.unfit(self.state.settings.timing.healthcheck_timeout());
+        if self.state.lock.outdated || lacking.is_some() {
+            // No refresh brings the board, and the pause may end meanwhile.
+            self.look_at_board(LOOK_INTERVAL);
+        }
+        Some(Reason::MasterPaused { words, lacking })
+    }
+
+    fn may_stand_down(&mut self, record: &Record, probe: &Probe) -> bool {
+        if !record.paused || probe.guard.stood_down || !probe.is_master(record.term) {
+            return false;
+        }
+        let state = self.state;
+        let seen = state.seen_record().map(Record::stamp);
+        if state.pending.lock || state.lock.outdated || seen != Some(record.stamp()) {
+            return false;
+        }
+        match state.hold.unpaused_lost_at.map(|at| at + LOST_WRITE) {
+            Some(at) if at > self.now => {
+                self.wake(at);
+                false
+            }
+            Some(_) | None => true,
+        }
+    }
+
+    /// Of a holder whose instance cannot serve: in a pause the lock is kept, and the instance waited for.
+    pub(super) fn waits_in_pause(&mut self) -> Option<Reason> {
+        let words = self.pause_words()?;
+        self.look_at_board(LOOK_INTERVAL);
+        let lacking = match &self.state.instance.link {
+            Link::Up => self
+                .unfit(self.state.settings.timing.healthcheck_timeout())
+                .unwrap_or_else(|| self.instance_words()),
+            Link::Unknown | Link::Down { .. } | Link::Dead { .. } | Link::Unsuitable { .. } => {
+                self.instance_words()
+            }
+        };
+        Some(Reason::MasterPaused {
+            words,
+            lacking: Some(lacking),
+        })
+    }
+
+    /// R5 rests while nothing is to happen by itself and nobody can have taken the lock for the time that has passed.
+    /// A guard that stands down and answers has not outlived anything: it gets a new lease when the pause ends.
+    pub(super) fn spares_hung_instance(&self, gone: bool) -> bool {
+        let state = self.state;
+        let knows_no_pause = state.board.is_some() && state.orders.pause.is_none();
+        let said_so = state
+            .hold
+            .record
+            .as_ref()
+            .is_some_and(|record| record.paused);
+        if state.stands_down() {
+            return !(gone && knows_no_pause && state.holds_lock());
+        }
+        state.orders.pause.is_some() && said_so && state.holds_lock()
+    }
+
+    /// An agent that is stopped in a pause leaves a master as it is: the guard stands down, the record says so, and
+    /// the agent that comes next finds both. Read-only for a restart of the agent is what an operator pauses to avoid.
+    pub(super) fn leaves_as_it_is(&mut self) -> Option<Reason> {
+        let record = self.state.hold.record.as_ref()?;
+        let stood_down = self
+            .state
+            .live_probe()
+            .is_some_and(|probe| probe.guard.stood_down && probe.guard.term == record.term);
+        let still_paused = self.state.board.is_none() || self.state.orders.pause.is_some();
+        if !(stood_down && record.paused && still_paused && self.state.holds_lock()) {
+            return None;
+        }
+        self.act(Action::Exit {
+            how: Ending::Stopped,
+        });
+        Some(Reason::Stopping {
+            waiting_for: "nothing: in a pause a master is left as it is, with its lock",
+        })
+    }
+}
