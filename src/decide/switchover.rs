@@ -410,8 +410,10 @@ impl Planner<'_> {
         {
             return false;
         }
-        let excluded = self.unfit(Duration::ZERO);
-        if excluded.is_none() && self.prepared_session().is_none() {
+        // A moment of silence is no reason to say no, and none to say yes.
+        let excluded = self.unfit(self.state.settings.timing.healthcheck_timeout());
+        let silent = self.state.instance.silent_since.is_some();
+        if excluded.is_none() && (silent || self.prepared_session().is_none()) {
             return true;
         }
         let known = self

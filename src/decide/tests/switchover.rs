@@ -527,6 +527,17 @@ fn a_target_that_cannot_run_says_so_at_once() {
 }
 
 #[test]
+fn a_target_that_is_silent_for_a_moment_says_neither_yes_nor_no() {
+    let mut node = named();
+    node.hears(Event::FellSilent);
+    node.settles();
+    assert!(node.lock.ballots.is_empty());
+    node.hears(Event::SpokeAgain);
+    node.settles();
+    assert_eq!(node.lock.ballots.get(OWN).expect("a ballot").excluded, None);
+}
+
+#[test]
 fn a_session_made_for_nothing_is_removed() {
     let mut node = named();
     node.settles();
