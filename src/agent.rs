@@ -79,6 +79,7 @@ impl Agent {
         let (link, instance) = Link::new(
             config.tarantool.clone(),
             agent_id.clone(),
+            config.guard,
             config.timing,
             sender.clone(),
         );
@@ -109,10 +110,7 @@ impl Agent {
             config: Arc::clone(config),
             consul,
             instance,
-            peers: Peers::new(
-                config.tarantool.clone(),
-                config.timing.healthcheck_timeout(),
-            ),
+            peers: Peers::new(config.tarantool.clone(), config.timing.promise_timeout()),
             events: sender,
             clock,
             keys: None,

@@ -34,7 +34,9 @@ impl Dump {
 
     /// Remembers a change of mind.
     pub(crate) fn note(&mut self, old: Option<&Plan>, new: &Plan, now: Tick) {
-        if old.is_some_and(|old| old.reason == new.reason) {
+        let words = new.reason.to_string();
+        // A reason that only has another end in time is no change of mind.
+        if old.is_some_and(|old| old.reason.to_string() == words) {
             return;
         }
         if self.transitions.len() == TRANSITIONS {
@@ -43,7 +45,7 @@ impl Dump {
         self.transitions.push_back(json!({
             "at": now,
             "reason": new.reason,
-            "words": new.reason.to_string(),
+            "words": words,
             "actions": new.actions,
         }));
     }

@@ -106,7 +106,7 @@ fn is_news(said: &mut Said, event: &Event) -> bool {
             result: Err(fault), ..
         } => said.is_news(Topic::LockStep, &fault.why),
         Event::LockStepEnded { result: Ok(_), .. } => {
-            said.forget(&[Topic::LockStep, Topic::Acquiring]);
+            said.forget(&[Topic::LockStep, Topic::Acquiring, Topic::Promises]);
             true
         }
         Event::CatalogEnded { result: Err(fault) } => said.is_news(Topic::Catalog, &fault.why),
@@ -359,10 +359,18 @@ pub(crate) fn action(said: &mut Said, action: &Action) {
         Action::Promote { term, .. } => info!(term, "promoting"),
         Action::Fence { why } => info!(why, "fencing"),
         Action::Kill => warn!("killing the hung instance"),
-        Action::Acquire { attempt, .. } | Action::TakeOver { attempt, .. } => {
+        Action::Acquire { attempt, .. } => {
             let term = attempt.record.term;
             if said.is_news(Topic::Acquiring, &term.to_string()) {
                 info!(term, "acquiring the lock");
+            }
+        }
+        Action::TakeOver {
+            attempt, holder, ..
+        } => {
+            let term = attempt.record.term;
+            if said.is_news(Topic::Acquiring, &term.to_string()) {
+                warn!(term, %holder, "taking the lock over from a holder that has not been heard of");
             }
         }
         Action::Release { record, .. } => {

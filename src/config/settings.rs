@@ -160,7 +160,7 @@ settings! {
         tarantool_password_file = unset("TARANTOOL_PASSWORD_FILE", "A file that holds the password; a newline at its end does not count.");
         announce_addr = derived("ANNOUNCE_ADDR", "`TARANTOOL_ADDR`, only its port where its host is local", "Where others reach the instance: `host:port`, or `:port` for the address of the node's Consul agent.");
         hung_instance_action = value("HUNG_INSTANCE_ACTION", "kill", "What to do with an instance that has not answered and whose lease has passed: `kill` it, or `wait` for it. With `wait`, writes that were queued in it may still land late when it wakes up.");
-        guard = value("GUARD", "lease", "`lease` fences when the lease is over. `strict` also refuses every single write past the lease, and kills the process rather than acknowledge one late: for machines that may be frozen as a whole, agent and all. It costs each write a microsecond or two.");
+        guard = value("GUARD", "lease", "`lease` fences when the lease is over. `strict` also refuses every single write past the lease, and kills the process rather than acknowledge one late: for machines that may be frozen as a whole, agent and all. It costs each transaction some microseconds.");
         replication = value("REPLICATION", "keep", "`keep` leaves `box.cfg.replication` as it is; `follow` points replicas at the master alone.");
     }
     "The replica set" {

@@ -6,7 +6,7 @@ use super::election::Heard;
 use super::event::{ConsulFault, Event, GuardCommand, KillResult, LockStepKind};
 use super::ids::SessionId;
 use super::observed::Probe;
-use super::plan::{Action, CatalogEntry};
+use super::plan::{Action, Before, CatalogEntry};
 use super::state::{Attempt, Granted, Link, MemberTerms, Reading, Session, State};
 use super::timing::{Tick, Timing};
 
@@ -105,7 +105,7 @@ impl State {
             Event::HistoryRead { result } => self.history_read(result, now),
             Event::HistoryWritten { term, result } => self.history_written(term, result, now),
             Event::PromisesAnswered { reading, answers } => {
-                self.promises_answered(reading, answers, now);
+                self.promises_answered(reading, &answers, now);
             }
             Event::StopRequested { signal } => {
                 self.stopping = self.stopping.or(Some((signal, now)))
@@ -162,6 +162,7 @@ impl State {
                 self.hold.refresh_sent = attempt.record.refresh;
                 self.begin_gain(action, now);
                 self.hold.attempted = Some((**attempt).clone());
+                self.hold.attempted_after = self.before(attempt.record.term);
             }
             Action::Release { record, .. } => {
                 self.pending.lock = true;
@@ -169,6 +170,8 @@ impl State {
                 self.hold.refresh_sent = record.refresh;
                 // Should the lock stay ours after all, a promotion must have a new refresh behind it.
                 self.hold.reading = None;
+                self.hold.promised = None;
+                self.hold.asked = None;
                 self.hold.attempted = self.instance.reading.map(|reading| Attempt {
                     record: (**record).clone(),
                     reading,
@@ -200,7 +203,12 @@ impl State {
             }
             Action::ReadHistory => self.pending.history = true,
             Action::WriteHistory { line } => self.begin_history(line),
-            Action::AskPromises { .. } => self.pending.promises = true,
+            Action::AskPromises {
+                term,
+                members,
+                reading,
+                ..
+            } => self.begin_promises(*term, members, *reading),
             Action::StandDown { down } => {
                 self.begin_guard(GuardCommand::StandDown, now);
                 if *down {
@@ -269,6 +277,7 @@ impl State {
         if !same_process {
             self.instance.process_since = now;
             self.hold.reading = None;
+            self.hold.promised = None;
             self.comes_back();
         }
         self.instance.link = Link::Up;
@@ -338,7 +347,12 @@ impl State {
         self.highest_term = self.highest_term.max(probe.guard.term);
         self.note_promotion(&probe, now);
         self.instance.heard = Heard::after(&self.instance.heard, &probe, now);
+        self.note_peers(&probe);
         self.instance.probe = Some(probe);
+        if self.is_serving() {
+            // No promise to another runs in a guard that was promoted, and none before this term bounds it.
+            self.hold.before = Before::default();
+        }
     }
 
     fn unreachable(&mut self, why: String, now: Tick) {
@@ -391,6 +405,10 @@ impl State {
             }
         }
         self.probed(probe, begun_at, now);
+        if self.promised_until(self.hold.before, now).is_some() {
+            // It says when it can; that is no fault of its.
+            self.hold.refused_since = None;
+        }
     }
 
     fn guard_failed(&mut self, command: GuardCommand, why: String, now: Tick) {
@@ -487,6 +505,7 @@ impl State {
             CONSUL_RETRY
         };
         self.pending.session_retry_at = Some(now + pause);
+        self.consul_failed(&fault.why);
         self.consul_fault = Some(fault);
     }
 

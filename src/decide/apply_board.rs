@@ -1,4 +1,4 @@
-//! Event + state → state, for what stands beside the lock key: ballots, orders, history, promises.
+//! Event + state → state, for what stands beside the lock key: ballots, orders, history.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use super::board::{Ballot, Board, HistoryLine, Party, Switchover, SwitchoverStat
 use super::election::Election;
 use super::event::ConsulFault;
 use super::history::READ_AGAIN;
-use super::state::{Handover, Reading, State};
+use super::state::{Handover, State};
 use super::timing::Tick;
 
 impl State {
@@ -202,14 +202,5 @@ impl State {
     fn history_call_failed(&mut self, fault: ConsulFault, now: Tick) {
         self.pending.history_retry_at = Some(now + CONSUL_RETRY);
         self.consul_fault = Some(fault);
-    }
-
-    pub(super) fn promises_answered(
-        &mut self,
-        _reading: Reading,
-        _answers: BTreeMap<String, Result<(), String>>,
-        _now: Tick,
-    ) {
-        self.pending.promises = false;
     }
 }

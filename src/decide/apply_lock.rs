@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::apply::{CONSUL_RETRY, DENIED_RETRY};
 use super::event::{ConsulFault, KeySight, LockSight, LockStepKind};
+use super::plan::Before;
 use super::record::{Record, Status};
 use super::state::{Attempt, Hold, State, Unchanged};
 use super::timing::{Tick, Timing};
@@ -31,6 +32,7 @@ impl State {
                 if !by_watch {
                     self.pending.lock_retry_at = Some(now + CONSUL_RETRY);
                 }
+                self.consul_failed(&fault.why);
                 self.consul_fault = Some(fault);
                 return;
             }
@@ -39,6 +41,7 @@ impl State {
         if !by_watch {
             self.lock.confirmed_at = Some(asked_at);
         }
+        self.consul_answered();
         let news = match &self.lock.sight {
             None => true,
             // Asked after we learned what we know: the answer is newer even if its index went back.
@@ -68,6 +71,7 @@ impl State {
             self.accept_found_attempt(now);
             self.adopt_hold(now);
         } else if let Some(own) = &self.hold.record {
+            self.hold.unwritten = None;
             self.session.doubted = self.session.id.is_some();
             let attempted = self.hold.attempted.as_ref();
             let written = attempted.map(|attempt| attempt.record.stamp());
@@ -169,8 +173,13 @@ impl State {
             && record.instance == probe.uuid
         {
             let waits = record.status == Status::Promoting && !probe.is_master(record.term);
+            let wait = Timing::lease_and_margin(record.lease());
             self.hold = Hold {
-                predecessor_over_at: waits.then(|| now + Timing::lease_and_margin(record.lease())),
+                predecessor_over_at: waits.then(|| now + wait),
+                before: Before {
+                    fenced_term: 0,
+                    guard_age: if waits { wait } else { Duration::ZERO },
+                },
                 reason: record.reason.clone(),
                 record: Some(record.clone()),
                 refresh_sent: self.hold.refresh_sent,
@@ -183,12 +192,16 @@ impl State {
     fn accepted(&mut self, attempt: Attempt, now: Tick) {
         self.hold.attempted = None;
         self.hold.accepted_at = now;
+        self.hold.unwritten = None;
+        self.hold.unpromised = None;
         self.hold.reason.clone_from(&attempt.record.reason);
         self.hold.reading =
             Some(attempt.reading).filter(|reading| reading.reply_at >= self.instance.process_since);
         if let Some(gain) = attempt.gain {
             self.hold.refused_since = None;
             self.hold.predecessor_over_at = gain.wait.map(|wait| now + wait);
+            self.hold.before = self.hold.attempted_after;
+            self.hold.promised = None;
         }
         self.highest_term = self.highest_term.max(attempt.record.term);
         self.note_accepted(&attempt, now);
@@ -204,11 +217,14 @@ impl State {
         self.pending.lock = false;
         match result {
             Ok(Ok(index)) => {
+                self.consul_answered();
                 self.consul_fault = None;
                 self.denied = None;
                 self.lock_step_done(step, index, now);
             }
             Ok(Err(_)) => {
+                self.consul_answered();
+                self.hold.unwritten = None;
                 self.hold.attempted = None;
                 self.lock.outdated = true;
                 self.pending.lock_retry_at = Some(now + REFUSED_RETRY);
@@ -218,6 +234,8 @@ impl State {
                 self.session.doubted = self.session.id.is_some();
             }
             Err(fault) => {
+                self.consul_failed(&fault.why);
+                self.note_doubt();
                 self.lock.outdated = true;
                 self.note_lost_write(now);
                 let mut pause = CONSUL_RETRY;

@@ -222,7 +222,7 @@ impl Planner<'_> {
     fn make_claim(&mut self, seat: &Seat<'_>, claim: &Claim<'_>) -> Reason {
         if self.state.serving_term().is_some() {
             self.run_for_lock(seat, claim);
-            return Reason::TakingLockAgain;
+            return self.serve_without_lock().unwrap_or(Reason::TakingLockAgain);
         }
         let contest = Contest {
             index: seat.index.unwrap_or(0),
@@ -248,6 +248,9 @@ impl Planner<'_> {
         }
         if let Some(until) = self.too_early(claim.from.max(self.state.hold.hold_back_until)) {
             return Reason::WaitingForPredecessorLease { until };
+        }
+        if let Some(reason) = self.wait_for_promise(claim.term, claim.gain.wait.is_some()) {
+            return reason;
         }
         if !claim.own {
             if let Some(until) = self.too_early(self.cooled_down_at(claim)) {

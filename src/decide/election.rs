@@ -179,9 +179,10 @@ impl Planner<'_> {
         u64::try_from(idle).unwrap_or(NEVER_MS).min(NEVER_MS)
     }
 
-    /// Whether it followed the last master while that was alive.
+    /// Whether it followed the last master while that was alive: the master said so, or it has seen so itself. An agent
+    /// that was not there at the time has only the master's word.
     fn was_following(&self, probe: &Probe, record: &Record) -> bool {
-        if record.instance == probe.uuid {
+        if record.instance == probe.uuid || record.following.contains(&probe.uuid) {
             return true;
         }
         let heard = self.state.instance.heard.get(&record.instance);

@@ -3,7 +3,7 @@
 use super::Planner;
 use super::board::Cause;
 use super::observed::Probe;
-use super::plan::{Action, Before, Reason};
+use super::plan::{Action, Reason};
 use super::record::{Record, RecordError, Status};
 use super::state::{Gain, Link};
 use super::timing::{Tick, Timing};
@@ -63,7 +63,9 @@ impl Planner<'_> {
         let gone = match &instance.link {
             Link::Up => instance.silent_since.is_some(),
             Link::Down { .. } => true,
-            Link::Unknown | Link::Dead { .. } | Link::Unsuitable { .. } => false,
+            Link::Unknown | Link::Unsuitable { .. } => false,
+            // Whatever its guard does not answer any more: what is dead does not hang.
+            Link::Dead { .. } => return None,
         };
         let lease = instance.lease.filter(|_| state.may_hold_lease())?;
         if self.spares_hung_instance(gone) {
@@ -201,17 +203,30 @@ impl Planner<'_> {
         Reason::Promoting
     }
 
-    pub(super) fn serve(&mut self, record: &Record, probe: &Probe) -> Reason {
-        if let Some(reading) = self.state.hold.reading {
-            let deadline = reading.t0 + self.state.settings.timing.lease();
-            if deadline > probe.guard.deadline && self.may_command_guard() {
-                self.act(Action::Grant {
-                    term: record.term,
-                    deadline,
-                    reading,
-                });
-            }
+    /// Lengthens the lease to what Consul's acceptance or the members' promises allow.
+    pub(super) fn grant(&mut self) {
+        let (Some(record), Some(probe), Some(reading)) = (
+            &self.state.hold.record,
+            self.state.live_probe(),
+            self.state.lease_base(),
+        ) else {
+            return;
+        };
+        if !self.state.holds_lock() && self.state.hold.promised != Some(reading) {
+            return;
         }
+        let deadline = reading.t0 + self.state.settings.timing.lease();
+        if deadline > probe.guard.deadline && self.may_command_guard() {
+            self.act(Action::Grant {
+                term: record.term,
+                deadline,
+                reading,
+            });
+        }
+    }
+
+    pub(super) fn serve(&mut self, record: &Record, probe: &Probe) -> Reason {
+        self.grant();
         self.follow_master(record);
         // Not said yet that it is writable, or somebody has written over it.
         let seen = self.state.seen_record().map(Record::stamp);
@@ -230,11 +245,15 @@ impl Planner<'_> {
         if let Some(reason) = self.mind_pause(record, probe) {
             return reason;
         }
+        let without_consul = self.go_on_without_consul(record);
         match self.state.instance.lease {
-            Some(lease) if self.state.lock.outdated => Reason::ServingWithoutConsul {
-                until: lease.over_at,
-            },
-            Some(_) | None => Reason::Serving,
+            Some(lease) if self.state.lock.outdated => {
+                without_consul.unwrap_or(Reason::ServingWithoutConsul {
+                    until: lease.over_at,
+                    why: String::new(),
+                })
+            }
+            Some(_) | None => without_consul.unwrap_or(Reason::Serving),
         }
     }
 
@@ -263,6 +282,15 @@ impl Planner<'_> {
             }
             return Reason::WaitingForPredecessor { until };
         }
+        if let Some(until) = self.state.promised_until(self.state.hold.before, self.now) {
+            self.wake(until);
+            if due_at <= self.now {
+                self.refresh(record.term, &reason, None);
+            } else {
+                self.wake(due_at);
+            }
+            return Reason::WaitingForPromise { until };
+        }
         let lease = self.state.settings.timing.lease();
         if self
             .state
@@ -286,7 +314,7 @@ impl Planner<'_> {
                         term: record.term,
                         deadline: reading.t0 + lease,
                         reading,
-                        before: Before::default(),
+                        before: self.state.hold.before,
                     });
                 }
             }
@@ -364,7 +392,8 @@ impl Planner<'_> {
                 .state
                 .hold
                 .predecessor_over_at
-                .is_none_or(|at| at <= self.now);
+                .is_none_or(|at| at <= self.now)
+            && self.state.is_free_of_promises(self.now);
         record.refresh = self.next_refresh();
         record.agent.clone_from(&state.settings.agent);
         record.reason = why.to_owned();

@@ -11,6 +11,7 @@ mod candidate;
 mod catalog;
 pub mod election;
 pub mod event;
+mod failsafe;
 mod history;
 mod holder;
 pub mod ids;
@@ -278,7 +279,23 @@ impl Planner<'_> {
             .lease
             .map(|lease| lease.due_at.since(self.now));
         let mut lease = settings.timing.lease().max(running.unwrap_or_default());
-        if let Some(seen) = self.state.lock.unchanged.as_ref().filter(|_| waiting) {
+        let before = match &gain {
+            Some(_) => self.state.before(term),
+            None => self.state.hold.before,
+        };
+        // Promises to whoever was before us may be running as long as we are not promoted.
+        let bound = !before.guard_age.is_zero();
+        let failsafe_before = self
+            .state
+            .seen_record()
+            .is_some_and(|seen| seen.failsafe && bound);
+        if let Some(seen) = self
+            .state
+            .lock
+            .unchanged
+            .as_ref()
+            .filter(|_| waiting || bound)
+        {
             // Whoever comes after us, should we fall before we are promoted, must wait for our predecessor too.
             lease = lease.max(seen.record.lease());
         }
@@ -317,7 +334,7 @@ impl Planner<'_> {
             cause: own.map_or(cause, |record| record.cause),
             base: self.base(own, term),
             following: probe.map(Probe::followers).unwrap_or_default(),
-            failsafe: settings.failsafe,
+            failsafe: settings.failsafe || failsafe_before,
             paused: self.says_paused(),
             handover_to: self.hands_over_to(term),
         };
@@ -373,9 +390,13 @@ impl Planner<'_> {
     /// The lease runs on until somebody is known to have the lock or it ends; nobody else is writable before.
     fn while_lock_is_doubtful(&mut self) -> Reason {
         match self.state.instance.lease {
-            Some(lease) if self.state.is_serving() => Reason::ServingWithoutConsul {
-                until: lease.over_at,
-            },
+            Some(lease) if self.state.is_serving() => {
+                self.serve_without_lock()
+                    .unwrap_or(Reason::ServingWithoutConsul {
+                        until: lease.over_at,
+                        why: String::new(),
+                    })
+            }
             Some(_) | None if self.state.consul_fault.is_none() => {
                 self.unless_denied(Reason::LookingAgain)
             }

@@ -129,6 +129,23 @@ pub struct GuardState {
     /// The instance's vclock in the moment of its first promotion in its term.
     #[serde(default)]
     pub base: Option<Vclock>,
+    /// The promise that runs, if one does (R6).
+    #[serde(default)]
+    pub promise: Option<Promise>,
+    /// How long it has been there: it knows of no promise that an earlier process of the instance made.
+    #[serde(default)]
+    pub age_ns: u64,
+}
+
+/// Not to be promoted for a while, for another instance is master.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promise {
+    /// Instance UUID of that master.
+    pub to: String,
+    /// Its term.
+    pub term: u64,
+    /// How long the promise still ran when the guard answered.
+    pub left_ns: u64,
 }
 
 /// Why `read_only` is not ours to decide in an instance with these settings, and what to change, if it is not.

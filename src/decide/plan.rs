@@ -393,8 +393,20 @@ pub enum Reason {
     },
     /// The lock was lost; the lease still runs and the lock is being taken again.
     TakingLockAgain,
-    /// Consul does not answer; the lease runs until then at the latest.
+    /// Consul cannot be written; the lease runs until then at the latest.
     ServingWithoutConsul {
+        /// Until then.
+        until: Tick,
+        /// Why the members did not promise another one; empty: they have not been asked, or have not answered yet.
+        why: String,
+    },
+    /// Consul cannot be written; every member promised another lease (R6).
+    ServingOnPromises {
+        /// It runs until then.
+        until: Tick,
+    },
+    /// The guard has promised another master not to be promoted, or may have before its instance restarted (R6).
+    WaitingForPromise {
         /// Until then.
         until: Tick,
     },
@@ -473,8 +485,12 @@ impl fmt::Display for Reason {
             Self::Fencing { why } => write!(f, "making the instance read-only: {why}"),
             Self::Releasing { why } => write!(f, "giving the lock up: {why}"),
             Self::TakingLockAgain => f.write_str("lost the lock, its lease still runs: taking the lock again"),
-            Self::ServingWithoutConsul { .. } => {
-                f.write_str("master: writable until its lease ends, which Consul's silence keeps from being refreshed")
+            Self::ServingWithoutConsul { why, .. } => {
+                f.write_str("master: writable until its lease ends, which Consul's silence keeps from being refreshed")?;
+                if why.is_empty() {
+                    return Ok(());
+                }
+                write!(f, "; not every member promises another lease: {why}")
             }
             Self::SwitchingOver { to } => write!(f, "switches over to {to}"),
             Self::MasterPaused { words, lacking: None } => {
@@ -483,6 +499,12 @@ impl fmt::Display for Reason {
             Self::MasterPaused { words, lacking: Some(lacking) } => {
                 write!(f, "keeps the lock, {words}: {lacking}; IT IS LEFT AS IT IS, nobody takes over")
             }
+            Self::ServingOnPromises { .. } => f.write_str(
+                "master: Consul cannot be written, writable for as long as every member promises another lease",
+            ),
+            Self::WaitingForPromise { .. } => f.write_str(
+                "waits until every promise is certainly over that keeps another instance master without Consul",
+            ),
             Self::Stopping { waiting_for } => write!(f, "stopping: waiting for {waiting_for}"),
             Self::Superseded { by } => write!(f, "another agent ({by}) attached to this instance and owns it now"),
             Self::InstanceUnsuitable { why } => write!(f, "cannot run this instance: {why}"),

@@ -1,6 +1,6 @@
 //! What an agent knows. Changed by events and by the notes of what was begun, by nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -10,7 +10,7 @@ use super::election::{Election, Heard};
 use super::event::{GuardCommand, LockSight, LockStepKind};
 use super::ids::SessionId;
 use super::observed::Probe;
-use super::plan::CatalogEntry;
+use super::plan::{Before, CatalogEntry};
 use super::record::{Record, Stamp};
 use super::timing::{InstanceTime, Tick, Timing};
 
@@ -137,6 +137,8 @@ pub struct Instance {
     pub guard_refused: Option<String>,
     /// The guard was told to stand down then: what it said before says nothing about that.
     pub stood_down_at: Option<Tick>,
+    /// Where its peers accept connections, by instance UUID, as it last followed them.
+    pub peers: BTreeMap<String, String>,
 }
 
 /// What the members' keys say together.
@@ -290,6 +292,8 @@ pub struct Hold {
     pub attempted: Option<Attempt>,
     /// Which step that is.
     pub attempted_step: Option<LockStepKind>,
+    /// Whether promises to whoever was before may be running, where it begins a hold.
+    pub attempted_after: Before,
     /// The highest `refresh` ever sent: no two writes may look alike, or a watcher would count a lease from the
     /// first of them and we from the second.
     pub refresh_sent: u64,
@@ -313,6 +317,18 @@ pub struct Hold {
     pub handover: Option<Handover>,
     /// A record that did not say `paused` was sent then, and nobody knows what became of it.
     pub unpaused_lost_at: Option<Tick>,
+    /// What the guard needs to know of the terms before; nothing any more once it was promoted in this one (R6).
+    pub before: Before,
+    /// Why Consul could not be written or read since it last accepted or refused something from us.
+    pub unwritten: Option<String>,
+    /// Members named in writes whose outcome nobody knows: any of them may be what Consul holds.
+    pub in_doubt: BTreeSet<String>,
+    /// The members that are being asked for their promises.
+    pub asked: Option<Asked>,
+    /// The newest reading under which every member has promised another lease.
+    pub promised: Option<Reading>,
+    /// Why the members did not promise the last time.
+    pub unpromised: Option<String>,
 }
 
 /// How a term was gained.
@@ -345,6 +361,17 @@ pub struct Handover {
     pub announced: Option<(u64, Tick)>,
     /// The first fence for it was begun then.
     pub fencing_since: Option<Tick>,
+}
+
+/// A question for promises that is under way (R6).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Asked {
+    /// The term in which we serve.
+    pub term: u64,
+    /// Taken before they were asked.
+    pub reading: Reading,
+    /// Instance UUIDs of all that must promise.
+    pub members: BTreeSet<String>,
 }
 
 /// A record sent to Consul.
@@ -456,6 +483,8 @@ pub struct Pending {
     pub follow_retry_at: Option<Tick>,
     /// No kill before then.
     pub kill_retry_at: Option<Tick>,
+    /// No question for promises before then.
+    pub promises_retry_at: Option<Tick>,
 }
 
 impl State {

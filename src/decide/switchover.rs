@@ -340,7 +340,11 @@ impl Planner<'_> {
                 return self.undo_handover(record, probe, handover, why);
             }
             // A grant that overtakes the fence, or a refresh before the release, would cost time that matters.
-            Some(None) if self.state.pending.guard.is_none() && !self.state.pending.lock => {
+            Some(None)
+                if self.state.pending.guard.is_none()
+                    && !self.state.pending.lock
+                    && !self.state.lock.outdated =>
+            {
                 let _ = self.fence(&reason.to_string());
                 return reason;
             }

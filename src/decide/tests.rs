@@ -4,6 +4,7 @@ mod adoption;
 mod catalog;
 mod chaos;
 mod election;
+mod failsafe;
 mod fixtures;
 mod guarding;
 mod history;

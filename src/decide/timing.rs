@@ -228,6 +228,12 @@ impl Timing {
         self.lease / 4
     }
 
+    /// The deadline of a question for promises: asked again in time where it is asked with half of the lease left.
+    #[must_use]
+    pub fn promise_timeout(&self) -> Duration {
+        self.healthcheck_timeout.min(self.refresh_interval())
+    }
+
     /// What is added to any lease that is judged by another clock than the one it was granted on:
     /// 2 % for clock rates, 250 ms for scheduling.
     #[must_use]

@@ -20,6 +20,10 @@ local previous = rawget(_G, 'tarsec_guard')
 if previous ~= nil and previous.version == VERSION then
     return true
 end
+-- Its triggers; who attaches next says whether new ones are to take their place.
+if previous ~= nil and previous.strict ~= nil then
+    previous.strict.disarm()
+end
 
 -- What outlives an agent, and this file's next version.
 local state = previous ~= nil and previous.state or {
@@ -37,7 +41,11 @@ local state = previous ~= nil and previous.state or {
     last_fence = nil,    -- why
     stood_down = false,  -- a pause: neither the lease's end nor another hand concerns this guard until it stands up
     base = nil,          -- the vclock in the moment of the first promotion in its term: {term, vclock}
+    promise = nil,       -- {to, term, until_ns}: no promotion here meanwhile, for that instance is master (R6)
+    born = nil,          -- since when promises would be remembered
 }
+-- A guard of an earlier version made no promises and knows no age: as if it had just been born.
+state.born = state.born or clock.monotonic64()
 
 local guard = {version = VERSION, state = state}
 
@@ -50,8 +58,13 @@ local IDLE_S = 0.5
 local BARRIER_PATIENCE_S = 5
 -- The longest a promotion waits for the synchronous queue: less than any deadline that an agent sets for it.
 local QUEUE_PATIENCE_S = 0.5
+-- With GUARD=strict a commit that lands after the lease kills the process, so that the fence comes earlier than the
+-- lease's end by what a commit in flight takes to land on a disk that is busy.
+local LANDING_S = 0.1
 -- No lease is longer (a minute, and something for the way): a deadline beyond that comes from another clock.
 local LEASE_MAX_NS = 61 * 1000000000ULL
+-- No promise is longer: a lease and the margin of whoever must not count on its clock.
+local PROMISE_MAX_NS = 64 * 1000000000ULL
 
 local function left_s()
     local now = clock.monotonic64()
@@ -59,6 +72,25 @@ local function left_s()
         return 0
     end
     return tonumber(state.deadline - now) / 1e9
+end
+
+-- How long a promise to another still runs, in nanoseconds; nil: there is none.
+local function promise_left_ns()
+    local promise = state.promise
+    local now = clock.monotonic64()
+    if promise == nil or now >= promise.until_ns then
+        return nil
+    end
+    return promise.until_ns - now
+end
+
+local function age_ns()
+    return clock.monotonic64() - state.born
+end
+
+local function promise_now()
+    local left_ns = promise_left_ns()
+    return left_ns and {to = state.promise.to, term = state.promise.term, left_ns = left_ns} or nil
 end
 
 -- box.cfg{} waits for whoever is inside box.cfg{} already: a change of `replication` holds that lock for up to
@@ -91,6 +123,20 @@ end
 local function has_barrier()
     local space = box.space[BARRIER_SPACE]
     return space ~= nil and space.index[0] ~= nil
+end
+
+-- Triggers on every space, or none; strict.lua has been evaluated before they are asked for.
+function guard.set_strict(strict)
+    if not strict and guard.strict == nil then
+        return
+    end
+    local done = as_admin(strict and guard.strict.arm or guard.strict.disarm)
+    if done == nil or not done.ok then
+        error('tarsec: could not switch GUARD=strict ' .. (strict and 'on' or 'off') .. ': '
+            .. tostring(done and done.result or 'no answer'), 0)
+    end
+    guard.is_strict = strict
+    guard.changed:broadcast()
 end
 
 local function pass_barrier()
@@ -159,8 +205,8 @@ local function watch()
         return
     end
     if state.leased then
-        local seconds = left_s()
-        if seconds == 0 then
+        local seconds = left_s() - (guard.is_strict and LANDING_S or 0)
+        if seconds <= 0 then
             fence('its lease ended')
         else
             guard.changed:wait(seconds)
@@ -279,6 +325,8 @@ local function probe()
             last_fence = state.last_fence,
             stood_down = state.stood_down or false,
             base = state.leased and state.base and state.base.term == state.term and state.base.vclock or nil,
+            promise = promise_now(),
+            age_ns = age_ns(),
         },
     }
 end
@@ -296,10 +344,12 @@ local function answer(agent, act)
     return {refused = refused, probe = probe()}
 end
 
--- The agent that attached last owns the guard.
-function guard.attach(agent)
+-- The agent that attached last owns the guard, and its settings count.
+function guard.attach(agent, strict)
     state.owner = agent
-    return answer(agent)
+    return answer(agent, function()
+        guard.set_strict(strict == true)
+    end)
 end
 
 function guard.probe(agent)
@@ -314,27 +364,6 @@ function guard.remember(agent, session)
     end)
 end
 
-local function take_synchro_queue()
-    local queue = box.info.synchro and box.info.synchro.queue
-    if queue ~= nil then
-        -- 2.10 and later: 0 is nobody's.
-        if queue.owner ~= nil and queue.owner ~= 0 and queue.owner ~= box.info.id then
-            box.ctl.promote()
-        end
-    elseif box.ctl.clear_synchro_queue ~= nil then
-        -- 2.6: returns at once when the queue is empty, else waits twice this timeout.
-        local configured = box.cfg.replication_synchro_timeout
-        rawset(box.cfg, 'replication_synchro_timeout', 0.1)
-        pcall(internal.cfg_set_replication_synchro_timeout)
-        local ok, err = pcall(box.ctl.clear_synchro_queue)
-        rawset(box.cfg, 'replication_synchro_timeout', configured)
-        pcall(internal.cfg_set_replication_synchro_timeout)
-        if not ok then
-            error(err)
-        end
-    end
-end
-
 local function useless_deadline(deadline)
     local now = clock.monotonic64()
     if now >= deadline then
@@ -345,10 +374,31 @@ local function useless_deadline(deadline)
     end
 end
 
-function guard.promote(agent, term, deadline)
+-- R6: somebody may be master on a promise of this guard, or on one that it forgot because its process is young.
+local function bound_by_promise(fenced_term, needed_age_ns)
+    local left_ns = promise_left_ns()
+    if left_ns ~= nil and state.promise.to ~= box.info.uuid and state.promise.term > fenced_term then
+        return ('it has promised %s, master of term %d, not to be promoted for %.3f s'):format(
+            state.promise.to, tonumber(state.promise.term), tonumber(left_ns) / 1e9)
+    end
+    local age = age_ns()
+    if age < needed_age_ns then
+        return ('its guard is %.3f s old and must be %.3f s old to know of all its promises'):format(
+            tonumber(age) / 1e9, tonumber(needed_age_ns) / 1e9)
+    end
+end
+
+-- Promises to holders of terms up to `fenced_term` are void. `needed_age_ns`: how long promises may last that this
+-- guard would not remember; 0 where there are none.
+function guard.promote(agent, term, deadline, fenced_term, needed_age_ns)
     return answer(agent, function()
         if term < state.term then
             return ('term %d is over, this instance has seen term %d'):format(term, state.term)
+        end
+        -- No promise is made while a promotion has yielded, so this need not be looked at again.
+        local bound = bound_by_promise(fenced_term or 0, needed_age_ns or 0)
+        if bound ~= nil then
+            return bound
         end
         local useless = useless_deadline(deadline)
         if useless ~= nil then
@@ -362,10 +412,10 @@ function guard.promote(agent, term, deadline)
             state.promoting = state.promoting + 1
             local done = as_admin(function()
                 guard.taking = true
-                local ok, err = pcall(take_synchro_queue)
+                local ok, err = pcall(guard.take_synchro_queue, term)
                 guard.taking = false
                 if not ok then
-                    error(err)
+                    error(err, 0)
                 end
             end)
             state.promoting = state.promoting - 1
@@ -388,6 +438,7 @@ function guard.promote(agent, term, deadline)
         state.deadline = 0ULL + deadline
         state.leased = true
         state.dirty = true
+        state.promise = nil
         set_read_only(false)
         if box.info.ro then
             fence('its promotion had no effect')
@@ -450,6 +501,42 @@ function guard.stand_down(agent, down)
         state.stood_down = down
         guard.changed:broadcast()
     end)
+end
+
+local function cannot_promise(to, term, lasting_ns)
+    if to == box.info.uuid then
+        return 'it is the one that asks'
+    end
+    if state.leased or state.promoting > 0 or not box.info.ro then
+        return 'it is writable itself, or about to be'
+    end
+    if term < state.term then
+        return ('term %d is over, it has seen term %d'):format(tonumber(term), tonumber(state.term))
+    end
+    if promise_left_ns() ~= nil and state.promise.to ~= to and state.promise.term >= term then
+        return ('it has promised that to %s, master of term %d'):format(state.promise.to, tonumber(state.promise.term))
+    end
+    if lasting_ns > PROMISE_MAX_NS then
+        return 'no lease is that long'
+    end
+end
+
+-- R6: asked by the agent of the master `to`, over a connection of its own, when Consul cannot be written. Not to be
+-- promoted for so long, whatever becomes of this instance's agent. Does not yield.
+function guard.promise(to, term, lasting_ns)
+    guard.keep_watching()
+    local refused = cannot_promise(to, term, lasting_ns)
+    if refused ~= nil then
+        return {uuid = box.info.uuid, promised = false, refused = refused}
+    end
+    local until_ns = clock.monotonic64() + lasting_ns
+    local known = state.promise
+    if known ~= nil and known.to == to and known.until_ns > until_ns then
+        until_ns = known.until_ns
+    end
+    state.promise = {to = to, term = term, until_ns = until_ns}
+    state.term = term
+    return {uuid = box.info.uuid, promised = true}
 end
 
 -- A term that somebody else serves: nothing below it is ever served here again.

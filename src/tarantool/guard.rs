@@ -5,12 +5,19 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::conn::{Connection, RequestError};
+use crate::config::GuardMode;
 use crate::decide::observed::{Probe, own_rule};
 use crate::decide::plan::Before;
 use crate::decide::timing::InstanceTime;
 
 /// The guard itself; evaluating it where it already runs changes nothing.
 const SOURCE: &str = include_str!("guard.lua");
+
+/// How it takes the queue of synchronous transactions over; likewise.
+const SYNCHRO: &str = include_str!("synchro.lua");
+
+/// What `GUARD=strict` adds to it; likewise.
+const STRICT: &str = include_str!("strict.lua");
 
 /// Who decides about `read_only` in an instance that has no guard yet: asked before the guard is installed, because it
 /// would stay there and fence a leader that is not ours to fence.
@@ -91,6 +98,7 @@ impl Guard {
     pub(super) async fn attach(
         conn: Connection,
         agent: String,
+        mode: GuardMode,
         deadline: Duration,
     ) -> Result<(Self, Probe), GuardError> {
         let rule: Rule =
@@ -103,13 +111,19 @@ impl Guard {
         if let Some(why) = own_rule(rule.election_mode.as_deref(), rule.failover.as_deref()) {
             return Err(GuardError::OwnRule { why });
         }
-        let _: bool =
-            conn.eval(SOURCE, &(), deadline)
-                .await
-                .map_err(|source| GuardError::Request {
-                    attempted: "install the guard",
-                    source,
-                })?;
+        let strict = mode == GuardMode::Strict;
+        for source in [SOURCE, SYNCHRO]
+            .into_iter()
+            .chain(strict.then_some(STRICT))
+        {
+            let _: bool =
+                conn.eval(source, &(), deadline)
+                    .await
+                    .map_err(|source| GuardError::Request {
+                        attempted: "install the guard",
+                        source,
+                    })?;
+        }
         let guard = Self {
             conn,
             agent,
@@ -119,7 +133,7 @@ impl Guard {
             .say(
                 "attach to the guard",
                 "tarsec_guard.attach",
-                &(guard.agent.as_str(),),
+                &(guard.agent.as_str(), strict),
             )
             .await?;
         Ok((guard, answer.probe))

@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use super::conn::{Connection, Ended, OpenError, RequestError};
 use super::guard::{Answer, Guard, GuardError};
 use super::iproto::code;
-use crate::config::{TarantoolAddr, TarantoolConfig};
+use crate::config::{GuardMode, TarantoolAddr, TarantoolConfig};
 use crate::decide::event::{Event, GuardCommand, KillResult};
 use crate::decide::observed::Probe;
 use crate::decide::plan::Before;
@@ -188,6 +188,7 @@ impl Instance {
 pub struct Link {
     config: TarantoolConfig,
     agent: String,
+    mode: GuardMode,
     timing: Timing,
     events: mpsc::Sender<Event>,
     shared: watch::Sender<Shared>,
@@ -202,6 +203,7 @@ impl Link {
     pub fn new(
         config: TarantoolConfig,
         agent: String,
+        mode: GuardMode,
         timing: Timing,
         events: mpsc::Sender<Event>,
     ) -> (Self, Instance) {
@@ -217,6 +219,7 @@ impl Link {
             Self {
                 config,
                 agent,
+                mode,
                 timing,
                 events,
                 shared: sender,
@@ -303,7 +306,7 @@ impl Link {
         // A name of its own for each attach: what is still on its way over an earlier connection must not count.
         self.attaches += 1;
         let owner = format!("{}#{}", self.agent, self.attaches);
-        let (guard, probe) = Guard::attach(conn, owner, deadline)
+        let (guard, probe) = Guard::attach(conn, owner, self.mode, deadline)
             .await
             .map_err(|error| AttachFailure::from_guard(&error, &self.config))?;
         let (process, probe) = find_process(&guard, probe)

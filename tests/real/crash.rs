@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tarsec_harness::{Change, Verdict, eventually, json};
 
-use crate::scene::{SESSION_EXPIRY, SOME_WRITES, Scene, assert_reigns, wait_for_master};
+use crate::scene::{SOME_WRITES, Scene, assert_reigns, wait_for_master};
 use crate::support::{LEASE, SOON, world};
 
 /// As long as any supervisor takes at least.
@@ -113,36 +113,6 @@ async fn an_instance_that_its_supervisor_restarts_at_once_does_not_go_on_as_if_n
             assert_reigns(&verdict, &[old, next]);
             assert!(change(&verdict).duration() < LEASE, "{verdict}");
             Ok(())
-        })
-        .await;
-}
-
-#[tokio::test]
-async fn a_lost_machine_is_followed_once_consul_has_expired_its_session() {
-    world()
-        .story("machine-lost", async |world| {
-            let scene = Scene::start(world, 3).await?;
-            let old = scene.master;
-            scene.master_agent().process().kill_no_wait()?;
-            scene.master().process().kill_no_wait()?;
-            let heir = scene.wait_for_heir(SESSION_EXPIRY).await?;
-            let verdict = scene.writers.verdict().await?;
-            assert_reigns(&verdict, &[old, heir]);
-            // Nobody could prove that it was dead.
-            assert!(change(&verdict).duration() > LEASE, "{verdict}");
-
-            scene.agents[old.instance].start()?;
-            scene.set[old.instance].start().await?;
-            eventually(SOON, "the machine's instance to be a replica", async || {
-                let dump = scene.agents[old.instance].usr1().await;
-                let dump = dump.map_err(|error| error.to_string())?;
-                match dump["reason"].as_str() {
-                    Some(words) if words.starts_with("replica: the master is") => Ok(()),
-                    other => Err(format!("{other:?}")),
-                }
-            })
-            .await?;
-            scene.set.stays_master(heir.instance, LEASE / 2).await
         })
         .await;
 }

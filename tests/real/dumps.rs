@@ -88,8 +88,8 @@ async fn every_state_is_told_in_one_document_per_signal_without_secrets() {
             let logged = master.logs()?.len();
             let link = master.consul_link().unwrap_or_else(|| panic!("linked"));
             link.cut().await?;
-            wait_for_reason(master, logged, "Consul's silence").await?;
-            look(master, "Consul's silence").await?;
+            wait_for_reason(master, logged, "Consul cannot be written").await?;
+            look(master, "Consul cannot be written").await?;
             let logged = master.logs()?.len();
             link.restore().await?;
             wait_for_reason(master, logged, "master: writable, the lease is running").await?;

@@ -138,7 +138,7 @@ fn a_new_connection_forgets_old_troubles() {
 fn readings_of_an_instance_that_was_restarted_since_are_not_used() {
     let mut node = master();
     let old = node.state.hold.reading.expect("a reading");
-    node.instance.restart();
+    node.instance.restart(node.now);
     node.instance.ahead = 1.secs();
     node.is_cut_off();
     node.attaches();
@@ -160,7 +160,7 @@ fn readings_of_an_instance_that_was_restarted_since_are_not_used() {
 fn a_write_that_was_under_way_when_the_instance_was_restarted_grants_nothing_to_the_new_one() {
     let mut node = master().later(2500.ms());
     let refresh = node.runs_until(|action| matches!(action, Action::Refresh { .. }));
-    node.instance.restart();
+    node.instance.restart(node.now);
     node.instance.ahead = 1.secs();
     node.attaches();
     node.answers(&refresh);
@@ -177,7 +177,7 @@ fn an_answer_of_the_process_before_is_not_taken_for_the_new_ones() {
     let mut node = master().later(1.secs());
     let probe = node.runs_until(|action| matches!(action, Action::Probe));
     let late_answer = node.carries_out(&probe).unwrap();
-    node.instance.restart();
+    node.instance.restart(node.now);
     node.instance.ahead = 1.secs();
     node.attaches();
     node.hears(late_answer);

@@ -11,13 +11,15 @@ use proptest::prelude::*;
 use self::events::any_event;
 
 use super::fixtures::{LEASE, MOMENT, OTHER, OWN, Span, cases, fault, record, settings};
-use super::toys::{ToyInstance, ToyLock, follower, guard_command, lost};
+use super::toys::{ToyInstance, ToyLock, follower, guard_command, lost, member};
+use crate::decide::board::{Pause, Switchover, SwitchoverState, rows_missing};
 use crate::decide::decide;
 use crate::decide::event::{Event, LockSight};
 use crate::decide::ids::SessionId;
+use crate::decide::observed::Peer;
 use crate::decide::plan::{Action, Health, Plan, Role};
 use crate::decide::record::Status;
-use crate::decide::state::{Elector, State};
+use crate::decide::state::{Elector, Settings, State};
 use crate::decide::timing::{InstanceTime, Tick, Timing};
 
 /// Things that happen to one agent. Requests are answered by toys, whenever, or not at all.
@@ -42,7 +44,15 @@ enum Happening {
     Speak,
     Stop,
     EndSession,
+    /// The other members promise from now on, or refuse.
+    Promise(bool),
     Foreign(Foreign),
+    /// An operator pauses, or ends a pause.
+    Pause(bool),
+    /// An operator wants another master.
+    Order,
+    /// The other member's agent says that it is ready for the lock, whether or not it was named.
+    Ready,
 }
 
 /// Other hands at the lock key.
@@ -100,8 +110,22 @@ fn any_happening() -> impl Strategy<Value = Happening> {
         1 => Just(Happening::Silent),
         1 => Just(Happening::Speak),
         1 => Just(Happening::EndSession),
+        1 => any::<bool>().prop_map(Happening::Promise),
         1 => any_foreign().prop_map(Happening::Foreign),
+        1 => any::<bool>().prop_map(Happening::Pause),
+        1 => Just(Happening::Order),
+        2 => Just(Happening::Ready),
     ]
+}
+
+fn any_peer(uuid: &str) -> Peer {
+    Peer {
+        id: 0,
+        uuid: uuid.to_owned(),
+        upstream: None,
+        downstream_status: None,
+        downstream_vclock: None,
+    }
 }
 
 /// One agent, whose requests and answers lie about until something becomes of them.
@@ -115,6 +139,9 @@ struct Chaos {
     sights: Vec<(Tick, LockSight)>,
     /// Readings under a record that Consul accepted from us, by term.
     accepted: Vec<(u64, InstanceTime)>,
+    /// Readings under which the other members promised a lease, by term.
+    promised: Vec<(u64, InstanceTime)>,
+    promising: bool,
     /// Leases handed over: until when they run at most, on the agent's clock.
     handed_until: Option<Tick>,
     /// A promotion or grant is under way, or its answer.
@@ -122,18 +149,26 @@ struct Chaos {
 }
 
 impl Chaos {
-    fn new() -> Self {
+    fn new(failsafe: bool) -> Self {
         let mut lock = ToyLock::default();
         lock.put_record(None, &record().says(Status::Fenced));
         let mut chaos = Self {
-            state: State::new(settings()),
+            state: State::new(Settings {
+                failsafe,
+                ..settings()
+            }),
             now: Tick::at(1_000.secs()),
             lock,
-            instance: ToyInstance::new(OWN),
+            instance: ToyInstance {
+                replication: [OWN, OTHER].map(any_peer).to_vec(),
+                ..ToyInstance::new(OWN)
+            },
             requests: Vec::new(),
             answers: Vec::new(),
             sights: Vec::new(),
             accepted: Vec::new(),
+            promised: Vec::new(),
+            promising: true,
             handed_until: None,
             handing: 0,
         };
@@ -197,7 +232,7 @@ impl Chaos {
             }
             Happening::Restart => {
                 self.connection_ends();
-                self.instance.restart();
+                self.instance.restart(self.now);
                 self.hears(Event::Died {
                     proof: "its pid is another".to_owned(),
                 });
@@ -222,9 +257,57 @@ impl Chaos {
                     self.lock.end_session(&session);
                 }
             }
+            Happening::Promise(promising) => self.promising = promising,
             Happening::Foreign(foreign) => self.foreign_hand(&foreign),
+            Happening::Pause(paused) => self.lock.pause = paused.then(Pause::default),
+            Happening::Order => self.order(),
+            Happening::Ready => self.lock.says_ready(OTHER),
         }
         self.note_sight();
+    }
+
+    fn order(&mut self) {
+        self.lock
+            .members
+            .insert(OTHER.to_owned(), member(OTHER, "b:3301"));
+        self.lock.order(Switchover {
+            state: SwitchoverState::Requested,
+            ..Switchover::nothing()
+        });
+        let (index, switchover) = self.lock.switchover.clone().unwrap();
+        self.hears(Event::SwitchoverSeen { index, switchover });
+    }
+
+    /// While the guard stands down the record says so and the lock is kept; a target has everything when it is named.
+    fn keeps_its_word(&self, action: &Action) {
+        let stands_down = self.instance.alive && self.instance.guard.stood_down;
+        if let Action::StandDown { down: true } = action
+            && stands_down
+            && let Some(record) = self.lock.record()
+            && record.instance == OWN
+        {
+            assert!(record.paused, "the guard stands down and {record:?}");
+        }
+        if let Action::Acquire { attempt, .. }
+        | Action::TakeOver { attempt, .. }
+        | Action::Refresh { attempt, .. } = action
+        {
+            let said = attempt.record.paused || !stands_down;
+            assert!(said, "{attempt:?} while the guard stands down");
+        }
+        if let Action::Release { record, .. } = action {
+            assert!(
+                !self.instance.is_writable(),
+                "{record:?}, and it is writable"
+            );
+            if let Some(target) = &record.handover_to {
+                let peers = &self.instance.replication;
+                let peer = peers.iter().find(|peer| peer.uuid == *target);
+                let seen = peer.and_then(|peer| peer.downstream_vclock.as_ref());
+                let level = seen.is_some_and(|seen| rows_missing(&self.instance.vclock, seen) == 0);
+                assert!(level && record.status == Status::Fenced, "{record:?}");
+            }
+        }
     }
 
     /// Whoever asked over it has its answer, or knows that there is none, before the next one stands; and what the
@@ -249,7 +332,7 @@ impl Chaos {
 
     fn attach(&mut self) {
         if !self.instance.alive {
-            self.instance.restart();
+            self.instance.restart(self.now);
             self.instance.alive = true;
         }
         if self.instance.probe(self.now).is_fenced() {
@@ -291,6 +374,19 @@ impl Chaos {
             } else {
                 lost(&action, asked_at)
             }
+        } else if let Action::AskPromises {
+            term,
+            members,
+            reading,
+            ..
+        } = &action
+            && self.promising
+        {
+            self.promised.push((*term, reading.t0));
+            Some(Event::PromisesAnswered {
+                reading: *reading,
+                answers: members.keys().map(|uuid| (uuid.clone(), Ok(()))).collect(),
+            })
         } else {
             self.lock.obey(&action, asked_at, self.now)
         };
@@ -305,6 +401,16 @@ impl Chaos {
         {
             self.accepted
                 .push((attempt.record.term, attempt.reading.t0));
+        }
+        let refused = matches!(
+            answer,
+            Some(Event::LockStepEnded {
+                result: Ok(Err(_)) | Err(_),
+                ..
+            })
+        );
+        if !refused {
+            self.keeps_its_word(&action);
         }
         self.note_sight();
         let seen = answer
@@ -368,8 +474,15 @@ impl Chaos {
                 reading,
             } = action
             {
-                let rests_on_accepted = self.accepted.contains(&(*term, reading.t0));
-                prop_assert!(rests_on_accepted, "{action:?} rests on {:?}", self.accepted);
+                let base = (*term, reading.t0);
+                let promised =
+                    matches!(action, Action::Grant { .. }) && self.promised.contains(&base);
+                prop_assert!(
+                    promised || self.accepted.contains(&base),
+                    "{action:?} rests on {:?} and {:?}",
+                    self.accepted,
+                    self.promised
+                );
                 prop_assert!(*deadline <= reading.t0 + LEASE);
                 self.handing += 1;
                 let until = reading.reply_at + LEASE;
@@ -414,7 +527,12 @@ fn sound(state: &State, plan: &Plan, now: Tick) -> Result<(), TestCaseError> {
         } = action
         {
             prop_assert!(*deadline <= reading.t0 + LEASE, "{action:?}");
-            prop_assert!(state.holds_lock(), "{action:?} without the lock");
+            let promised =
+                matches!(action, Action::Grant { .. }) && state.hold.promised == Some(*reading);
+            prop_assert!(
+                promised || state.holds_lock(),
+                "{action:?} without the lock"
+            );
             prop_assert!(state.hold.record.is_some(), "{action:?} without a record");
         }
         if matches!(action, Action::Promote { .. }) {
@@ -499,12 +617,13 @@ proptest! {
         happenings in proptest::collection::vec(any_happening(), 0..200),
         stop_after in 0..400_usize,
         smart in any::<bool>(),
+        failsafe in any::<bool>(),
     ) {
-        let mut chaos = Chaos::new();
+        let mut chaos = Chaos::new(failsafe);
         if smart {
             chaos.state.settings.elector = Elector::Smart;
         }
-        chaos.instance.replication = vec![follower(OTHER)];
+        chaos.instance.replication = vec![any_peer(OWN), follower(OTHER)];
         chaos.happens(Happening::Attach);
         chaos.turn()?;
         for (at, happening) in happenings.into_iter().enumerate() {

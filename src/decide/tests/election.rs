@@ -303,6 +303,7 @@ fn a_ballot_says_what_the_instance_had_after_the_lock_came_up_for_grabs() {
 fn who_had_stopped_following_long_before_the_masters_last_word_says_so() {
     let active = Record {
         status: Status::Active,
+        following: vec![THIRD.to_owned()],
         ..last_word()
     };
     let mut node = after(&active);
@@ -322,7 +323,7 @@ fn who_had_stopped_following_long_before_the_masters_last_word_says_so() {
         None,
         &Record {
             refresh: 41,
-            ..active
+            ..active.clone()
         },
     );
     node.watch_shows_lock();
@@ -330,13 +331,32 @@ fn who_had_stopped_following_long_before_the_masters_last_word_says_so() {
         None,
         &Record {
             refresh: 42,
-            ..last_word()
+            status: Status::Fenced,
+            ..active
         },
     );
     node.watch_shows_lock();
     let own = node.waiting_for_ballots().wrote();
     assert!(!own.following);
     assert!((6_900..7_300).contains(&own.idle_ms), "{}", own.idle_ms);
+}
+
+#[test]
+fn an_agent_that_was_not_there_takes_the_masters_word_for_who_followed_it() {
+    let mut node = candidate();
+    node.instance.replication.clear();
+    node.state.instance.heard.clear();
+    node.attaches();
+    assert!(node.waiting_for_ballots().wrote().following);
+    let others = Record {
+        following: vec![THIRD.to_owned()],
+        ..last_word()
+    };
+    let mut node = after(&others);
+    node.instance.replication.clear();
+    node.state.instance.heard.clear();
+    node.attaches();
+    assert!(!node.waiting_for_ballots().wrote().following);
 }
 
 fn declines(node: &mut Node, words: &str) -> Plan {

@@ -153,7 +153,7 @@ fn a_dead_process_stays_dead_until_there_is_a_new_one() {
     node.is_killed();
     node.is_cut_off();
     assert!(matches!(node.plan().reason, Reason::InstanceDied { .. }));
-    node.instance.restart();
+    node.instance.restart(node.now);
     node.attaches();
     assert!(node.state.live_probe().is_some());
 }

@@ -1,7 +1,7 @@
 //! R5: an instance that has not answered and whose lease has passed is killed before anything else happens.
 
 use super::fixtures::*;
-use crate::decide::event::Event;
+use crate::decide::event::{Event, GuardCommand};
 use crate::decide::plan::{Action, Reason};
 use crate::decide::record::Status;
 
@@ -34,6 +34,27 @@ fn a_hung_master_is_killed_after_its_lease_and_before_the_release() {
         }
     }
     panic!("it was not killed: {:?}", node.plan());
+}
+
+#[test]
+fn an_instance_that_died_while_its_agent_slept_is_not_taken_for_hung() {
+    let mut node = master();
+    node.passes(30.secs());
+    let woken = node.turn();
+    assert!(does!(woken, Action::Probe), "{woken:?}");
+    node.hears(Event::Died {
+        proof: "process 1 is gone".to_owned(),
+    });
+    node.hears(Event::GuardFailed {
+        command: GuardCommand::Probe,
+        why: "there is no connection to the instance".to_owned(),
+    });
+    let plan = node.plan();
+    assert!(!does!(plan, Action::Kill), "{plan:?}");
+    assert!(
+        matches!(plan.reason, Reason::InstanceDied { .. }),
+        "{plan:?}"
+    );
 }
 
 #[test]

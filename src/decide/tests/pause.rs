@@ -183,7 +183,7 @@ fn a_dead_instance_keeps_its_lock_and_is_promoted_again_in_the_same_term() {
         ));
     }
     assert!(says_paused(&node));
-    node.instance.restart();
+    node.instance.restart(node.now);
     node.attaches();
     node.lives_on(4.secs());
     assert!(node.instance.is_writable());
@@ -365,7 +365,12 @@ fn a_pause_is_said_in_the_catalog_and_in_the_member_key() {
         "{}",
         entry.output
     );
-    assert!(node.lock.members.get(OWN).unwrap().paused);
+    let member = node.lock.members.get(OWN).unwrap();
+    assert!(member.paused);
+    assert_eq!(
+        member.health, "passing",
+        "it may be master when the pause ends"
+    );
     let mut node = node;
     node.is_resumed();
     node.lives_on(5.secs());

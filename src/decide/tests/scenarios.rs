@@ -182,7 +182,7 @@ fn a_broken_link_to_a_master_ends_its_reign_in_time() {
 
 /// What may go wrong, at any time, for any time.
 #[derive(Debug, Clone, Copy)]
-enum Fault {
+pub(super) enum Fault {
     KillInstance,
     KillAgent,
     Stop,
@@ -192,11 +192,12 @@ enum Fault {
     Break(Broken, u64),
 }
 
-fn any_fault() -> impl Strategy<Value = Fault> {
+pub(super) fn any_fault() -> impl Strategy<Value = Fault> {
     let broken = prop_oneof![
         Just(Broken::Frozen),
         Just(Broken::Consul),
-        Just(Broken::Link)
+        Just(Broken::Link),
+        Just(Broken::Peers)
     ];
     prop_oneof![
         2 => Just(Fault::KillInstance),
@@ -209,7 +210,7 @@ fn any_fault() -> impl Strategy<Value = Fault> {
     ]
 }
 
-fn any_weather() -> impl Strategy<Value = Weather> {
+pub(super) fn any_weather() -> impl Strategy<Value = Weather> {
     prop_oneof![
         Just(FAIR),
         (2..40_u64, 100..6_000_u64, 3..40_u64).prop_map(|(slow_one_in, slow_ms, lost_one_in)| {
@@ -222,7 +223,7 @@ fn any_weather() -> impl Strategy<Value = Weather> {
     ]
 }
 
-fn strike(world: &mut World, at: usize, fault: Fault) {
+pub(super) fn strike(world: &mut World, at: usize, fault: Fault) {
     match fault {
         Fault::KillInstance => world.kills_instance(at),
         Fault::KillAgent => world.kills_agent(at),
@@ -265,7 +266,7 @@ proptest! {
     }
 }
 
-fn reasons(world: &World) -> Vec<Option<&Reason>> {
+pub(super) fn reasons(world: &World) -> Vec<Option<&Reason>> {
     let plans = world.places.iter().map(|place| place.plan.as_ref());
     plans.map(|plan| plan.map(|plan| &plan.reason)).collect()
 }

@@ -284,7 +284,7 @@ fn a_restarted_instance_is_its_own_successor_and_waits_like_any_other() {
     let mut node = master();
     node.lock
         .end_session(&node.state.session.id.clone().unwrap());
-    node.instance.restart();
+    node.instance.restart(node.now);
     node.attaches();
     node.watch_shows_lock();
     assert!(matches!(

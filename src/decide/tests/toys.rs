@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::decide::board::{Ballot, Board, HistoryLine, Member, Pause, Switchover};
 use crate::decide::event::{ConsulFault, Event, GuardCommand, KeySight, LockSight, LockStepKind};
 use crate::decide::ids::SessionId;
-use crate::decide::observed::{GuardState, Peer, Probe, Upstream};
-use crate::decide::plan::Action;
+use crate::decide::observed::{GuardState, Peer, Probe, Promise, Upstream};
+use crate::decide::plan::{Action, Before};
 use crate::decide::record::{Record, Vclock};
 use crate::decide::timing::{InstanceTime, Tick};
 
@@ -41,6 +41,15 @@ pub(super) fn board_with_term(term: u64) -> Board {
         members: BTreeMap::from([("somebody".to_owned(), member)]),
         ..Board::default()
     }
+}
+
+/// A healthy replica's key.
+pub(super) fn member(instance: &str, name: &str) -> Member {
+    serde_json::from_value(serde_json::json!({
+        "v": 1, "instance": instance, "replicaset": "replicaset", "name": name, "uri": name, "role": "replica",
+        "health": "passing", "term": 1, "lease_ms": 10_000,
+    }))
+    .unwrap()
 }
 
 #[derive(Debug, Clone)]
@@ -183,6 +192,16 @@ impl ToyLock {
         refreshed.then(|| Event::BoardSeen {
             board: Box::new(self.board()),
         })
+    }
+
+    /// The ballot of a member whose agent waits for the lock that stands there now.
+    pub(super) fn says_ready(&mut self, instance: &str) {
+        let term = self.record().map_or(1, |record| record.term + 1);
+        let index = self.watch_index();
+        let ballot = serde_json::from_value(serde_json::json!({
+            "v": 1, "instance": instance, "name": "b:3301", "term": term, "index": index,
+        }));
+        self.write_ballot(&ballot.unwrap());
     }
 
     /// What an operator writes, whatever stands there.
@@ -487,6 +506,10 @@ pub(super) struct ToyInstance {
     pub(super) vclock: Vclock,
     pub(super) replication: Vec<Peer>,
     pub(super) guard: GuardState,
+    /// When its guard was installed, on its own clock.
+    pub(super) born: InstanceTime,
+    /// To whom, in which term, until when on its own clock.
+    pub(super) promise: Option<(String, u64, InstanceTime)>,
 }
 
 impl ToyInstance {
@@ -519,7 +542,11 @@ impl ToyInstance {
                 last_fence: None,
                 stood_down: false,
                 base: None,
+                promise: None,
+                age_ns: 0,
             },
+            born: InstanceTime::default(),
+            promise: None,
         }
     }
 
@@ -579,7 +606,7 @@ impl ToyInstance {
     }
 
     /// A new process: a new guard that knows nothing.
-    pub(super) fn restart(&mut self) {
+    pub(super) fn restart(&mut self, now: Tick) {
         let fresh = Self::new(&self.uuid);
         *self = Self {
             pid: self.pid + 1,
@@ -589,6 +616,7 @@ impl ToyInstance {
             replication: self.replication.clone(),
             ..fresh
         };
+        self.born = self.clock(now);
     }
 
     pub(super) fn probe(&self, now: Tick) -> Probe {
@@ -609,8 +637,62 @@ impl ToyInstance {
             boot_id: None,
             version: "2.6.0".to_owned(),
             failover: self.failover.clone(),
-            guard: self.guard.clone(),
+            guard: GuardState {
+                promise: self.promise(now),
+                age_ns: self.age(now),
+                ..self.guard.clone()
+            },
         }
+    }
+
+    fn age(&self, now: Tick) -> u64 {
+        self.clock(now)
+            .monotonic_ns
+            .saturating_sub(self.born.monotonic_ns)
+    }
+
+    fn promise(&self, now: Tick) -> Option<Promise> {
+        let (to, term, until) = self.promise.clone()?;
+        let left_ns = until
+            .monotonic_ns
+            .checked_sub(self.clock(now).monotonic_ns)
+            .filter(|left_ns| *left_ns > 0)?;
+        Some(Promise { to, term, left_ns })
+    }
+
+    /// What its guard answers to the agent of a master without Consul.
+    pub(super) fn promises(
+        &mut self,
+        to: &str,
+        term: u64,
+        lasting: Duration,
+        now: Tick,
+    ) -> Result<(), String> {
+        self.guard_wakes(now);
+        if !self.alive || self.frozen {
+            return Err("no answer".to_owned());
+        }
+        if to == self.uuid || self.guard.leased || !self.ro {
+            return Err("it is writable itself".to_owned());
+        }
+        let other = self.promise(now).filter(|known| known.to != to);
+        if term < self.guard.term || other.is_some_and(|known| known.term >= term) {
+            return Err("that term is over".to_owned());
+        }
+        let until = self.clock(now) + lasting;
+        let known = self.promise.as_ref().filter(|(known, ..)| known == to);
+        let until = known.map_or(until, |(.., known)| until.max(*known));
+        self.promise = Some((to.to_owned(), term, until));
+        self.guard.term = term;
+        Ok(())
+    }
+
+    fn bound_by_promise(&self, before: Before, now: Tick) -> Option<String> {
+        let promise = self.promise(now);
+        let bound =
+            promise.is_some_and(|known| known.to != self.uuid && known.term > before.fenced_term);
+        let young = Duration::from_nanos(self.age(now)) < before.guard_age;
+        (bound || young).then(|| "it has promised not to be promoted".to_owned())
     }
 
     pub(super) fn attached(&self, now: Tick) -> Event {
@@ -637,15 +719,24 @@ impl ToyInstance {
 
     fn carry_out(&mut self, action: &Action, now: Tick) -> Option<String> {
         self.guard_wakes(now);
-        if let Action::Promote { term, deadline, .. } = action {
+        if let Action::Promote {
+            term,
+            deadline,
+            before,
+            ..
+        } = action
+        {
             if *term < self.guard.term {
                 return Some("that term is over".to_owned());
             }
-            let useless = self.useless(*deadline, now);
+            let useless = self
+                .bound_by_promise(*before, now)
+                .or_else(|| self.useless(*deadline, now));
             if useless.is_none() {
                 if *term != self.guard.term || self.guard.base.is_none() {
                     self.guard.base = Some(self.vclock.clone());
                 }
+                self.promise = None;
                 self.guard.term = *term;
                 self.guard.deadline = *deadline;
                 self.guard.leased = true;

@@ -2,9 +2,10 @@
 //! or come late. After everything that happens it looks how many instances are writable.
 
 mod faults;
+mod promises;
 
 use crate::decide::event::KillResult;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::fixtures::{Span, fault, settings};
@@ -13,7 +14,7 @@ use crate::decide::decide;
 use crate::decide::event::Event;
 use crate::decide::observed::Peer;
 use crate::decide::plan::{Action, Plan};
-use crate::decide::state::{Settings, State};
+use crate::decide::state::{Reading, Settings, State};
 use crate::decide::timing::Tick;
 
 /// Two actions of a busy agent are never closer than this on average: more is a loop that finds no rest.
@@ -70,6 +71,34 @@ enum Due {
         at: usize,
         pid: u32,
     },
+    /// A question for a promise arrives at a member.
+    Ask {
+        question: u64,
+        member: String,
+    },
+    /// Its answer comes back.
+    Answered {
+        question: u64,
+        member: String,
+        answer: Result<(), String>,
+    },
+    /// Who has not answered by now has not promised.
+    AskingEnds {
+        question: u64,
+    },
+}
+
+/// A question for promises that is under way.
+struct Question {
+    at: usize,
+    agent: u32,
+    to: String,
+    term: u64,
+    lasting: Duration,
+    reading: Reading,
+    members: BTreeSet<String>,
+    answers: BTreeMap<String, Result<(), String>>,
+    told: bool,
 }
 
 /// What the script may break for a while.
@@ -81,6 +110,8 @@ pub(super) enum Broken {
     Consul,
     /// The agent cannot reach its instance, which serves on.
     Link,
+    /// The agent cannot reach other members' instances, nor can their agents reach its own.
+    Peers,
 }
 
 /// One agent and its instance.
@@ -94,6 +125,7 @@ pub(super) struct Place {
     guard_turn: u64,
     consul: bool,
     link: bool,
+    peers: bool,
     watch: Watch,
     waiting_for_thaw: Vec<(u32, Action, Tick, bool)>,
     /// Whether a supervisor starts it again, and after how long.
@@ -142,6 +174,7 @@ pub(super) struct World {
     pub(super) weather: Weather,
     pub(super) settings: Settings,
     due: BTreeMap<(Tick, u64), Due>,
+    questions: BTreeMap<u64, Question>,
     order: u64,
     random: u64,
     /// Whenever another instance turned writable: when, and who.
@@ -152,6 +185,11 @@ pub(super) struct World {
 /// A replica set of `size` with agents that have just started, seen at `seed`.
 pub(super) fn world(size: usize, seed: u64) -> World {
     world_with(size, seed, |_| {})
+}
+
+/// The same, whose masters may go on without Consul on promises (R6).
+pub(super) fn failsafe_world(size: usize, seed: u64) -> World {
+    world_with(size, seed, |settings| settings.failsafe = true)
 }
 
 /// The same with other settings.
@@ -165,6 +203,7 @@ pub(super) fn world_with(size: usize, seed: u64, change: impl FnOnce(&mut Settin
         weather: FAIR,
         settings,
         due: BTreeMap::new(),
+        questions: BTreeMap::new(),
         order: 0,
         random: seed | 1,
         reigns: Vec::new(),
@@ -174,6 +213,7 @@ pub(super) fn world_with(size: usize, seed: u64, change: impl FnOnce(&mut Settin
         let mut instance = ToyInstance::new(&format!("instance-{at}"));
         instance.ahead = (1_000 * u64::try_from(at).unwrap()).secs();
         instance.fast_ppm = [0, 5_000, -5_000][at % 3];
+        instance.replication = (0..size).map(toy_peer).collect();
         world.places.push(Place {
             state: None,
             instance,
@@ -183,6 +223,7 @@ pub(super) fn world_with(size: usize, seed: u64, change: impl FnOnce(&mut Settin
             guard_turn: 0,
             consul: true,
             link: true,
+            peers: true,
             watch: Watch::default(),
             waiting_for_thaw: Vec::new(),
             agent_restarts: Some(2.secs()),
@@ -192,6 +233,16 @@ pub(super) fn world_with(size: usize, seed: u64, change: impl FnOnce(&mut Settin
         world.start_agent(at);
     }
     world
+}
+
+fn toy_peer(at: usize) -> Peer {
+    Peer {
+        id: 0,
+        uuid: format!("instance-{at}"),
+        upstream: None,
+        downstream_status: None,
+        downstream_vclock: None,
+    }
 }
 
 impl World {
@@ -367,6 +418,13 @@ impl World {
             Due::Mend { at, what } => self.mend(at, what),
             Due::StartAgent { at } => self.start_agent(at),
             Due::StartInstance { at, pid } => self.start_instance(at, pid),
+            Due::Ask { question, member } => self.asks_member(question, member),
+            Due::Answered {
+                question,
+                member,
+                answer,
+            } => self.member_answers(question, member, answer),
+            Due::AskingEnds { question } => self.asking_ends(question),
         }
     }
 
@@ -412,6 +470,10 @@ impl World {
         if matches!(action, Action::Exit { .. }) {
             self.places[at].state = None;
             self.places[at].agent += 1;
+            return;
+        }
+        if let Action::AskPromises { .. } = &action {
+            self.asks(at, agent, &action);
             return;
         }
         let for_consul = guard_command(&action).is_none() && !matches!(action, Action::Kill);
@@ -577,6 +639,7 @@ impl World {
         place.agent += 1;
         let settings = Settings {
             announce: place.instance.uuid.clone(),
+            agent: format!("agent-{at}-{}", place.agent),
             ..self.settings.clone()
         };
         place.state = Some(State::new(settings));
@@ -602,7 +665,8 @@ impl World {
     fn start_instance(&mut self, at: usize, pid: u32) {
         if !self.places[at].instance.alive && self.places[at].instance.pid == pid {
             self.note(format!("instance {at} starts"));
-            self.places[at].instance.restart();
+            let now = self.now;
+            self.places[at].instance.restart(now);
             self.attach(at);
         }
     }

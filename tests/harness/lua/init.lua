@@ -108,8 +108,9 @@ local function give_birth()
     options.replication = {}
     box.cfg(options)
     box.once('tarsec-init', function()
-        create_users()
+        -- In this order: nobody can join before there is a user, and whoever joined half-way would register itself.
         register_members()
+        create_users()
         if app.bootstrap then app.bootstrap() end
     end)
     box.cfg({ read_only = true })

@@ -9,6 +9,7 @@ use super::any_status;
 use crate::decide::event::{Event, KeySight, LockSight, LockStepKind};
 use crate::decide::ids::SessionId;
 use crate::decide::record::{Record, RecordError};
+use crate::decide::state::Reading;
 use crate::decide::timing::Tick;
 
 fn any_record() -> impl Strategy<Value = Result<Record, RecordError>> {
@@ -58,6 +59,14 @@ fn any_guard() -> impl Strategy<Value = ToyInstance> {
                 instance.guard.leased = leased;
                 instance.guard.landed = landed;
                 instance.guard.term = term;
+                instance.promise = (term % 2 == 1).then(|| {
+                    (
+                        OTHER.to_owned(),
+                        term,
+                        instance.clock(Tick::at(1_000.secs())) + deadline_ms.ms(),
+                    )
+                });
+                instance.born = instance.clock(Tick::at(999.secs()));
                 instance.guard.session = session.map(|session| session.to_string());
                 instance.guard.deadline = instance.clock(Tick::at(1_000.secs())) + deadline_ms.ms();
                 instance
@@ -118,6 +127,13 @@ pub(super) fn any_event(now: Tick) -> impl Strategy<Value = Event> {
         1 => catalog.prop_map(|result| Event::CatalogEnded { result }),
         1 => any::<bool>().prop_map(|ok| Event::MemberEnded { result: if ok { Ok(()) } else { Err(fault()) } }),
         1 => any::<u64>().prop_map(|term| Event::BoardRead { result: Ok(Box::new(board_with_term(term % 99))) }),
+        1 => (0..2_000_u64, any::<bool>()).prop_map(move |(before_ms, ok)| Event::PromisesAnswered {
+            reading: Reading {
+                t0: ToyInstance::new(OWN).clock(now),
+                reply_at: Tick::at(999.secs() + before_ms.ms()),
+            },
+            answers: [(OTHER.to_owned(), if ok { Ok(()) } else { Err(why()) })].into(),
+        }),
         1 => Just(Event::Woke),
     ]
 }

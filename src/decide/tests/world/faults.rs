@@ -76,6 +76,7 @@ impl World {
                 self.hear(at, 60.ms(), Event::FellSilent);
             }
             Broken::Consul => self.places[at].consul = false,
+            Broken::Peers => self.places[at].peers = false,
             Broken::Link => {
                 self.places[at].link = false;
                 let why = "the connection timed out".to_owned();
@@ -92,6 +93,7 @@ impl World {
         self.note(format!("{what:?} is over at {at}"));
         match what {
             Broken::Consul => self.places[at].consul = true,
+            Broken::Peers => self.places[at].peers = true,
             Broken::Link => {
                 self.places[at].link = true;
                 self.attach(at);

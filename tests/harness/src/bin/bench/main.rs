@@ -13,6 +13,7 @@ mod idle;
 mod leader;
 mod lost;
 mod report;
+mod strict;
 mod switchover;
 
 use std::path::PathBuf;
@@ -47,7 +48,7 @@ at servers that survive, writers; the longest gap between accepted writes.
 
 The floor is measured in the same run: the same operations, one after the other, by a
 plain client and with no agent. Idle costs: fresh agents at default settings, their
-requests counted by a proxy in front of Consul.
+requests counted by a proxy in front of Consul. What GUARD=strict adds to each write.
 
 Variables:
   TARSEC_BIN     the agent's binary; required
@@ -187,6 +188,7 @@ async fn measure(options: &Options) -> Result<()> {
         let costs = idle::watch(options, &world).await?;
         report::costs(&costs, options.idle);
     }
+    strict::measure(&options.world("bench-strict")?).await?;
     report::ending();
     Ok(())
 }

@@ -1,0 +1,105 @@
+-- The queue of synchronous transactions: a promotion takes it over. Evaluated after guard.lua.
+--
+-- Every row that waits in the queue here is confirmed, none rolled back, whoever else has it: the predecessor may have
+-- acknowledged it on the strength of our own copy, and its confirmation died with it. Its client was told nothing, or
+-- that the outcome is unknown. Raft's leaders do the same with what is in their log.
+
+local guard = rawget(_G, 'tarsec_guard')
+if guard.take_synchro_queue ~= nil then
+    return true
+end
+
+local log = require('log')
+local internal = require('box.internal')
+
+local BARRIER_SPACE = '_tarsec_barrier'
+-- On 2.6 the queue is waited for for twice this time, in which confirmations under way arrive and the last rows land
+-- in the WAL: one that has not landed by then is rolled back.
+local CLEARING_TIMEOUT_S = 0.05
+
+local function has_synchronous_space()
+    for id, space in pairs(box.space) do
+        if type(id) == 'number' and space.is_sync then
+            return true
+        end
+    end
+    return false
+end
+
+local function has_barrier()
+    local space = box.space[BARRIER_SPACE]
+    return space ~= nil and space.index[0] ~= nil
+end
+
+-- 2.6 does not say whether rows wait in the queue, but while another instance's do, no local write is accepted, not
+-- even to a local space.
+local function holds_rows_of_another()
+    local space = box.space[BARRIER_SPACE]
+    local ok, err = pcall(space.replace, space, {1, guard.state.epoch})
+    return not ok and type(err) == 'cdata' and err.code == box.error.UNCOMMITTED_FOREIGN_SYNC_TXNS
+end
+
+-- Runs `f` under other settings. Not box.cfg{}, which waits for whoever is inside it already. A setting that somebody
+-- else has changed meanwhile is left as it is.
+local function with_settings(changed, f)
+    local before = {}
+    for name, value in pairs(changed) do
+        before[name] = box.cfg[name]
+        rawset(box.cfg, name, value)
+        internal['cfg_set_' .. name]()
+    end
+    local ok, err = pcall(f)
+    for name, value in pairs(before) do
+        if box.cfg[name] == changed[name] then
+            rawset(box.cfg, name, value)
+            internal['cfg_set_' .. name]()
+        end
+    end
+    if not ok then
+        error(err, 0)
+    end
+end
+
+-- 2.6.0 confirms what as many instances have as the quorum asks for and rolls the rest back, acknowledged or not; a
+-- member that is not connected yet, or has not told yet what it has, counts as one that has nothing. So the quorum is
+-- one while the queue is cleared. Neither setting is touched while rows of our own wait: those it would end, too.
+local function clear_queue()
+    if not has_synchronous_space() then
+        return
+    end
+    local settings = {replication_synchro_timeout = CLEARING_TIMEOUT_S}
+    if has_barrier() then
+        if not holds_rows_of_another() then
+            return
+        end
+        settings.replication_synchro_quorum = 1
+        log.info('tarsec: confirming the synchronous rows of the master before')
+    end
+    with_settings(settings, box.ctl.clear_synchro_queue)
+end
+
+-- From 2.10 on the queue has an owner, and nobody else's synchronous rows are accepted; nobody's is 0. box.ctl.promote()
+-- waits for the quorum of the last row and fails without it, so that nothing acknowledged is lost.
+local function claim_queue(queue)
+    local owner = queue.owner or 0
+    local is_foreign = owner ~= 0 and owner ~= box.info.id
+    if is_foreign or (owner == 0 and has_synchronous_space()) then
+        box.ctl.promote()
+    end
+end
+
+-- Once for each term: who is promoted again in its own has the queue, and rows of its own may wait in it.
+function guard.take_synchro_queue(term)
+    if guard.state.queue_term == term then
+        return
+    end
+    local queue = box.info.synchro and box.info.synchro.queue
+    if queue ~= nil then
+        claim_queue(queue)
+    elseif box.ctl.clear_synchro_queue ~= nil then
+        clear_queue()
+    end
+    guard.state.queue_term = term
+end
+
+return true

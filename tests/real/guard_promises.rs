@@ -1,0 +1,167 @@
+//! The guard's own part in R6, asked word by word in a real instance, without any agent.
+
+use tarsec_harness::{Instance, Result, Value, json};
+
+use crate::support::world;
+
+const GUARD: &str = include_str!("../../src/tarantool/guard.lua");
+const AGENT: &str = "agent";
+const OTHER: &str = "00000000-0000-4000-8000-00000000000a";
+const THIRD: &str = "00000000-0000-4000-8000-00000000000b";
+/// Nanoseconds.
+const SECOND: u64 = 1_000_000_000;
+
+/// The guard in one instance.
+struct Guard<'a>(&'a Instance);
+
+impl Guard<'_> {
+    async fn value(&self, lua: &str, args: &[Value]) -> Result<Value> {
+        let values = self.0.eval(lua, args).await?;
+        Ok(values.into_iter().next().unwrap_or(Value::Null))
+    }
+
+    async fn promise(&self, to: &str, term: u64, lasting_ns: u64) -> Result<Value> {
+        let args = [json!(to), json!(term), json!(lasting_ns)];
+        self.value("return tarsec_guard.promise(...)", &args).await
+    }
+
+    /// `Null`, or why not.
+    async fn promote(&self, term: u64, fenced_term: u64, age_ns: u64) -> Result<Value> {
+        let lua = "local term, fenced, age = ...
+            local deadline = require('clock').monotonic64() + 30000000000ULL
+            return tarsec_guard.promote('agent', term, deadline, fenced, age).refused";
+        let args = [json!(term), json!(fenced_term), json!(age_ns)];
+        self.value(lua, &args).await
+    }
+
+    async fn fence(&self) -> Result<()> {
+        self.value("tarsec_guard.fence('agent', 'a test')", &[])
+            .await
+            .map(|_| ())
+    }
+
+    async fn probe(&self) -> Result<Value> {
+        self.value("return tarsec_guard.probe('agent').probe.guard", &[])
+            .await
+    }
+}
+
+/// A guard that an agent has attached to, in an instance alone.
+async fn guarded(name: &str, story: impl AsyncFn(Guard<'_>) -> Result<()>) {
+    world()
+        .story(name, async |world| {
+            let set = world.replica_set(1).await?;
+            set[0].eval(GUARD, &[]).await?;
+            let attach = "return tarsec_guard.attach(...) ~= nil";
+            set[0].eval(attach, &[json!(AGENT)]).await?;
+            story(Guard(&set[0])).await
+        })
+        .await;
+}
+
+fn assert_says(refused: &Value, words: &str) {
+    assert!(
+        refused.as_str().is_some_and(|said| said.contains(words)),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn a_promise_keeps_it_from_being_promoted_until_it_runs_out() {
+    guarded("guard-promise", async |guard| {
+        let uuid = guard.0.uuid();
+        assert_eq!(
+            guard.promise(OTHER, 5, SECOND).await?,
+            json!({"uuid": uuid, "promised": true})
+        );
+        assert_says(&guard.promote(6, 0, 0).await?, "it has promised");
+        assert_says(&guard.promote(6, 4, 0).await?, "master of term 5");
+        let probe = guard.probe().await?;
+        assert_eq!(probe["promise"]["to"], OTHER);
+        assert_eq!(probe["promise"]["term"], 5);
+        assert_eq!(probe["term"], 5);
+        let left_ns = probe["promise"]["left_ns"].as_u64().unwrap_or(0);
+        assert!(left_ns > 0 && left_ns <= SECOND, "{left_ns}");
+        let wait = "require('fiber').sleep(...)";
+        let left = json!(left_ns as f64 / 1e9);
+        guard.value(wait, &[left]).await?;
+        assert_eq!(guard.promote(6, 0, 0).await?, Value::Null);
+        assert_eq!(guard.probe().await?["promise"], Value::Null);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_promise_to_a_master_whose_record_says_fenced_is_void() {
+    guarded("guard-void", async |guard| {
+        guard.promise(OTHER, 5, 30 * SECOND).await?;
+        assert_eq!(guard.promote(6, 5, 0).await?, Value::Null);
+        // The promise is gone for good, not only for that promotion.
+        guard.fence().await?;
+        assert_eq!(guard.promote(6, 0, 0).await?, Value::Null);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whoever_is_writable_or_knows_a_higher_term_promises_nothing() {
+    guarded("guard-refuses", async |guard| {
+        let refused = guard.promise(guard.0.uuid(), 5, SECOND).await?;
+        assert_says(&refused["refused"], "the one that asks");
+        let refused = guard.promise(OTHER, 5, 65 * SECOND).await?;
+        assert_says(&refused["refused"], "no lease is that long");
+        guard.promise(OTHER, 5, 30 * SECOND).await?;
+        let refused = guard.promise(THIRD, 4, SECOND).await?;
+        assert_says(&refused["refused"], "term 4 is over");
+        let refused = guard.promise(THIRD, 5, SECOND).await?;
+        assert_says(&refused["refused"], "it has promised that to");
+        // A shorter one does not take back the longer one.
+        guard.promise(OTHER, 5, SECOND).await?;
+        let left_ns = guard.probe().await?["promise"]["left_ns"].as_u64();
+        assert!(left_ns > Some(20 * SECOND), "{left_ns:?}");
+        // The master of a higher term has a right to it.
+        assert_eq!(guard.promise(THIRD, 6, SECOND).await?["promised"], true);
+
+        assert_eq!(guard.promote(7, 6, 0).await?, Value::Null);
+        let refused = guard.promise(OTHER, 8, SECOND).await?;
+        assert_says(&refused["refused"], "writable itself");
+        assert_eq!(refused["promised"], false);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_young_guard_is_not_promoted_where_it_may_have_forgotten_a_promise() {
+    guarded("guard-age", async |guard| {
+        assert_says(&guard.promote(6, 0, 60 * SECOND).await?, "its guard is");
+        let age_ns = guard.probe().await?["age_ns"].as_u64().unwrap_or(0);
+        assert!(age_ns > 0 && age_ns < 60 * SECOND, "{age_ns}");
+        // The same guard, found by another agent, keeps its age and its promises; a later version inherits them.
+        guard.promise(OTHER, 5, 30 * SECOND).await?;
+        guard.0.eval(GUARD, &[]).await?;
+        guard.0.eval("tarsec_guard.version = 0", &[]).await?;
+        guard.0.eval(GUARD, &[]).await?;
+        assert!(guard.probe().await?["age_ns"].as_u64() > Some(age_ns));
+        assert_says(&guard.promote(6, 0, 0).await?, "it has promised");
+        assert_eq!(guard.promote(6, 5, age_ns).await?, Value::Null);
+        Ok(())
+    })
+    .await;
+}
+
+/// A guard of an earlier version made no promises that it would know of.
+#[tokio::test]
+async fn a_guard_that_comes_after_one_that_kept_no_age_counts_as_new() {
+    guarded("guard-upgrade", async |guard| {
+        let forget = "tarsec_guard.version = 0 tarsec_guard.state.born = nil";
+        guard.value("require('fiber').sleep(0.3)", &[]).await?;
+        guard.0.eval(forget, &[]).await?;
+        guard.0.eval(GUARD, &[]).await?;
+        assert!(guard.probe().await?["age_ns"].as_u64() < Some(SECOND * 3 / 10));
+        Ok(())
+    })
+    .await;
+}

@@ -1,0 +1,126 @@
+//! `GUARD=strict`: a machine that is frozen as a whole, agent and instance, and wakes up after its succession.
+
+use tarsec_harness::{
+    AgentBuilder, Machine, ReplicaSetOptions, Result, Verdict, World, WritersBuilder, eventually,
+};
+
+use crate::scene::{Scene, assert_reigns, guard, wait_for_master};
+use crate::support::{LEASE, SOON, world};
+
+/// A write of which the end is taken when it has landed. One that landed in time may be acknowledged at any time: a
+/// process can be frozen between the commit and the reply, or the network be slow, and its reader cannot tell.
+const EXACT_WRITES: &str = "
+local clock = require('clock')
+function journal_write(writer, seq)
+    local began, ended, deadline = clock.monotonic64(), nil, nil
+    local term = tarsec_guard and tarsec_guard.term()
+    box.begin()
+    box.on_commit(function() ended = clock.monotonic64() end)
+    local ok, err = pcall(function()
+        box.space.journal:insert{writer, seq, os.getenv('INSTANCE_NAME'), term or 0}
+        deadline = tarsec_guard and tonumber(tarsec_guard.deadline())
+        box.commit()
+    end)
+    if not ok then
+        if box.is_in_txn() then box.rollback() end
+        error(err)
+    end
+    local later = tarsec_guard and tonumber(tarsec_guard.deadline())
+    if deadline and later > deadline and tarsec_guard.term() == term then deadline = later end
+    return term, began, ended, deadline and deadline - tonumber(ended), box.info.lsn
+end
+";
+
+fn strict(_: usize, agent: AgentBuilder) -> AgentBuilder {
+    agent.env("GUARD", "strict")
+}
+
+/// Many writes stand in the queue of an instance that stops.
+fn heavy(writers: WritersBuilder) -> WritersBuilder {
+    writers.rate(2000).window(1024)
+}
+
+async fn under_load(world: &World) -> Result<Scene> {
+    let options = ReplicaSetOptions::of(3).extra_lua(EXACT_WRITES);
+    Scene::start_with(world, options, strict, heavy).await
+}
+
+fn assert_nothing_late(verdict: &Verdict) {
+    assert_eq!(verdict.past_deadline.writes, 0, "{verdict}");
+    assert_eq!(verdict.committed_late.writes, 0, "{verdict}");
+}
+
+/// Freezes the master's machine, waits for its heir, and wakes it.
+async fn sleep_through_the_succession(scene: Scene) -> Result<Verdict> {
+    let old = scene.master;
+    let machine = Machine::of(scene.master(), scene.master_agent());
+    machine.freeze().await?;
+    let heir = scene.wait_for_heir(SOON).await?;
+
+    // First the instance alone: it has the processor before anybody could end it.
+    scene.master().thaw()?;
+    eventually(
+        SOON,
+        "the woken instance to be fenced or gone",
+        async || {
+            if !scene.master().process().is_running() {
+                return Ok(());
+            }
+            match guard(scene.master()).await {
+                Ok(guard) if guard["leased"] == false => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        },
+    )
+    .await?;
+    scene.master_agent().thaw()?;
+    scene.writers.wait_for_writes(100, SOON).await?;
+    // It may have killed itself; either way it finds its way back.
+    scene.set.start_all().await?;
+    scene.set.wait_for_mesh(SOON).await?;
+    scene.set.stays_master(heir.instance, LEASE / 2).await?;
+    let verdict = scene.writers.verdict().await?;
+    assert!(
+        verdict.unanswered + verdict.read_only >= 100,
+        "little was queued:\n{verdict}"
+    );
+    assert_reigns(&verdict, &[old, heir]);
+    Ok(verdict)
+}
+
+#[tokio::test]
+async fn a_machine_woken_after_its_succession_acknowledges_nothing_late() {
+    world()
+        .story("strict-machine", async |world| {
+            let scene = under_load(world).await?;
+            let verdict = sleep_through_the_succession(scene).await?;
+            assert_nothing_late(&verdict);
+            Ok(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn an_ordinary_end_of_the_lease_under_load_kills_nothing() {
+    world()
+        .story("strict-lease-end", async |world| {
+            let scene = under_load(world).await?;
+            let pid = scene.master().process().pid();
+            scene.master_agent().freeze().await?;
+            scene.set.wait_for_no_master(SOON).await?;
+            scene.master_agent().thaw()?;
+            let master = wait_for_master(&scene.set, |_| true, SOON).await?;
+            assert_eq!(master, scene.master, "nobody else could take the lock");
+            scene.writers.wait_for_writes(100, SOON).await?;
+            assert_eq!(
+                scene.master().process().pid(),
+                pid,
+                "a healthy instance was killed"
+            );
+            let verdict = scene.writers.verdict().await?;
+            assert_reigns(&verdict, &[scene.master]);
+            assert_nothing_late(&verdict);
+            Ok(())
+        })
+        .await;
+}

@@ -1,0 +1,157 @@
+//! Synchronous spaces: what was acknowledged is on the next master, however the one before it went.
+
+use tarsec_harness::{
+    AgentBuilder, History, Machine, ReplicaSet, ReplicaSetOptions, Result, Tenure, Value, World,
+    WritersBuilder, eventually, json,
+};
+
+use crate::scene::{Scene, assert_reigns, guard};
+use crate::support::{SOON, world};
+
+/// The journal becomes synchronous on the instance that the set is born on, before there is an agent.
+pub(crate) const SYNCHRONOUS: &str = "
+box.cfg{replication_synchro_quorum = 2, replication_synchro_timeout = 5}
+if os.getenv('BOOTSTRAP') == 'true' and not box.space.journal.is_sync then
+    box.cfg{read_only = false}
+    box.space._space:update(box.space.journal.id, {{'=', 6, {is_sync = true}}})
+    box.cfg{read_only = true}
+end
+";
+
+fn synchronous() -> ReplicaSetOptions {
+    ReplicaSetOptions::of(3).linked().extra_lua(SYNCHRONOUS)
+}
+
+fn busy(writers: WritersBuilder) -> WritersBuilder {
+    writers.rate(1000).window(256)
+}
+
+async fn start(
+    world: &World,
+    agent: impl Fn(usize, AgentBuilder) -> AgentBuilder,
+) -> Result<Scene> {
+    let scene = Scene::start_with(world, synchronous(), agent, busy).await?;
+    let lua = "return box.space.journal.is_sync, box.cfg.replication_synchro_quorum";
+    for instance in scene.set.iter() {
+        eventually(SOON, "a synchronous journal", async || {
+            match instance.eval(lua, &[]).await.as_deref() {
+                Ok([Value::Bool(true), quorum]) if *quorum == 2 => Ok(()),
+                other => Err(format!("{}: {other:?}", instance.name())),
+            }
+        })
+        .await?;
+    }
+    Ok(scene)
+}
+
+/// Every write that was acknowledged is at the new master, and the settings are what they were.
+async fn assert_nothing_lost(set: &ReplicaSet, history: &History, master: Tenure) -> Result<()> {
+    let missing = set.missing_writes(master.instance, history).await?;
+    assert_eq!(missing, 0, "acknowledged writes lost:\n{}", history.judge());
+    let lua = "return box.cfg.replication_synchro_quorum, box.cfg.replication_synchro_timeout";
+    let settings = set[master.instance].eval(lua, &[]).await?;
+    assert_eq!(settings, [json!(2), json!(5)]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_killed_master_acknowledged_is_on_the_next_one() {
+    world()
+        .story("sync-kill", async |world| {
+            let scene = start(world, |_, agent| agent).await?;
+            let old = scene.master;
+            scene.master().kill().await?;
+            let heir = scene.wait_for_heir(SOON).await?;
+            let history = scene.writers.stop().await?;
+            assert_reigns(&history.judge(), &[old, heir]);
+            assert_nothing_lost(&scene.set, &history, heir).await
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn what_a_frozen_master_acknowledged_is_on_the_next_one_and_it_wakes_no_more() {
+    world()
+        .story("sync-freeze", async |world| {
+            let scene = start(world, |_, agent| agent).await?;
+            let old = scene.master;
+            scene.master().freeze().await?;
+            let heir = scene.wait_for_heir(SOON).await?;
+            // R5: it was killed before its lock moved, so that it cannot be woken to acknowledge what waits in it.
+            scene.master().thaw().ok();
+            scene.master().process().wait(SOON).await?;
+            let history = scene.writers.stop().await?;
+            let verdict = history.judge();
+            assert_reigns(&verdict, &[old, heir]);
+            assert_eq!(verdict.committed_late.writes, 0, "{verdict}");
+            assert_nothing_lost(&scene.set, &history, heir).await
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn what_a_machine_acknowledged_before_it_froze_is_on_the_next_master_and_strict_ends_the_rest()
+ {
+    world()
+        .story("sync-machine", async |world| {
+            let strict = |_, agent: AgentBuilder| agent.env("GUARD", "strict");
+            let scene = start(world, strict).await?;
+            let old = scene.master;
+            Machine::of(scene.master(), scene.master_agent())
+                .freeze()
+                .await?;
+            let heir = scene.wait_for_heir(SOON).await?;
+            scene.master().thaw()?;
+            eventually(
+                SOON,
+                "the woken instance to be fenced or gone",
+                async || {
+                    if !scene.master().process().is_running() {
+                        return Ok(());
+                    }
+                    match guard(scene.master()).await {
+                        Ok(guard) if guard["leased"] == false => Ok(()),
+                        other => Err(format!("{other:?}")),
+                    }
+                },
+            )
+            .await?;
+            scene.master_agent().thaw()?;
+            // Not that the next master can go on: 2.6.0's replication does not always survive what the old one sends.
+            let history = scene.writers.stop().await?;
+            let verdict = history.judge();
+            assert_reigns(&verdict, &[old, heir]);
+            assert_eq!(verdict.committed_late.writes, 0, "{verdict}");
+            assert_nothing_lost(&scene.set, &history, heir).await
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn what_a_master_acknowledged_before_it_was_cut_from_its_replicas_is_on_the_next_one() {
+    world()
+        .story("sync-cut", async |world| {
+            let scene = start(world, |_, agent| agent).await?;
+            let old = scene.master;
+            for follower in (0..3).filter(|follower| *follower != old.instance) {
+                let link = scene.set.link(follower, old.instance);
+                link.expect("the set is linked").cut().await?;
+            }
+            // Writes wait for a quorum that does not come.
+            eventually(SOON, "writes that wait", async || {
+                let waiting = scene.writers.so_far().judge().unanswered;
+                if waiting >= 200 {
+                    Ok(())
+                } else {
+                    Err(waiting.to_string())
+                }
+            })
+            .await?;
+            scene.master().kill().await?;
+            let heir = scene.wait_for_heir(SOON).await?;
+            let history = scene.writers.stop().await?;
+            assert_reigns(&history.judge(), &[old, heir]);
+            assert_nothing_lost(&scene.set, &history, heir).await
+        })
+        .await;
+}

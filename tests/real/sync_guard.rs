@@ -1,0 +1,215 @@
+//! How the guard takes the queue of synchronous transactions over, without an agent.
+
+use tarsec_harness::{
+    Instance, ReplicaSet, ReplicaSetOptions, Result, Value, World, eventually, json,
+};
+
+use crate::support::{SOON, world};
+use crate::sync::SYNCHRONOUS;
+
+const GUARD: &str = include_str!("../../src/tarantool/guard.lua");
+const SYNCHRO: &str = include_str!("../../src/tarantool/synchro.lua");
+const ATTACH: &str = "tarsec_guard.attach('story', false)";
+
+/// `story_promote(term)` says why it was refused, if it was.
+const TOOLS: &str = "
+local clock = require('clock')
+function story_promote(term)
+    return tarsec_guard.promote('story', term, clock.monotonic64() + 50 * 1000000000ULL, 0, 0).refused
+end
+";
+
+async fn guarded(instance: &Instance) -> Result<()> {
+    for source in [GUARD, SYNCHRO, TOOLS, ATTACH] {
+        instance.eval(source, &[]).await?;
+    }
+    Ok(())
+}
+
+async fn promote(instance: &Instance, term: u64) -> Result<()> {
+    let refused = instance
+        .eval("return story_promote(...)", &[json!(term)])
+        .await?;
+    assert_eq!(refused, [Value::Null], "{}", instance.name());
+    Ok(())
+}
+
+/// Waits until Lua returns true.
+async fn until(instance: &Instance, what: &str, lua: &str) -> Result<()> {
+    eventually(SOON, what, async || {
+        match instance.eval(lua, &[]).await.as_deref() {
+            Ok([Value::Bool(true)]) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+}
+
+/// Three members with guards and a synchronous journal; the first one is master.
+async fn three(world: &World) -> Result<ReplicaSet> {
+    let options = ReplicaSetOptions::of(3).linked().extra_lua(SYNCHRONOUS);
+    let set = world.replica_set_with(options).await?;
+    for instance in set.iter() {
+        guarded(instance).await?;
+    }
+    promote(&set[0], 1).await?;
+    for instance in set.iter() {
+        let ready = "local barrier = box.space._tarsec_barrier
+            return box.space.journal.is_sync and barrier ~= nil and barrier.index[0] ~= nil";
+        until(instance, "the synchronous journal", ready).await?;
+    }
+    Ok(set)
+}
+
+const SETTINGS: &str =
+    "return box.cfg.replication_synchro_quorum, box.cfg.replication_synchro_timeout";
+
+#[tokio::test]
+async fn rows_that_wait_in_the_queue_are_confirmed_not_rolled_back_with_nobody_else_there() {
+    let story = async |world: &World| {
+        let set = three(world).await?;
+        // The third member has nothing, and the master waits for it: no confirmation is ever sent.
+        set.cut_off(2).await?;
+        let write = "
+            box.cfg{replication_synchro_quorum = 3, replication_synchro_timeout = 60}
+            require('fiber').create(function()
+                for seq = 1, 3 do require('fiber').create(journal_write, 'w', seq) end
+            end)";
+        set[0].eval(write, &[]).await?;
+        let here = "return box.space.journal:len() == 3";
+        until(&set[1], "the rows at the second member", here).await?;
+        set[0].kill().await?;
+
+        promote(&set[1], 2).await?;
+        assert_eq!(set[1].eval(here, &[]).await?, [json!(true)], "rolled back");
+        assert_eq!(set[1].eval(SETTINGS, &[]).await?, [json!(2), json!(5)]);
+        // The queue is free for rows of its own, and the other member gets all.
+        set.let_catch_up(2).await?;
+        set[1].eval("return journal_write('w', 4)", &[]).await?;
+        until(&set[2], "every row", "return box.space.journal:len() == 4").await
+    };
+    world().story("sync-confirm", story).await;
+}
+
+#[tokio::test]
+async fn rows_of_its_own_wait_on_when_a_master_is_promoted_again_in_its_term() {
+    let story = async |world: &World| {
+        let set = three(world).await?;
+        set.cut_off(1).await?;
+        set.cut_off(2).await?;
+        let write = "
+            story_done = 'waits'
+            require('fiber').create(function() story_done = pcall(journal_write, 'w', 1) end)
+            tarsec_guard.state.leased = false
+            tarsec_guard.state.epoch = tarsec_guard.state.epoch + 1
+            box.cfg{read_only = true}
+            return story_promote(1), story_done, box.cfg.replication_synchro_quorum,
+                box.cfg.replication_synchro_timeout";
+        let answer = set[0].eval(write, &[]).await?;
+        assert_eq!(answer, [Value::Null, json!("waits"), json!(2), json!(5)]);
+        set.let_catch_up(1).await?;
+        until(&set[0], "its quorum", "return story_done").await
+    };
+    world().story("sync-own", story).await;
+}
+
+#[tokio::test]
+async fn settings_are_restored_whatever_becomes_of_the_queue() {
+    let story = async |world: &World| {
+        let set = three(world).await?;
+        set.cut_off(2).await?;
+        let write = "
+            box.cfg{replication_synchro_quorum = 3, replication_synchro_timeout = 60}
+            require('fiber').create(journal_write, 'w', 1)";
+        set[0].eval(write, &[]).await?;
+        let here = "return box.space.journal:len() == 1";
+        until(&set[1], "the row at the second member", here).await?;
+        set[0].kill().await?;
+        let fails = "
+            local clear = box.ctl.clear_synchro_queue
+            local seen
+            box.ctl.clear_synchro_queue = function()
+                seen = {box.cfg.replication_synchro_quorum, box.cfg.replication_synchro_timeout}
+                error('it fails')
+            end
+            local refused = story_promote(2)
+            box.ctl.clear_synchro_queue = clear
+            return refused, seen, box.info.ro";
+        let answer = set[1].eval(fails, &[]).await?;
+        let refused = answer[0].as_str().unwrap_or_default();
+        assert!(
+            refused.starts_with("could not take the synchronous queue: "),
+            "{answer:?}"
+        );
+        assert!(refused.ends_with("it fails"), "{answer:?}");
+        assert_eq!(answer[1..], [json!([1, 0.05]), json!(true)]);
+        assert_eq!(set[1].eval(SETTINGS, &[]).await?, [json!(2), json!(5)]);
+        // Somebody else's change in between stays.
+        let changes = "
+            local clear = box.ctl.clear_synchro_queue
+            box.ctl.clear_synchro_queue = function()
+                box.cfg{replication_synchro_timeout = 0.06}
+                clear()
+            end
+            return story_promote(2)";
+        assert_eq!(set[1].eval(changes, &[]).await?, [Value::Null]);
+        assert_eq!(set[1].eval(SETTINGS, &[]).await?, [json!(2), json!(0.06)]);
+        assert_eq!(set[1].eval(here, &[]).await?, [json!(true)]);
+        Ok(())
+    };
+    world().story("sync-settings", story).await;
+}
+
+/// A Tarantool of 2.10 or later as far as the guard can see: the owner, whether a space is synchronous, what
+/// `box.ctl.promote` does.
+async fn promotions_later(world: &World, owner: u64, sync: bool, does: &str) -> Result<Vec<Value>> {
+    let set = world.replica_set(1).await?;
+    guarded(&set[0]).await?;
+    let lua = "
+        local owner, sync, does = ...
+        local info, journal = box.info, box.space.journal
+        story_promotions = 0
+        rawset(box, 'info', setmetatable({synchro = {queue = {owner = owner, len = 0}}}, {__index = info}))
+        rawset(journal, 'is_sync', sync)
+        box.ctl.promote = function()
+            story_promotions = story_promotions + 1
+            return loadstring(does)()
+        end
+        local refused = story_promote(1)
+        return refused, story_promotions, info.ro";
+    let args = [json!(owner), json!(sync), json!(does)];
+    set[0].eval(lua, &args).await
+}
+
+#[tokio::test]
+async fn a_queue_of_another_owner_is_claimed_and_ones_own_is_not() {
+    let story = async |world: &World| {
+        for (owner, sync, promotions) in [(2, false, 1), (0, true, 1), (0, false, 0), (1, true, 0)]
+        {
+            let answer = promotions_later(world, owner, sync, "").await?;
+            assert_eq!(
+                answer,
+                [Value::Null, json!(promotions), json!(false)],
+                "owner {owner}, synchronous {sync}"
+            );
+        }
+        Ok(())
+    };
+    world().story("sync-owner", story).await;
+}
+
+#[tokio::test]
+async fn without_the_quorum_of_the_queue_there_is_no_promotion() {
+    let story = async |world: &World| {
+        let fails = "error('quorum collection timed out', 0)";
+        let answer = promotions_later(world, 2, true, fails).await?;
+        let why = "could not take the synchronous queue: quorum collection timed out";
+        assert_eq!(answer, [json!(why), json!(1), json!(true)]);
+        let waits = "require('fiber').sleep(5)";
+        let answer = promotions_later(world, 2, true, waits).await?;
+        let why = "could not take the synchronous queue: no answer";
+        assert_eq!(answer, [json!(why), json!(1), json!(true)]);
+        Ok(())
+    };
+    world().story("sync-no-quorum", story).await;
+}
