@@ -180,7 +180,8 @@ impl Agent {
         let Event::Attached { probe, .. } = &event else {
             return event;
         };
-        let keys = Keys::of(&self.config, &probe.replicaset_uuid);
+        let config = &self.config;
+        let keys = Keys::of(&config.consul, &config.cluster, &probe.replicaset_uuid);
         match &self.executor.keys {
             None => {
                 self.executor.keys = Some(keys.clone());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
-use crate::config::{Config, ServiceNaming};
+use crate::config::{Config, ConsulConfig, ServiceNaming};
 use crate::consul::{
     CheckStatus, CheckUpdate, Consul, ConsulError, Found, LockOutcome, LockStep, LockView,
     Registration, Renewal,
@@ -42,15 +42,12 @@ pub(crate) struct Keys {
 impl Keys {
     /// The keys of the replica set with this UUID.
     #[must_use]
-    pub(crate) fn of(config: &Config, replicaset: &str) -> Self {
-        let cluster = format!("{}/{}", config.consul.kv_prefix, config.cluster);
+    pub(crate) fn of(consul: &ConsulConfig, cluster: &str, replicaset: &str) -> Self {
+        let cluster = format!("{}/{cluster}", consul.kv_prefix);
         let base = format!("{cluster}/{replicaset}");
+        let lock_key = consul.lock_key.clone();
         Self {
-            lock: config
-                .consul
-                .lock_key
-                .clone()
-                .unwrap_or_else(|| format!("{base}/leader")),
+            lock: lock_key.unwrap_or_else(|| format!("{base}/leader")),
             members: format!("{base}/members/"),
             ballots: format!("{base}/ballots/"),
             switchover: format!("{base}/switchover"),
@@ -79,6 +76,7 @@ impl Keys {
         for Found {
             key,
             modify_index,
+            session: _,
             value,
         } in found
         {

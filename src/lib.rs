@@ -13,6 +13,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod consul;
+pub mod ctl;
 pub mod decide;
 mod dump;
 pub mod errors;

@@ -1,10 +1,12 @@
 //! Arguments and environment in, exit code out; everything between is in the library.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use tarsec::cli::{self, Command};
-use tarsec::config::{Config, help};
+use tarsec::cli::{self, Command, Order};
+use tarsec::config::{Config, ConfigError, OperatorConfig, help};
+use tarsec::ctl::outcome::Outcome;
+use tarsec::ctl::{self, Terminal};
 use tarsec::exit::Exit;
 use tarsec::logging;
 
@@ -13,6 +15,11 @@ fn main() -> ExitCode {
         Ok(Command::Run) => start(),
         Ok(Command::Help) => say(&mut io::stdout(), &help::text(), Exit::Stopped),
         Ok(Command::Version) => say(&mut io::stdout(), &cli::version(), Exit::Stopped),
+        Ok(Command::HelpOn(topic)) => {
+            let text = ctl::help::text(topic);
+            say(&mut io::stdout(), &text, Exit::Stopped)
+        }
+        Ok(Command::Order(order)) => return ExitCode::from(carry_out(order).code()),
         Err(error) => say(
             &mut io::stderr(),
             &format!("tarsec: {error}\n"),
@@ -25,14 +32,7 @@ fn main() -> ExitCode {
 fn start() -> Exit {
     let config = match Config::from_env() {
         Ok(config) => config,
-        Err(errors) => {
-            let lines: String = errors
-                .to_string()
-                .lines()
-                .map(|line| format!("tarsec: {line}\n"))
-                .collect();
-            return say(&mut io::stderr(), &lines, Exit::Settings);
-        }
+        Err(errors) => return complain(&errors),
     };
     logging::start(config.log);
     // One thread: the agent waits for others nearly all of its life, and one order of events is easier to reason about.
@@ -46,6 +46,46 @@ fn start() -> Exit {
             Exit::Internal
         }
     }
+}
+
+fn carry_out(order: Order) -> Outcome {
+    let config = match OperatorConfig::from_env() {
+        Ok(config) => config,
+        Err(errors) => {
+            complain(&errors);
+            return Outcome::Usage;
+        }
+    };
+    logging::start(config.log);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let (stdin, stdout) = (io::stdin(), io::stdout());
+    let draws = stdout.is_terminal();
+    let asks = stdin.is_terminal();
+    let mut input = stdin.lock();
+    let terminal = Terminal {
+        out: &mut stdout.lock(),
+        errors: &mut io::stderr(),
+        answers: if asks { Some(&mut input) } else { None },
+        draws,
+    };
+    match runtime {
+        Ok(runtime) => runtime.block_on(ctl::run(order, config, terminal)),
+        Err(error) => {
+            tracing::error!(error = %error, "could not start the runtime");
+            Outcome::Failed
+        }
+    }
+}
+
+fn complain(errors: &ConfigError) -> Exit {
+    let lines: String = errors
+        .to_string()
+        .lines()
+        .map(|line| format!("tarsec: {line}\n"))
+        .collect();
+    say(&mut io::stderr(), &lines, Exit::Settings)
 }
 
 /// The one place that writes to stdout or stderr before there are logs. A reader that is gone is no error of ours.

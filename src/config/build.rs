@@ -6,11 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::error::{AndAlso, ConfigError, SettingError};
-use super::names::{check_names, check_reserved};
-use super::settings::{RawConfig, Var, settings};
+use super::names::{check_names, check_operators_names, check_reserved};
+use super::settings::{OPERATORS, RawConfig, Var, settings};
 use super::{
     Announce, CatalogConfig, Config, ConsulConfig, ConsulTls, ElectionConfig, LogConfig,
-    ServiceNaming, TarantoolConfig, parse,
+    OperatorConfig, ServiceNaming, TarantoolConfig, parse,
 };
 use crate::decide::timing::Timing;
 
@@ -28,23 +28,8 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn from_env() -> Result<Self, ConfigError> {
-        let mut variables = Vec::new();
-        let mut not_unicode = Vec::new();
-        for (name, value) in std::env::vars_os() {
-            // A name that is not text is not one of ours.
-            let Ok(name) = name.into_string() else {
-                continue;
-            };
-            match value.into_string() {
-                Ok(value) => variables.push((name, value)),
-                Err(_) if settings().any(|setting| setting.name == name) => {
-                    not_unicode.push(SettingError::NotUnicode { name });
-                }
-                Err(_) => {}
-            }
-        }
-        let ((), config) =
-            ConfigError::from_all(not_unicode).and_also(Self::from_iter(variables))?;
+        let (variables, not_unicode) = environment(|name| settings().any(|s| s.name == name));
+        let ((), config) = not_unicode.and_also(Self::from_iter(variables))?;
         Ok(config)
     }
 
@@ -60,18 +45,78 @@ impl Config {
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
         let environment: HashMap<String, String> = variables.into_iter().collect();
-        // Only our own names reach envy: it folds case, and would trip over `priority` beside `PRIORITY`.
-        let ours = settings().filter_map(|setting| {
-            environment
-                .get(setting.name)
-                .map(|value| (setting.name.to_owned(), value.clone()))
-        });
-        let raw: RawConfig = envy::from_iter(ours)?;
+        let raw = raw(&environment, settings().map(|setting| setting.name))?;
         let (((), ()), config) = check_names(&environment)
             .and_also(check_reserved(&environment))
             .and_also(build(&raw))?;
         Ok(config)
     }
+}
+
+impl OperatorConfig {
+    /// Reads the environment of this process.
+    ///
+    /// # Errors
+    /// Everything that is wrong with what the commands read.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        let (variables, not_unicode) = environment(|name| OPERATORS.contains(&name));
+        let ((), config) = not_unicode.and_also(Self::from_iter(variables))?;
+        Ok(config)
+    }
+
+    /// Reads an environment that is given as pairs of name and value.
+    ///
+    /// # Errors
+    /// Everything that is wrong with what the commands read.
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "named after envy's; it may fail, so it cannot be the trait's"
+    )]
+    pub fn from_iter(
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let environment: HashMap<String, String> = variables.into_iter().collect();
+        let raw = raw(&environment, OPERATORS.iter().copied())?;
+        let ((((), cluster), consul), log) = check_operators_names(&environment)
+            .and_also(not_blank(raw.cluster_name(), parse::name))
+            .and_also(consul(&raw))
+            .and_also(log(&raw))?;
+        Ok(Self {
+            consul,
+            cluster,
+            log,
+        })
+    }
+}
+
+/// This process's environment, and an error for each of our own variables that is no text.
+fn environment(is_ours: impl Fn(&str) -> bool) -> (Vec<(String, String)>, Result<(), ConfigError>) {
+    let mut variables = Vec::new();
+    let mut not_unicode = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        // A name that is not text is not one of ours.
+        let Ok(name) = name.into_string() else {
+            continue;
+        };
+        match value.into_string() {
+            Ok(value) => variables.push((name, value)),
+            Err(_) if is_ours(&name) => not_unicode.push(SettingError::NotUnicode { name }),
+            Err(_) => {}
+        }
+    }
+    (variables, ConfigError::from_all(not_unicode))
+}
+
+/// Only these names reach envy: it folds case, and would trip over `priority` beside `PRIORITY`.
+fn raw(
+    environment: &HashMap<String, String>,
+    names: impl Iterator<Item = &'static str>,
+) -> Result<RawConfig, ConfigError> {
+    let ours = names.filter_map(|name| {
+        let value = environment.get(name)?;
+        Some((name.to_owned(), value.clone()))
+    });
+    Ok(envy::from_iter(ours)?)
 }
 
 fn build(raw: &RawConfig) -> Result<Config, ConfigError> {
@@ -81,23 +126,17 @@ fn build(raw: &RawConfig) -> Result<Config, ConfigError> {
         .and_also(raw.guard().required(parse::guard));
     let replica_set = not_blank(raw.cluster_name(), parse::name)
         .and_also(raw.priority().required(parse::integer));
-    let log = raw
-        .log_level()
-        .required(parse::level)
-        .and_also(raw.log_format().required(parse::log_format));
     let ((((((instance, replica_set), succession), timing), consul), catalog), log) = instance
         .and_also(replica_set)
         .and_also(succession(raw))
         .and_also(timing(raw))
         .and_also(consul(raw))
         .and_also(catalog(raw))
-        .and_also(log)?;
+        .and_also(log(raw))?;
 
     let ((((tarantool, announce), hung_instance), replication), guard) = instance;
     let ((election, failsafe), member_interval) = succession;
     let (cluster, priority) = replica_set;
-    let (level, json) = log;
-    let log = LogConfig { level, json };
     Ok(Config {
         tarantool,
         consul,
@@ -114,6 +153,13 @@ fn build(raw: &RawConfig) -> Result<Config, ConfigError> {
         hung_instance,
         log,
     })
+}
+
+fn log(raw: &RawConfig) -> Result<LogConfig, ConfigError> {
+    raw.log_level()
+        .required(parse::level)
+        .and_also(raw.log_format().required(parse::log_format))
+        .map(|(level, json)| LogConfig { level, json })
 }
 
 fn tarantool(raw: &RawConfig) -> Result<(TarantoolConfig, Announce), ConfigError> {

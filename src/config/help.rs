@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::settings::{Fallback, RESERVED, Reserved, SECTIONS, Setting};
+use crate::ctl::help::commands;
 use crate::exit::Exit;
 
 /// What the agent does on which signal.
@@ -33,10 +34,11 @@ const WIDTH: usize = 96;
 pub fn text() -> String {
     let mut out = String::from(
         "tarsec: at most one writable Tarantool instance per replica set, by a Consul lock and a lease\n\n\
-         Usage: tarsec [--help | --version]\n\n\
+         Usage: tarsec [COMMAND | --help | --version]\n\n\
          One agent runs beside each instance. Settings are environment variables; an empty one counts as not set.\n\
          Durations have a unit (10s, 250ms, 1m 30s).\n",
     );
+    out.push_str(&commands());
     for (heading, settings) in SECTIONS {
         let _ = writeln!(out, "\n{heading}:");
         for setting in *settings {

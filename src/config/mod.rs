@@ -58,6 +58,17 @@ impl fmt::Debug for Config {
     }
 }
 
+/// What an operator's command needs to know, from the same environment.
+#[derive(Clone)]
+pub struct OperatorConfig {
+    /// How to reach Consul.
+    pub consul: ConsulConfig,
+    /// `CLUSTER_NAME`.
+    pub cluster: String,
+    /// `LOG_LEVEL`, `LOG_FORMAT`.
+    pub log: LogConfig,
+}
+
 /// How to reach the instance.
 #[derive(Clone)]
 pub struct TarantoolConfig {

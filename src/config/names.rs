@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
 use super::error::{ConfigError, SettingError};
-use super::settings::{RESERVED, settings};
+use super::settings::{OPERATORS, RESERVED, settings};
 
 /// A variable that begins like this is meant for us.
 const PREFIXES: &[&str] = &[
@@ -71,6 +71,20 @@ const MIN_LEN_FOR_TWO_SLIPS: usize = 10;
 
 /// An error for every name that is not ours but can only be meant for us.
 pub(super) fn check_names(environment: &HashMap<String, String>) -> Result<(), ConfigError> {
+    check_names_of(environment, |_| true)
+}
+
+/// The same for the names alone that the operator's commands read: a slip in another harms them not.
+pub(super) fn check_operators_names(
+    environment: &HashMap<String, String>,
+) -> Result<(), ConfigError> {
+    check_names_of(environment, |nearest| OPERATORS.contains(&nearest))
+}
+
+fn check_names_of(
+    environment: &HashMap<String, String>,
+    matters: impl Fn(&str) -> bool,
+) -> Result<(), ConfigError> {
     let services: HashSet<&str> = environment
         .keys()
         .filter_map(|name| name.strip_suffix("_SERVICE_HOST"))
@@ -80,7 +94,8 @@ pub(super) fn check_names(environment: &HashMap<String, String>) -> Result<(), C
         .filter(|name| !is_ours(name) && !NOT_OURS.contains(&name.as_str()))
         .filter(|name| !names_a_kubernetes_service(name, &services))
         .filter_map(|name| {
-            meant(name).map(|nearest| SettingError::UnknownName {
+            let nearest = meant(name).filter(|nearest| matters(nearest))?;
+            Some(SettingError::UnknownName {
                 name: name.clone(),
                 nearest,
             })

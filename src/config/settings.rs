@@ -239,6 +239,28 @@ pub const RESERVED: &[Reserved] = &[
     },
 ];
 
+/// What the operator's commands read. The agents' file of settings may be theirs, too, so whatever else stands in it
+/// does not matter to them.
+pub(super) const OPERATORS: &[&str] = &[
+    "CLUSTER_NAME",
+    "CONSUL_HTTP_ADDR",
+    "CONSUL_HTTP_TOKEN",
+    "CONSUL_HTTP_TOKEN_FILE",
+    "CONSUL_HTTP_AUTH",
+    "CONSUL_HTTP_SSL",
+    "CONSUL_HTTP_SSL_VERIFY",
+    "CONSUL_CACERT",
+    "CONSUL_CAPATH",
+    "CONSUL_CLIENT_CERT",
+    "CONSUL_CLIENT_KEY",
+    "CONSUL_TLS_SERVER_NAME",
+    "CONSUL_NAMESPACE",
+    "CONSUL_KV_PREFIX",
+    "CONSUL_LOCK_KEY",
+    "LOG_LEVEL",
+    "LOG_FORMAT",
+];
+
 /// Every setting of the table.
 pub fn settings() -> impl Iterator<Item = &'static Setting> {
     SECTIONS.iter().flat_map(|(_, settings)| settings.iter())

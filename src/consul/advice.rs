@@ -163,6 +163,11 @@ pub(super) fn prefix_rule(key: &str) -> String {
     format!("key_prefix \"{prefix}\" {{ policy = \"write\" }}")
 }
 
+/// The rule for reading all keys under a prefix, also where Consul has `enable_key_list_policy`.
+pub(super) fn list_rule(prefix: &str) -> String {
+    format!("key_prefix \"{prefix}\" {{ policy = \"list\" }}")
+}
+
 /// The rule for sessions: Consul asks for the right on the node of its agent, whose name is unknown here.
 pub(super) const SESSION_RULE: &str = "session_prefix \"\" { policy = \"write\" }";
 

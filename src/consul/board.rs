@@ -6,10 +6,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::Consul;
-use super::advice::{key_rule, prefix_rule};
+use super::advice::{key_rule, list_rule, prefix_rule};
 use super::error::ConsulError;
 use super::txn::{Found, KvOperation, TxnAnswer, found, trees};
 use super::wire::{Call, Entry, key_path};
+
+/// A cluster of many replica sets, each with 64 lines of history at half a KiB; a command's bound, not an agent's.
+const CLUSTER_LIMIT_BYTES: usize = 64 * 1024 * 1024;
 
 impl Consul {
     /// Everything under these prefixes, as it stands at one moment, confirmed by a quorum.
@@ -49,8 +52,34 @@ impl Consul {
         wait: Duration,
     ) -> Result<(u64, Vec<Found>), ConsulError> {
         let what = format!("watch keys {prefix}");
-        let path = key_path(&what, prefix)?;
-        let mut call = Call::get(what, path).query("recurse").query("consistent");
+        let call = Call::get(&*what, key_path(&what, prefix)?);
+        self.watch_tree(call.allowed_by(prefix_rule(prefix)), after, wait)
+            .await
+    }
+
+    /// The same for all keys of a cluster, which may be many, with a token that may only list them.
+    ///
+    /// # Errors
+    /// What stands there is unknown.
+    pub async fn watch_cluster(
+        &self,
+        prefix: &str,
+        after: u64,
+        wait: Duration,
+    ) -> Result<(u64, Vec<Found>), ConsulError> {
+        let what = format!("read keys {prefix}");
+        let call = Call::get(&*what, key_path(&what, prefix)?).up_to(CLUSTER_LIMIT_BYTES);
+        self.watch_tree(call.allowed_by(list_rule(prefix)), after, wait)
+            .await
+    }
+
+    async fn watch_tree(
+        &self,
+        call: Call,
+        after: u64,
+        wait: Duration,
+    ) -> Result<(u64, Vec<Found>), ConsulError> {
+        let mut call = call.query("recurse").query("consistent");
         if after > 0 {
             let wait = wait.max(Duration::from_millis(1));
             call = call
@@ -58,10 +87,7 @@ impl Consul {
                 .query(format!("wait={}ms", wait.as_millis()))
                 .held_for(wait.saturating_add(wait / 16));
         }
-        let answer = self
-            .wire()
-            .send(call.allowed_by(prefix_rule(prefix)))
-            .await?;
+        let answer = self.wire().send(call).await?;
         let index = answer.index;
         let entries = match (answer.code, index) {
             (200, _) => answer.json::<Vec<Entry>>()?,
@@ -69,6 +95,22 @@ impl Consul {
             (_, _) => return Err(answer.unexpected()),
         };
         Ok((index.unwrap_or(0).max(1), found(&answer, entries)?))
+    }
+
+    /// Whether the token may read under a prefix. Consul leaves out of a list what it may not read, but denies a key
+    /// that is asked for by its name.
+    ///
+    /// # Errors
+    /// It may not, or nobody knows.
+    pub async fn check_readable(&self, prefix: &str) -> Result<(), ConsulError> {
+        let what = format!("read keys {prefix}");
+        let path = key_path(&what, &format!("{prefix}pause"))?;
+        let call = Call::get(what, path).allowed_by(list_rule(prefix));
+        let answer = self.wire().send(call).await?;
+        match answer.code {
+            200 | 404 => Ok(()),
+            _ => Err(answer.unexpected()),
+        }
     }
 
     /// Writes a key if its `ModifyIndex` is still `index` (0: if it does not exist); its new one, or `None` if somebody

@@ -1,4 +1,4 @@
-//! The lock key: reads, watches and the five steps that may change it, each one transaction.
+//! The lock key: reads, watches and the six steps that may change it, each one transaction.
 //!
 //! This goes over our own wire: `rs-consul` has no transactions, drops the index of a missing key (which a watch needs)
 //! and fails on values that are not UTF-8.
@@ -84,6 +84,16 @@ pub enum LockStep {
         /// The new value.
         value: Vec<u8>,
     },
+    /// The end of another's hold at an operator's word, if nobody has touched the key since I looked. The only step of
+    /// somebody without a session.
+    Declare {
+        /// The key's `modify_index` when I looked.
+        index: u64,
+        /// The session that held it when I looked; `None`: nobody did.
+        holder: Option<SessionId>,
+        /// The new value.
+        value: Vec<u8>,
+    },
 }
 
 /// What Consul said to a [`LockStep`]. An answer that never came is an error, never a refusal.
@@ -111,6 +121,7 @@ impl LockStep {
             Self::Refresh { .. } => "refresh",
             Self::Release { .. } => "release",
             Self::TakeOver { .. } => "take over",
+            Self::Declare { .. } => "declare the end of",
         }
     }
 
@@ -164,6 +175,21 @@ impl LockStep {
                     write("lock", session, value),
                 ]
             }
+            Self::Declare {
+                index,
+                holder: Some(holder),
+                value,
+            } => vec![check_index(*index), write("unlock", holder, value)],
+            // Taking a lock is a change of the key, so the index sees that, too.
+            Self::Declare {
+                index,
+                holder: None,
+                value,
+            } => vec![KvOperation {
+                index: Some(*index),
+                value: Some(BASE64.encode(value)),
+                ..op("cas")
+            }],
         }
     }
 }
@@ -271,10 +297,9 @@ fn lock_key(key: &str, entries: &[Entry]) -> Result<LockKey, BodyError> {
         }
         [] => return Err(BodyError::Empty),
     };
-    let session = entry.session.as_ref().filter(|session| !session.is_empty());
     Ok(LockKey {
         modify_index: entry.modify_index,
-        session: session.map(SessionId::new),
+        session: entry.holder(),
         value: entry.bytes()?,
     })
 }

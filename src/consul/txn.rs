@@ -16,6 +16,8 @@ pub struct Found {
     pub key: String,
     /// Of its last change.
     pub modify_index: u64,
+    /// Who holds it as a lock; `None` is nobody.
+    pub session: Option<SessionId>,
     /// Its value.
     pub value: Vec<u8>,
 }
@@ -161,6 +163,7 @@ pub(super) fn found(answer: &Answer, entries: Vec<Entry>) -> Result<Vec<Found>, 
         .map(|entry| {
             let value = entry.bytes().map_err(|source| answer.senseless(source))?;
             Ok(Found {
+                session: entry.holder(),
                 key: entry.key,
                 modify_index: entry.modify_index,
                 value,

@@ -15,8 +15,9 @@ use super::advice::{Advice, Advisor, about_status};
 use super::error::{BodyError, ConsulError, SetupError};
 use super::tls::{self, AddressOf};
 use crate::config::ConsulConfig;
+use crate::decide::ids::SessionId;
 
-/// The longest answer that is read. A value is at most 512 KiB, 700 KiB in base64
+/// The longest answer that is read, unless more is asked for. A value is at most 512 KiB, 700 KiB in base64
 /// (<https://developer.hashicorp.com/consul/docs/agent/config/config-files#kv_max_value_size>); the rest is room for a
 /// prefix with many members.
 const ANSWER_LIMIT_BYTES: usize = 4 * 1024 * 1024;
@@ -52,6 +53,8 @@ pub(super) struct Call {
     hold: Duration,
     /// What an ACL policy must have for this.
     rule: String,
+    /// No more of the answer is read.
+    limit_bytes: usize,
 }
 
 impl Call {
@@ -65,6 +68,7 @@ impl Call {
             body: Vec::new(),
             hold: Duration::ZERO,
             rule: String::new(),
+            limit_bytes: ANSWER_LIMIT_BYTES,
         }
     }
 
@@ -89,6 +93,12 @@ impl Call {
         self
     }
 
+    /// Reads a longer answer than most.
+    pub(super) fn up_to(mut self, limit_bytes: usize) -> Self {
+        self.limit_bytes = limit_bytes;
+        self
+    }
+
     /// Consul may hold the answer back for this long before its deadline begins.
     pub(super) fn held_for(mut self, hold: Duration) -> Self {
         self.hold = hold;
@@ -104,7 +114,7 @@ pub(super) struct Answer {
     pub(super) code: u16,
     /// `X-Consul-Index`.
     pub(super) index: Option<u64>,
-    /// At most [`ANSWER_LIMIT_BYTES`].
+    /// As long as the call allows, at most.
     pub(super) body: Vec<u8>,
 }
 
@@ -250,7 +260,11 @@ impl Wire {
     async fn exchange(&self, call: Call) -> Result<Answer, ConsulError> {
         let url = self.url(&call);
         let Call {
-            what, method, body, ..
+            what,
+            method,
+            body,
+            limit_bytes,
+            ..
         } = call;
         let mut response = match self.client.request(method, url).body(body).send().await {
             Ok(response) => response,
@@ -265,11 +279,8 @@ impl Wire {
         let mut body = Vec::new();
         loop {
             match response.chunk().await {
-                Ok(Some(chunk)) if body.len() + chunk.len() > ANSWER_LIMIT_BYTES => {
-                    return Err(ConsulError::TooLong {
-                        what,
-                        limit_bytes: ANSWER_LIMIT_BYTES,
-                    });
+                Ok(Some(chunk)) if body.len() + chunk.len() > limit_bytes => {
+                    return Err(ConsulError::TooLong { what, limit_bytes });
                 }
                 Ok(Some(chunk)) => body.extend_from_slice(&chunk),
                 Ok(None) => {
@@ -412,12 +423,17 @@ pub(super) struct Entry {
     value: Option<String>,
     /// Grows with every write.
     pub(super) modify_index: u64,
-    /// Who holds it.
     #[serde(default)]
-    pub(super) session: Option<String>,
+    session: Option<String>,
 }
 
 impl Entry {
+    /// Who holds it as a lock.
+    pub(super) fn holder(&self) -> Option<SessionId> {
+        let session = self.session.as_ref().filter(|session| !session.is_empty());
+        session.map(SessionId::new)
+    }
+
     /// The value as it was written: any bytes.
     pub(super) fn bytes(&self) -> Result<Vec<u8>, BodyError> {
         match &self.value {

@@ -240,10 +240,14 @@ impl Planner<'_> {
         let excluded = if claim.own {
             self.unfit(Duration::ZERO)
         } else {
-            self.excluded(claim.record)
+            self.excluded(claim.record, Duration::ZERO)
         };
         if let Some(why) = excluded {
-            self.decline(&contest, &why);
+            // A moment of silence keeps it from acting, and is no reason to give others the lead.
+            let patience = self.state.settings.timing.healthcheck_timeout();
+            if self.excluded(claim.record, patience).is_some() {
+                self.decline(&contest, &why);
+            }
             return Reason::NotACandidate { why };
         }
         if let Some(until) = self.too_early(claim.from.max(self.state.hold.hold_back_until)) {

@@ -123,9 +123,10 @@ pub(super) struct Contest<'a> {
 }
 
 impl Planner<'_> {
-    /// Why this instance is not to be master in the place of whoever was before, if so.
-    pub(super) fn excluded(&self, record: Option<&Record>) -> Option<String> {
-        if let Some(why) = self.unfit(Duration::ZERO) {
+    /// Why this instance is not to be master in the place of whoever was before, if so. Silence counts from `patience`
+    /// on.
+    pub(super) fn excluded(&self, record: Option<&Record>, patience: Duration) -> Option<String> {
+        if let Some(why) = self.unfit(patience) {
             return Some(why);
         }
         let settings = &self.state.settings;

@@ -8,6 +8,14 @@ use super::record::{Record, RecordError, Status};
 use super::state::{Gain, Link};
 use super::timing::{Tick, Timing};
 
+/// Whether an instance that answers pings has gone on past its lease.
+enum Outlived {
+    NotYet,
+    /// The lease is over, and its guard has not been asked since.
+    Asking,
+    Yes,
+}
+
 impl Planner<'_> {
     pub(super) fn hold(&mut self) -> Reason {
         let state = self.state;
@@ -71,8 +79,16 @@ impl Planner<'_> {
         if self.spares_hung_instance(gone) {
             return None;
         }
-        if !gone && !self.outlived_lease(lease.over_at) {
-            return None;
+        if !gone {
+            match self.outlived_lease(lease.over_at) {
+                Outlived::NotYet => return None,
+                Outlived::Asking => {
+                    return Some(Reason::Fencing {
+                        why: "its lease is over".to_owned(),
+                    });
+                }
+                Outlived::Yes => {}
+            }
         }
         if self.now < lease.due_at {
             return self.wait_for_silent(lease.due_at);
@@ -140,10 +156,11 @@ impl Planner<'_> {
     }
 
     /// It answers pings, and still its guard has not said, long after the lease's end, that it is read-only: asked
-    /// after that end, it did not answer, or it answered that it is writable.
-    fn outlived_lease(&mut self, over_at: Tick) -> bool {
+    /// after that end, it did not answer, or it answered that it is writable. Until it was asked nothing is done about
+    /// the lock: a lease's end alone does not say that the last commits have landed.
+    fn outlived_lease(&mut self, over_at: Tick) -> Outlived {
         if self.now < over_at {
-            return false;
+            return Outlived::NotYet;
         }
         let instance = &self.state.instance;
         let asked = instance.answered_begun_at.is_some_and(|at| at > over_at);
@@ -154,7 +171,11 @@ impl Planner<'_> {
         } else if asked && !fence_tried {
             let _ = self.fence("its lease is over");
         }
-        (asked && fence_tried) || unanswered
+        if (asked && fence_tried) || unanswered {
+            Outlived::Yes
+        } else {
+            Outlived::Asking
+        }
     }
 
     /// No connection; what the guard said last is all we know.

@@ -123,18 +123,18 @@ pub struct GuardState {
     /// Why it last fenced.
     #[serde(default)]
     pub last_fence: Option<String>,
-    /// It stands down for a pause: nothing in there fences the instance, whatever becomes of its lease.
-    #[serde(default)]
-    pub stood_down: bool,
-    /// The instance's vclock in the moment of its first promotion in its term.
-    #[serde(default)]
-    pub base: Option<Vclock>,
     /// The promise that runs, if one does (R6).
     #[serde(default)]
     pub promise: Option<Promise>,
     /// How long it has been there: it knows of no promise that an earlier process of the instance made.
     #[serde(default)]
     pub age_ns: u64,
+    /// It stands down for a pause: nothing in there fences the instance, whatever becomes of its lease.
+    #[serde(default)]
+    pub stood_down: bool,
+    /// The instance's vclock in the moment of its first promotion in its term.
+    #[serde(default)]
+    pub base: Option<Vclock>,
 }
 
 /// Not to be promoted for a while, for another instance is master.

@@ -492,6 +492,12 @@ impl fmt::Display for Reason {
                 }
                 write!(f, "; not every member promises another lease: {why}")
             }
+            Self::ServingOnPromises { .. } => f.write_str(
+                "master: Consul cannot be written, writable for as long as every member promises another lease",
+            ),
+            Self::WaitingForPromise { .. } => f.write_str(
+                "waits until every promise is certainly over that keeps another instance master without Consul",
+            ),
             Self::SwitchingOver { to } => write!(f, "switches over to {to}"),
             Self::MasterPaused { words, lacking: None } => {
                 write!(f, "master, {words}: its guard stands down, nothing fences it")
@@ -499,12 +505,6 @@ impl fmt::Display for Reason {
             Self::MasterPaused { words, lacking: Some(lacking) } => {
                 write!(f, "keeps the lock, {words}: {lacking}; IT IS LEFT AS IT IS, nobody takes over")
             }
-            Self::ServingOnPromises { .. } => f.write_str(
-                "master: Consul cannot be written, writable for as long as every member promises another lease",
-            ),
-            Self::WaitingForPromise { .. } => f.write_str(
-                "waits until every promise is certainly over that keeps another instance master without Consul",
-            ),
             Self::Stopping { waiting_for } => write!(f, "stopping: waiting for {waiting_for}"),
             Self::Superseded { by } => write!(f, "another agent ({by}) attached to this instance and owns it now"),
             Self::InstanceUnsuitable { why } => write!(f, "cannot run this instance: {why}"),

@@ -135,10 +135,10 @@ pub struct Instance {
     pub kill_failed: Option<String>,
     /// Why the guard refused its last promotion or fence.
     pub guard_refused: Option<String>,
-    /// The guard was told to stand down then: what it said before says nothing about that.
-    pub stood_down_at: Option<Tick>,
     /// Where its peers accept connections, by instance UUID, as it last followed them.
     pub peers: BTreeMap<String, String>,
+    /// The guard was told to stand down then: what it said before says nothing about that.
+    pub stood_down_at: Option<Tick>,
 }
 
 /// What the members' keys say together.
@@ -309,14 +309,6 @@ pub struct Hold {
     pub refused_since: Option<Tick>,
     /// No run for the lock before then: we have just given it up.
     pub hold_back_until: Option<Tick>,
-    /// How this term was gained; `None`: by an agent before us.
-    pub gained: Option<Gained>,
-    /// The same for the step under way.
-    pub gaining: Option<Gained>,
-    /// We hand the lock over at an operator's wish.
-    pub handover: Option<Handover>,
-    /// A record that did not say `paused` was sent then, and nobody knows what became of it.
-    pub unpaused_lost_at: Option<Tick>,
     /// What the guard needs to know of the terms before; nothing any more once it was promoted in this one (R6).
     pub before: Before,
     /// Why Consul could not be written or read since it last accepted or refused something from us.
@@ -329,6 +321,25 @@ pub struct Hold {
     pub promised: Option<Reading>,
     /// Why the members did not promise the last time.
     pub unpromised: Option<String>,
+    /// How this term was gained; `None`: by an agent before us.
+    pub gained: Option<Gained>,
+    /// The same for the step under way.
+    pub gaining: Option<Gained>,
+    /// We hand the lock over at an operator's wish.
+    pub handover: Option<Handover>,
+    /// A record that did not say `paused` was sent then, and nobody knows what became of it.
+    pub unpaused_lost_at: Option<Tick>,
+}
+
+/// A question for promises that is under way (R6).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Asked {
+    /// The term in which we serve.
+    pub term: u64,
+    /// Taken before they were asked.
+    pub reading: Reading,
+    /// Instance UUIDs of all that must promise.
+    pub members: BTreeSet<String>,
 }
 
 /// How a term was gained.
@@ -361,17 +372,6 @@ pub struct Handover {
     pub announced: Option<(u64, Tick)>,
     /// The first fence for it was begun then.
     pub fencing_since: Option<Tick>,
-}
-
-/// A question for promises that is under way (R6).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Asked {
-    /// The term in which we serve.
-    pub term: u64,
-    /// Taken before they were asked.
-    pub reading: Reading,
-    /// Instance UUIDs of all that must promise.
-    pub members: BTreeSet<String>,
 }
 
 /// A record sent to Consul.

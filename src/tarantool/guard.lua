@@ -39,10 +39,10 @@ local state = previous ~= nil and previous.state or {
     fences = 0,          -- times the guard itself made the instance read-only
     unleased = 0,        -- of these: because somebody made it writable without a lease
     last_fence = nil,    -- why
-    stood_down = false,  -- a pause: neither the lease's end nor another hand concerns this guard until it stands up
-    base = nil,          -- the vclock in the moment of the first promotion in its term: {term, vclock}
     promise = nil,       -- {to, term, until_ns}: no promotion here meanwhile, for that instance is master (R6)
     born = nil,          -- since when promises would be remembered
+    stood_down = false,  -- a pause: neither the lease's end nor another hand concerns this guard until it stands up
+    base = nil,          -- the vclock in the moment of the first promotion in its term: {term, vclock}
 }
 -- A guard of an earlier version made no promises and knows no age: as if it had just been born.
 state.born = state.born or clock.monotonic64()
@@ -323,10 +323,10 @@ local function probe()
             fences = state.fences,
             unleased = state.unleased,
             last_fence = state.last_fence,
-            stood_down = state.stood_down or false,
-            base = state.leased and state.base and state.base.term == state.term and state.base.vclock or nil,
             promise = promise_now(),
             age_ns = age_ns(),
+            stood_down = state.stood_down or false,
+            base = state.leased and state.base and state.base.term == state.term and state.base.vclock or nil,
         },
     }
 end
@@ -487,22 +487,6 @@ function guard.fence(agent, why)
     end)
 end
 
--- A pause, and its end. A guard that stands up while no lease runs fences at once. Only a guard that its agent has
--- promoted stands down; whatever fences it for its agent ends that.
-function guard.stand_down(agent, down)
-    return answer(agent, function()
-        if down and not state.leased then
-            return 'it is not master here'
-        end
-        if not down and state.stood_down and left_s() == 0 then
-            fence('its lease ended during a pause')
-            start_barrier()
-        end
-        state.stood_down = down
-        guard.changed:broadcast()
-    end)
-end
-
 local function cannot_promise(to, term, lasting_ns)
     if to == box.info.uuid then
         return 'it is the one that asks'
@@ -537,6 +521,22 @@ function guard.promise(to, term, lasting_ns)
     state.promise = {to = to, term = term, until_ns = until_ns}
     state.term = term
     return {uuid = box.info.uuid, promised = true}
+end
+
+-- A pause, and its end. A guard that stands up while no lease runs fences at once. Only a guard that its agent has
+-- promoted stands down; whatever fences it for its agent ends that.
+function guard.stand_down(agent, down)
+    return answer(agent, function()
+        if down and not state.leased then
+            return 'it is not master here'
+        end
+        if not down and state.stood_down and left_s() == 0 then
+            fence('its lease ended during a pause')
+            start_barrier()
+        end
+        state.stood_down = down
+        guard.changed:broadcast()
+    end)
 end
 
 -- A term that somebody else serves: nothing below it is ever served here again.

@@ -146,3 +146,68 @@ fn words(error: &RequestError) -> String {
     }
     chain(error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LASTING: Duration = Duration::from_secs(10);
+
+    fn peers(deadline: Duration) -> Peers {
+        let config = TarantoolConfig {
+            addr: TarantoolAddr::Tcp("127.0.0.1:1".to_owned()),
+            user: None,
+            password: String::new(),
+        };
+        Peers::new(config, deadline)
+    }
+
+    fn members<const N: usize>(members: [(&str, &str); N]) -> BTreeMap<String, String> {
+        members
+            .map(|(uuid, address)| (uuid.to_owned(), address.to_owned()))
+            .into()
+    }
+
+    #[test]
+    fn addresses_are_those_of_replication_and_of_members() {
+        let tcp = |address: &str| TarantoolAddr::Tcp(address.to_owned());
+        let unix = || TarantoolAddr::Unix(PathBuf::from("/run/a.sock"));
+        assert_eq!(parse("10.0.0.2:3301"), tcp("10.0.0.2:3301"));
+        assert_eq!(parse("unix/:/run/a.sock"), unix());
+        assert_eq!(parse("/run/a.sock"), unix());
+    }
+
+    #[tokio::test]
+    async fn nobody_to_ask_is_answered_at_once() {
+        let peers = peers(Duration::ZERO);
+        let answers = peers.ask(7, "a", LASTING, members([])).await;
+        assert!(answers.is_empty());
+    }
+
+    /// The silent one costs the others nothing, and itself no more than the deadline.
+    #[tokio::test]
+    async fn each_is_answered_for_on_its_own() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addresses = [
+            silent.local_addr().unwrap().to_string(),
+            closed.local_addr().unwrap().to_string(),
+        ];
+        drop(closed);
+        let asked = members([
+            ("silent", &addresses[0]),
+            ("closed", &addresses[1]),
+            ("unknown", ""),
+        ]);
+        let answers = peers(Duration::from_millis(200))
+            .ask(7, "a", LASTING, asked)
+            .await;
+        let why = |uuid: &str| answers[uuid].clone().unwrap_err();
+        // Whichever limit is first: ours, or that of the connection.
+        let said = why("silent");
+        assert!(said.contains("within 200ms"), "{said}");
+        let said = why("closed");
+        assert!(said.contains("nothing listens there"), "{said}");
+        assert!(why("unknown").contains("not known"));
+    }
+}

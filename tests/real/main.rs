@@ -9,6 +9,7 @@ mod by_hand;
 mod catalog;
 mod cluster;
 mod cold_start;
+mod commands;
 mod consul_away;
 mod consul_cut_off;
 mod consul_servers;

@@ -251,6 +251,38 @@ fn addresses_and_secrets_are_refused() {
 
 const NAMES_NUMBERS_AND_CHOICES: &[Case] = &[
     Case(
+        &[("ELECTION", "best")],
+        &["ELECTION is \"best\", allowed is smart, idle or first"],
+    ),
+    Case(
+        &[("ELECTION_WINDOW", "1ms")],
+        &["ELECTION_WINDOW is \"1ms\", allowed is 10ms to 10s"],
+    ),
+    Case(
+        &[("MAX_LAG_ROWS", "-1")],
+        &["MAX_LAG_ROWS is \"-1\", allowed is a whole number"],
+    ),
+    Case(
+        &[("MAX_IDLE", "2days")],
+        &["MAX_IDLE is \"2days\", allowed is 0s to 1day"],
+    ),
+    Case(
+        &[("FAILOVER_COOLDOWN", "60")],
+        &["FAILOVER_COOLDOWN is \"60\", allowed is a number with its unit"],
+    ),
+    Case(
+        &[("MEMBER_INTERVAL", "2h")],
+        &["MEMBER_INTERVAL is \"2h\", allowed is 1s to 1h"],
+    ),
+    Case(
+        &[("GUARD", "none")],
+        &["GUARD is \"none\", allowed is lease or strict"],
+    ),
+    Case(
+        &[("FAILSAFE", "true")],
+        &["FAILSAFE is \"true\", allowed is on or off"],
+    ),
+    Case(
         &[("CONSUL_LOCK_MONITOR_RETRIES", "0")],
         &["CONSUL_LOCK_MONITOR_RETRIES is \"0\", allowed is a whole number from 1 to 1000"],
     ),
@@ -446,54 +478,6 @@ const FEATURES_OF_LATER_VERSIONS: &[Case] = &[
             "VSHARD is \"auto\", which is not available in this version, allowed is off, or not to set it",
         ],
     ),
-    Case(
-        &[("ELECTION", "smart")],
-        &[
-            "ELECTION is \"smart\", which is not available in this version, allowed is first, or not to set it",
-        ],
-    ),
-    Case(
-        &[("ELECTION_WINDOW", "250ms")],
-        &[
-            "ELECTION_WINDOW is \"250ms\", which is not available in this version, allowed is not to set it",
-        ],
-    ),
-    Case(
-        &[("MAX_LAG_ROWS", "10")],
-        &[
-            "MAX_LAG_ROWS is \"10\", which is not available in this version, allowed is 0, or not to set it",
-        ],
-    ),
-    Case(
-        &[("MAX_IDLE", "10s")],
-        &[
-            "MAX_IDLE is \"10s\", which is not available in this version, allowed is 0, or not to set it",
-        ],
-    ),
-    Case(
-        &[("FAILOVER_COOLDOWN", "1m")],
-        &[
-            "FAILOVER_COOLDOWN is \"1m\", which is not available in this version, allowed is 0, or not to set it",
-        ],
-    ),
-    Case(
-        &[("MEMBER_INTERVAL", "10s")],
-        &[
-            "MEMBER_INTERVAL is \"10s\", which is not available in this version, allowed is not to set it",
-        ],
-    ),
-    Case(
-        &[("GUARD", "strict")],
-        &[
-            "GUARD is \"strict\", which is not available in this version, allowed is lease, or not to set it",
-        ],
-    ),
-    Case(
-        &[("FAILSAFE", "on")],
-        &[
-            "FAILSAFE is \"on\", which is not available in this version, allowed is off, or not to set it",
-        ],
-    ),
 ];
 
 #[test]
@@ -508,11 +492,11 @@ fn every_error_is_said_at_once() {
             ("MASTER_LEASE", "1h"),
             ("PRIORITY", "x"),
             ("CONSUL_HTTP_ADR", "y"),
-            ("GUARD", "strict"),
+            ("GUARD", "iron"),
         ],
         &[
             "CONSUL_HTTP_ADR is not a setting, the nearest one is CONSUL_HTTP_ADDR",
-            "GUARD is \"strict\", which is not available in this version, allowed is lease, or not to set it",
+            "GUARD is \"iron\", allowed is lease or strict",
             "PRIORITY is \"x\", allowed is a whole number",
             "MASTER_LEASE is 1h, allowed is 2s to 1m",
         ],
@@ -565,7 +549,8 @@ fn unknown_arguments_are_refused() {
         let output = run(&[argument], &[]);
         assert_eq!(output.status.code(), Some(2));
         let expected = format!(
-            "tarsec: {argument} is not an argument, allowed are --help and --version; settings come from the environment\n"
+            "tarsec: {argument} is not an argument, allowed are --help, --version and the commands status, switchover, \
+             pause, resume and history; settings come from the environment\n"
         );
         assert_eq!(text(&output.stderr), expected);
         assert_eq!(text(&output.stdout), "");

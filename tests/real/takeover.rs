@@ -209,7 +209,7 @@ async fn a_holder_that_refreshes_at_the_last_moment_keeps_the_lock() {
                 holder.refresh().await?;
                 agent
                     .wait_for_log(SOON, "the refusal", skip, |line| {
-                        line.message() == "lock step refused"
+                        line.message() == "lock not acquired"
                     })
                     .await?;
                 let entry = lock_entry(&consul, &stage.key).await?;

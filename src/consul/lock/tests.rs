@@ -265,6 +265,72 @@ async fn a_silent_holder_loses_the_lock_and_one_that_refreshes_keeps_it() {
 }
 
 #[tokio::test]
+async fn the_end_of_a_silent_hold_is_declared_and_of_one_that_refreshes_is_not() {
+    let scene = Scene::new("declare").await;
+    let index = scene.created(&scene.theirs).await;
+    let declare = |index| LockStep::Declare {
+        index,
+        holder: Some(scene.theirs.clone()),
+        value: b"declared".to_vec(),
+    };
+    let refreshed = LockStep::Refresh {
+        session: scene.theirs.clone(),
+        value: b"here".to_vec(),
+    };
+    let refreshed = scene.done(refreshed).await;
+    assert!(scene.refused(declare(index)).await.contains("index"));
+    assert_eq!(scene.found().await.session, Some(scene.theirs.clone()));
+    let modify_index = scene.done(declare(refreshed)).await;
+    let declared = LockKey {
+        modify_index,
+        session: None,
+        value: b"declared".to_vec(),
+    };
+    assert_eq!(scene.found().await, declared);
+    let late = LockStep::Refresh {
+        session: scene.theirs.clone(),
+        value: b"late".to_vec(),
+    };
+    scene.refused(late).await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_hold_by_another_session_is_not_declared() {
+    let scene = Scene::new("declare other").await;
+    let index = scene.created(&scene.mine).await;
+    let step = LockStep::Declare {
+        index,
+        holder: Some(scene.theirs.clone()),
+        value: b"declared".to_vec(),
+    };
+    scene.refused(step).await;
+    assert_eq!(scene.found().await.session, Some(scene.mine.clone()));
+}
+
+#[tokio::test]
+async fn a_free_lock_is_declared_over_unless_somebody_has_taken_it() {
+    let scene = Scene::new("declare free").await;
+    let created = scene.created(&scene.mine).await;
+    let free = scene.done(scene.release(created)).await;
+    let declare = |index| LockStep::Declare {
+        index,
+        holder: None,
+        value: b"declared".to_vec(),
+    };
+    let declared = scene.done(declare(free)).await;
+    assert_eq!(scene.found().await.value, b"declared");
+    // The same value again, so that nothing but the holder changes.
+    let step = LockStep::Acquire {
+        index: declared,
+        session: scene.theirs.clone(),
+        value: b"declared".to_vec(),
+    };
+    scene.done(step).await;
+    scene.refused(declare(declared)).await;
+    assert_eq!(scene.found().await.session, Some(scene.theirs.clone()));
+}
+
+#[tokio::test]
 async fn a_watch_waits_for_a_change_and_sees_it() {
     let scene = Scene::new("watch").await;
     scene.created(&scene.mine).await;

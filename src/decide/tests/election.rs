@@ -407,6 +407,18 @@ fn a_negative_priority_does_not_run_and_says_so() {
 }
 
 #[test]
+fn a_moment_of_silence_is_no_reason_to_give_others_the_lead() {
+    let mut node = candidate();
+    node.hears(Event::FellSilent);
+    node.settles();
+    assert!(matches!(node.plan().reason, Reason::NotACandidate { .. }));
+    assert!(node.lock.ballots.is_empty());
+    node.hears(Event::SpokeAgain);
+    let node = node.waiting_for_ballots();
+    assert_eq!(node.wrote().excluded, None);
+}
+
+#[test]
 fn an_instance_that_died_is_not_waited_for() {
     let mut node = candidate();
     node.is_killed();

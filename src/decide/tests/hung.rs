@@ -238,3 +238,24 @@ fn an_instance_made_writable_by_hand_is_fenced_before_anyone_thinks_of_killing_i
     assert!(does!(plan, Action::Fence { .. }), "{plan:?}");
     assert!(!does!(plan, Action::Kill), "{plan:?}");
 }
+
+/// Found by simulation: a disk that hangs keeps the last commits, and the lease's end alone does not say that they have
+/// landed.
+#[test]
+fn after_the_lease_a_guard_whose_commits_have_not_landed_is_asked_before_anything_is_released() {
+    let mut node = master();
+    node.instance.ro = true;
+    node.instance.read_only = true;
+    node.instance.guard.leased = false;
+    node.instance.guard.landed = false;
+    node.hears(Event::GuardAnswered {
+        command: crate::decide::event::GuardCommand::Probe,
+        probe: Box::new(node.instance.probe(node.now)),
+        refused: None,
+    });
+    node.is_asked_to_stop();
+    node.now = node.now + LEASE_AND_MARGIN;
+    let plan = node.plan();
+    assert!(does!(plan, Action::Probe), "{plan:?}");
+    assert!(!does!(plan, Action::Release { .. }), "{plan:?}");
+}

@@ -540,10 +540,10 @@ impl ToyInstance {
                 fences: 0,
                 unleased: 0,
                 last_fence: None,
-                stood_down: false,
-                base: None,
                 promise: None,
                 age_ns: 0,
+                stood_down: false,
+                base: None,
             },
             born: InstanceTime::default(),
             promise: None,
@@ -733,10 +733,10 @@ impl ToyInstance {
                 .bound_by_promise(*before, now)
                 .or_else(|| self.useless(*deadline, now));
             if useless.is_none() {
+                self.promise = None;
                 if *term != self.guard.term || self.guard.base.is_none() {
                     self.guard.base = Some(self.vclock.clone());
                 }
-                self.promise = None;
                 self.guard.term = *term;
                 self.guard.deadline = *deadline;
                 self.guard.leased = true;

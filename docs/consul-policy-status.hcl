@@ -1,0 +1,4 @@
+# The least that `tarsec status` and `tarsec history` need. Put your own CONSUL_KV_PREFIX and CLUSTER_NAME in.
+# With CONSUL_LOCK_KEY set, that key needs the same.
+# "list" is for a Consul with enable_key_list_policy; without it "read" will do.
+key_prefix "tarsec/default/" { policy = "list" }

@@ -1,0 +1,202 @@
+//! Which replica set is meant, and what the operator says to a question.
+
+use std::io::{BufRead, Write};
+
+use super::Ended;
+use super::outcome::Outcome;
+use super::reader::Reader;
+use super::view::{ClusterView, MemberView, SetView};
+use super::words::{clean, wrapped};
+use crate::config::OperatorConfig;
+use crate::consul::{Consul, ConsulError};
+
+/// Where a command speaks and listens.
+pub struct Terminal<'a> {
+    /// Standard output.
+    pub out: &'a mut dyn Write,
+    /// Standard error.
+    pub errors: &'a mut dyn Write,
+    /// Standard input, where it is a terminal.
+    pub answers: Option<&'a mut dyn BufRead>,
+    /// Standard output is a terminal, so a screen may be drawn over the last one.
+    pub draws: bool,
+}
+
+impl Terminal<'_> {
+    /// A reader that is gone is no error of ours, but nobody is left to write for.
+    pub(super) fn print(&mut self, text: &str) -> Result<(), Ended> {
+        let written = self.out.write_all(text.as_bytes());
+        written
+            .and_then(|()| self.out.flush())
+            .map_err(|error| Ended::new(Outcome::Failed, format!("could not print: {error}")))
+    }
+
+    /// One sentence about what is being done.
+    pub(super) fn say(&mut self, text: &str) -> Result<(), Ended> {
+        self.print(&format!("{}\n", clean(text)))
+    }
+
+    /// What is of no use to a program that reads the output.
+    pub(super) fn whisper(&mut self, text: &str) {
+        let _ = writeln!(self.errors, "{}", clean(text));
+    }
+
+    pub(super) fn complain(self, ended: &Ended) -> Outcome {
+        let _ = writeln!(self.errors, "tarsec: {}", clean(&ended.why));
+        ended.outcome
+    }
+
+    /// Goes on only at the operator's word.
+    pub(super) fn ask(&mut self, question: &str, yes: bool) -> Result<(), Ended> {
+        if yes {
+            return Ok(());
+        }
+        let Some(answers) = &mut self.answers else {
+            let why = "there is no terminal to ask at, say --yes if this is meant";
+            return Err(Ended::new(Outcome::Usage, why));
+        };
+        let question = wrapped("", 0, question, super::screen::WIDTH);
+        let asked =
+            write!(self.errors, "{question}Go on? [y/N] ").and_then(|()| self.errors.flush());
+        let mut answer = String::new();
+        let heard = asked.and_then(|()| answers.read_line(&mut answer));
+        match (heard, answer.trim().to_ascii_lowercase().as_str()) {
+            (Ok(_), "y" | "yes") => Ok(()),
+            (Ok(_) | Err(_), _) => Err(Ended::new(
+                Outcome::Declined,
+                "nothing was done, as the answer was not yes",
+            )),
+        }
+    }
+}
+
+/// What every command works with.
+pub(super) struct Desk<'a> {
+    pub(super) reader: Reader,
+    pub(super) consul: Consul,
+    pub(super) config: OperatorConfig,
+    pub(super) terminal: Terminal<'a>,
+}
+
+impl Desk<'_> {
+    /// The cluster as it is. One without keys is told from one that the token may not read.
+    pub(super) async fn look(&mut self) -> Result<ClusterView, ConsulError> {
+        let view = self.reader.look().await?;
+        if view.replicasets.is_empty() {
+            let prefix = &self.reader.space().prefix;
+            self.consul.check_readable(prefix).await?;
+        }
+        Ok(view)
+    }
+}
+
+/// Who gives the order, for those who wonder later.
+pub(super) fn operator() -> String {
+    let name = ["SUDO_USER", "USER", "LOGNAME"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty()));
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.unwrap_or_else(|| "somebody".to_owned());
+    clean(&format!("{name}@{}", host.trim()))
+}
+
+impl ClusterView {
+    /// The replica set that is meant: by its UUID or the beginning of it, by a member's name or UUID; by nothing where
+    /// there is but one.
+    pub(super) fn choose(&self, name: Option<&str>) -> Result<&SetView, Ended> {
+        let known = || {
+            let all = self.replicasets.iter().take(8);
+            let uuids: Vec<&str> = all.map(|set| set.replicaset.as_str()).collect();
+            let more = if self.replicasets.len() > 8 {
+                ", …"
+            } else {
+                ""
+            };
+            format!("{}{more}", uuids.join(", "))
+        };
+        let cluster = &self.cluster;
+        let unclear = |why: String| Err(Ended::new(Outcome::Usage, why));
+        let Some(name) = name else {
+            return match self.replicasets.as_slice() {
+                [only] => Ok(only),
+                [] => Err(Ended::new(
+                    Outcome::NoMaster,
+                    format!("the cluster {cluster} has no replica set"),
+                )),
+                [_, _, ..] => unclear(format!(
+                    "which replica set? The cluster {cluster} has {}",
+                    known()
+                )),
+            };
+        };
+        if let Some(set) = self.set(name) {
+            return Ok(set);
+        }
+        let mut matches = self.replicasets.iter().filter(|set| set.answers_to(name));
+        match (matches.next(), matches.next()) {
+            (Some(set), None) => Ok(set),
+            (Some(_), Some(_)) => {
+                unclear(format!("{name} means several replica sets: {}", known()))
+            }
+            (None, _) if self.replicasets.is_empty() => unclear(format!(
+                "{name} is no replica set: the cluster {cluster} has none"
+            )),
+            (None, _) => unclear(format!(
+                "{name} is neither a replica set nor a member: the cluster {cluster} has {}",
+                known()
+            )),
+        }
+    }
+}
+
+impl SetView {
+    fn answers_to(&self, name: &str) -> bool {
+        let is_beginning = !name.is_empty() && self.replicaset.starts_with(name);
+        is_beginning || self.members.iter().any(|member| member.is_called(name))
+    }
+
+    /// The member that is meant: by its name, its UUID or the beginning of that.
+    pub(super) fn member(&self, name: &str) -> Result<&MemberView, Ended> {
+        let mut exact = self.members.iter().filter(|member| member.is_called(name));
+        let begins = |member: &&MemberView| !name.is_empty() && member.instance.starts_with(name);
+        let mut beginning = self.members.iter().filter(begins);
+        let found = match (exact.next(), exact.next()) {
+            (Some(member), None) => Some(member),
+            (Some(_), Some(_)) => None,
+            (None, _) => match (beginning.next(), beginning.next()) {
+                (Some(member), None) => Some(member),
+                (Some(_) | None, _) => None,
+            },
+        };
+        found.ok_or_else(|| {
+            let names: Vec<&str> = self.members.iter().map(|m| m.name.as_str()).collect();
+            let why = format!(
+                "{name} is not one member of {}, which has {}",
+                self.replicaset,
+                names.join(", ")
+            );
+            Ended::new(Outcome::Refused, why)
+        })
+    }
+
+    /// What operators know an instance by.
+    pub(super) fn name_of(&self, instance: &str) -> String {
+        let mut members = self.members.iter();
+        let member = members.find(|member| member.instance == instance);
+        member.map_or(instance, |member| &member.name).to_owned()
+    }
+
+    /// The holder's name, for sentences.
+    pub(super) fn holder_name(&self) -> &str {
+        self.holder.as_ref().map_or("nobody", |holder| &holder.name)
+    }
+}
+
+impl MemberView {
+    fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.instance == name
+    }
+}
+
+#[cfg(test)]
+mod tests;

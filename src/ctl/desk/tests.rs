@@ -1,0 +1,113 @@
+use std::io::Cursor;
+
+use super::super::toys::{Keys, SET, member, name, record, uuid};
+use super::*;
+use crate::decide::board::Member;
+use crate::decide::record::Record;
+
+const OTHER: &str = "5f6a3c1e-0000-4000-8000-000000000002";
+
+fn two_sets() -> ClusterView {
+    let other = Record {
+        replicaset: OTHER.to_owned(),
+        instance: uuid(7),
+        members: Vec::new(),
+        ..record()
+    };
+    let alone = Member {
+        replicaset: OTHER.to_owned(),
+        ..member(7)
+    };
+    Keys::healthy().lock(&other).member(&alone).view()
+}
+
+#[track_caller]
+fn chosen(view: &ClusterView, name: Option<&str>, uuid: &str) {
+    let found = view.choose(name).map(|set| set.replicaset.as_str());
+    assert_eq!(found, Ok(uuid));
+}
+
+#[track_caller]
+fn unclear(view: &ClusterView, name: Option<&str>, outcome: Outcome, words: &str) {
+    let ended = view.choose(name).expect_err(words);
+    assert_eq!(ended.outcome, outcome);
+    assert!(ended.why.contains(words), "{}", ended.why);
+}
+
+#[test]
+fn the_only_replica_set_need_not_be_named() {
+    chosen(&Keys::healthy().view(), None, SET);
+    unclear(&two_sets(), None, Outcome::Usage, "which replica set?");
+    let none = Keys::none().view();
+    unclear(&none, None, Outcome::NoMaster, "has no replica set");
+}
+
+#[test]
+fn a_replica_set_is_named_by_its_uuid_its_beginning_or_a_member() {
+    let view = two_sets();
+    chosen(&view, Some(OTHER), OTHER);
+    chosen(&view, Some(&name(3)), SET);
+    chosen(&view, Some(&uuid(7)), OTHER);
+    chosen(&Keys::healthy().view(), Some("5f6a"), SET);
+    unclear(&view, Some("5f6a"), Outcome::Usage, "several");
+    unclear(
+        &view,
+        Some("db-9"),
+        Outcome::Usage,
+        "neither a replica set nor",
+    );
+    unclear(&view, Some(""), Outcome::Usage, "neither a replica set nor");
+    let none = Keys::none().view();
+    unclear(&none, Some("x"), Outcome::Usage, "has none");
+}
+
+#[test]
+fn a_member_is_named_by_its_name_its_uuid_or_its_beginning() {
+    let view = Keys::healthy().view();
+    let set = &view.replicasets[0];
+    for called in [name(2), uuid(2), "aaaaaaa2".to_owned()] {
+        assert_eq!(set.member(&called).map(|m| m.instance.clone()), Ok(uuid(2)));
+    }
+    for called in ["db-2", "aaaaaaa", ""] {
+        let ended = set.member(called).expect_err(called);
+        assert_eq!(ended.outcome, Outcome::Refused);
+    }
+}
+
+/// What came of a question, and what was written to standard error.
+fn asked(answer: Option<&str>, yes: bool) -> (Result<(), Ended>, String) {
+    let (mut out, mut errors) = (Vec::new(), Vec::new());
+    let mut answers = Cursor::new(answer.unwrap_or_default().to_owned());
+    let mut terminal = Terminal {
+        out: &mut out,
+        errors: &mut errors,
+        answers: answer.is_some().then_some(&mut answers as &mut dyn BufRead),
+        draws: false,
+    };
+    let result = terminal.ask("The master moves.", yes);
+    assert_eq!(out, b"", "questions are not output");
+    (result, String::from_utf8(errors).unwrap())
+}
+
+#[test]
+fn only_yes_is_yes() {
+    for answer in ["y\n", "yes\n", "YES \n"] {
+        let (result, question) = asked(Some(answer), false);
+        assert_eq!(result, Ok(()), "{answer:?}");
+        assert_eq!(question, "The master moves.\nGo on? [y/N] ");
+    }
+    for answer in ["", "\n", "n\n", "yesterday\n"] {
+        let (result, _) = asked(Some(answer), false);
+        let outcome = result.expect_err(answer).outcome;
+        assert_eq!(outcome, Outcome::Declined, "{answer:?}");
+    }
+}
+
+#[test]
+fn nobody_is_asked_who_said_yes_and_nobody_can_be_without_a_terminal() {
+    assert_eq!(asked(None, true), (Ok(()), String::new()));
+    assert_eq!(asked(Some("n\n"), true), (Ok(()), String::new()));
+    let (result, question) = asked(None, false);
+    assert_eq!(result.expect_err("no terminal").outcome, Outcome::Usage);
+    assert_eq!(question, "");
+}

@@ -1,0 +1,112 @@
+//! What is not as it should be, in words.
+
+use std::time::Duration;
+
+use super::view::{MemberRole, MemberView, SetState, SetView};
+use crate::decide::record::{RecordError, Status};
+
+/// The way out of a pause whose master is gone.
+const MASTER_IS_DOWN: &str =
+    "if it does not run, tarsec resume --master-is-down lets another take over";
+
+/// All about one replica set, the worst first.
+pub(super) fn of(view: &SetView, error: Option<&RecordError>) -> Vec<String> {
+    let mut notes = Vec::new();
+    notes.extend(about_lock(view, error));
+    notes.extend(about_pause(view));
+    notes.extend(view.members.iter().filter_map(about_candidate));
+    notes.extend(view.members.iter().filter_map(about_member));
+    notes
+}
+
+fn about_lock(view: &SetView, error: Option<&RecordError>) -> Option<String> {
+    let name = view.holder.as_ref().map_or("", |holder| &holder.name);
+    match view.state {
+        SetState::Master => None,
+        SetState::Unreadable => error.map(about_nonsense),
+        SetState::Promoting => Some(format!("{name} has the lock and is not writable yet")),
+        SetState::Silent => Some(about_silence(view, name)),
+        SetState::None => Some(about_free_lock(view, name)),
+    }
+}
+
+fn about_nonsense(error: &RecordError) -> String {
+    let so = match error {
+        RecordError::UnknownVersion { .. } => "no agent of this version touches it",
+        RecordError::Garbage { .. } | RecordError::TooLong { .. } => {
+            "a master that runs writes it again, otherwise a successor waits for a lease"
+        }
+    };
+    format!("the lock key cannot be understood, {so}: {error}")
+}
+
+fn about_silence(view: &SetView, name: &str) -> String {
+    let silence = super::words::span(view.silent_for());
+    let so = if view.paused {
+        format!(
+            "; as it is paused, nothing bounds for how long it may be writable: {MASTER_IS_DOWN}"
+        )
+    } else if view.failsafe {
+        "; it may go on for as long as every member promises it another lease (failsafe)".to_owned()
+    } else if view.is_over() {
+        "; its lease is over".to_owned()
+    } else {
+        "; its lease is running out".to_owned()
+    };
+    format!("{name} has not refreshed its lock for {silence}{so}")
+}
+
+fn about_free_lock(view: &SetView, name: &str) -> String {
+    let Some(record) = &view.lock.record else {
+        return "nobody has ever held the lock, or its key was removed".to_owned();
+    };
+    let lease = super::words::span(Duration::from_millis(record.lease_ms));
+    match (record.status, &view.lock.session) {
+        (Status::Fenced, Some(_)) => format!("{name} holds the lock and is read-only"),
+        (Status::Fenced, None) => {
+            format!("{name} gave up the lock, read-only or dead: a successor need not wait")
+        }
+        (Status::Active | Status::Promoting, _) if record.paused => format!(
+            "the lock is free, but {name} was paused and nothing bounds for how long it may be writable: \
+             {MASTER_IS_DOWN}"
+        ),
+        (Status::Active | Status::Promoting, _) => format!(
+            "the lock is free, but {name} did not say that it is read-only: a successor waits for its lease of \
+             {lease}"
+        ),
+    }
+}
+
+fn about_pause(view: &SetView) -> Option<String> {
+    match (&view.pause, view.paused, view.state) {
+        (Some(_), false, SetState::Master) => {
+            Some("the master has not taken notice of the pause yet".to_owned())
+        }
+        (None, true, SetState::Master) => {
+            Some("the pause is over, the master has not taken notice of that yet".to_owned())
+        }
+        (Some(_), _, SetState::None) => {
+            Some("nobody becomes master before tarsec resume".to_owned())
+        }
+        (Some(_) | None, _, _) => None,
+    }
+}
+
+fn about_candidate(member: &MemberView) -> Option<String> {
+    let why = member.excluded.as_ref()?;
+    Some(format!("{} does not run for master: {why}", member.name))
+}
+
+fn about_member(member: &MemberView) -> Option<String> {
+    let name = &member.name;
+    let is_master = matches!(member.role, MemberRole::Master | MemberRole::Promoting);
+    match member.health.as_str() {
+        "unknown" => Some(format!("{name} has no agent that wrote its key")),
+        "passing" if member.following == Some(false) && !is_master => {
+            Some(format!("{name} does not replicate from the master"))
+        }
+        "passing" => None,
+        // Its agent's words are longer, and stand beside it.
+        other => Some(format!("{name} is {other}")),
+    }
+}

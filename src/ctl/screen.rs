@@ -1,0 +1,350 @@
+//! Views as text of at most 80 columns that reads well at night.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::view::Verdict;
+use super::view::{ClusterView, LeaseView, MemberRole, MemberView, RowsAtRisk, SetState, SetView};
+use super::words::{ago, clean, moment, short, span, wrapped};
+use crate::decide::board::{Cause, HistoryLine, Pause, Switchover, SwitchoverState};
+
+/// No line is longer.
+pub(super) const WIDTH: usize = 80;
+/// Where the values begin, behind their labels.
+const INDENT: usize = 14;
+/// The longest name of a member that is shown as it is.
+const NAME_MAX: usize = 27;
+/// A switchover that ended longer ago is shown by the history alone.
+const SWITCHOVER_SHOWN_SECONDS: u64 = 3_600;
+
+/// `tarsec status`
+pub(super) fn status(view: &ClusterView, prefix: &str) -> String {
+    let mut out = heading(&view.cluster, view.at);
+    if let Some(pause) = &view.pause {
+        out.push_str(&labelled("PAUSED", &about_pause(pause, view.at)));
+    }
+    if view.replicasets.is_empty() {
+        let text = format!(
+            "There is no replica set under {prefix}. No agent of it has run yet, CLUSTER_NAME or CONSUL_KV_PREFIX is \
+             another, or the token may not read there."
+        );
+        let _ = write!(out, "\n{}", wrapped("", 0, &text, WIDTH));
+    }
+    for set in &view.replicasets {
+        out.push('\n');
+        out.push_str(&replicaset(set, view.at));
+    }
+    out
+}
+
+/// What takes the place of a status when Consul does not answer.
+pub(super) fn unreachable(cluster: &str, error: &str, at: u64, last_seen: Option<u64>) -> String {
+    let mut out = heading(cluster, at);
+    out.push_str("\nNO ANSWER FROM CONSUL\n");
+    out.push_str(&wrapped("  ", 2, error, WIDTH));
+    if let Some(seen) = last_seen {
+        let text = format!("It last answered {}.", ago(seen, at));
+        out.push_str(&wrapped("  ", 2, &text, WIDTH));
+    }
+    let text = "From here nothing is known of any master. If the agents cannot reach Consul either, a master goes on \
+                until its lease ends, with FAILSAFE=on for as long as every member promises it another, and nobody \
+                takes over before Consul is back. What an agent knows it prints on SIGUSR1.";
+    let _ = write!(out, "\n{}", wrapped("  ", 2, text, WIDTH));
+    out
+}
+
+/// `tarsec history`
+pub(super) fn history(view: &ClusterView) -> String {
+    let mut out = heading(&view.cluster, view.at);
+    for set in &view.replicasets {
+        let _ = write!(out, "\nreplica set {}\n", short(&set.replicaset, 66));
+        if set.history.is_empty() {
+            out.push_str("  no change of hands has been written down\n");
+        }
+        for line in &set.history {
+            out.push_str(&history_line(line, view.at));
+        }
+    }
+    out
+}
+
+fn heading(cluster: &str, at: u64) -> String {
+    edges(&format!("cluster {}", short(cluster, 44)), &moment(at))
+}
+
+/// One text at each edge of the screen.
+fn edges(left: &str, right: &str) -> String {
+    let room = WIDTH.saturating_sub(left.chars().count());
+    format!("{left}{right:>room$}\n")
+}
+
+fn labelled(label: &str, text: &str) -> String {
+    wrapped(&format!("  {label}  "), INDENT, text, WIDTH)
+}
+
+fn replicaset(set: &SetView, at: u64) -> String {
+    let left = format!("replica set {}", short(&set.replicaset, 54));
+    let mut out = edges(&left, tag(set));
+    out.push_str(&labelled("master", &about_master(set, at)));
+    if let Some(reason) = set.reason.as_ref().filter(|reason| !reason.is_empty()) {
+        let cause = set.cause.map_or("", about_cause);
+        out.push_str(&labelled("why", &format!("{cause}: {reason}")));
+    }
+    if let Some(lease) = &set.lease {
+        out.push_str(&labelled("lease", &about_lease(set, lease)));
+    }
+    // The cluster's is at the top.
+    if let Some(pause) = set.pause.as_ref().filter(|pause| !pause.cluster) {
+        out.push_str(&labelled("PAUSED", &about_pause(pause, at)));
+    }
+    if let Some(order) = &set.switchover
+        && is_news(order, at)
+    {
+        out.push_str(&labelled("switchover", &about_switchover(order, set, at)));
+    }
+    for note in &set.notes {
+        out.push_str(&labelled("!", note));
+    }
+    out.push_str(&members(set, at));
+    for risk in &set.rows_at_risk {
+        out.push_str(&labelled("at risk", &about_risk(risk, at)));
+    }
+    out
+}
+
+fn tag(set: &SetView) -> &'static str {
+    match set.verdict {
+        Verdict::NoMaster => "NO MASTER",
+        Verdict::Well | Verdict::Unwell if set.paused || set.pause.is_some() => "PAUSED",
+        Verdict::Unwell => "LOOK",
+        Verdict::Well => "ok",
+    }
+}
+
+fn about_master(set: &SetView, at: u64) -> String {
+    let Some(holder) = &set.holder else {
+        return "none is known".to_owned();
+    };
+    let name = clean(&holder.name);
+    let term = set.term.unwrap_or(0);
+    match set.state {
+        SetState::Master | SetState::Silent => {
+            let since = set.since.unwrap_or(0);
+            let lasts = span(Duration::from_secs(at.saturating_sub(since)));
+            format!("{name}, term {term}, since {} ({lasts})", moment(since))
+        }
+        SetState::Promoting => format!("none; {name} is on its way, term {term}"),
+        SetState::None | SetState::Unreadable => {
+            format!("none; the last was {name}, term {term}")
+        }
+    }
+}
+
+fn about_lease(set: &SetView, lease: &LeaseView) -> String {
+    let ms = |ms| span(Duration::from_millis(ms));
+    let whole = ms(lease.lease_ms);
+    if set.paused {
+        return format!("{whole}, but paused: nothing bounds it");
+    }
+    match (lease.refreshed_ms_ago, lease.left_ms, lease.watched_ms) {
+        (Some(ago), Some(left), _) => {
+            let (ago, left) = (ms(ago), ms(left));
+            format!("{whole}, refreshed {ago} ago, at most {left} left")
+        }
+        (Some(_) | None, _, 0) => format!("{whole}, how much is left is unknown"),
+        (Some(_) | None, _, watched) => format!("{whole}, not refreshed for {}", ms(watched)),
+    }
+}
+
+fn about_pause(pause: &Pause, at: u64) -> String {
+    let scope = if pause.cluster {
+        "the whole cluster, "
+    } else {
+        ""
+    };
+    let mut text = format!(
+        "{scope}by {}, {} ({})",
+        somebody(&pause.by),
+        moment(pause.at),
+        ago(pause.at, at)
+    );
+    if !pause.why.is_empty() {
+        let _ = write!(text, ": {}", pause.why);
+    }
+    text
+}
+
+fn somebody(by: &str) -> &str {
+    if by.is_empty() { "somebody" } else { by }
+}
+
+fn is_news(order: &Switchover, at: u64) -> bool {
+    match order.state {
+        SwitchoverState::Requested | SwitchoverState::Running => true,
+        SwitchoverState::Done | SwitchoverState::Refused | SwitchoverState::Undone => {
+            at.saturating_sub(order.at) < SWITCHOVER_SHOWN_SECONDS
+        }
+        SwitchoverState::None => false,
+    }
+}
+
+fn about_switchover(order: &Switchover, set: &SetView, at: u64) -> String {
+    let target = match &order.target {
+        Some(target) => set.name_of(target),
+        None => "the best".to_owned(),
+    };
+    let state = match order.state {
+        SwitchoverState::Requested => "REQUESTED",
+        SwitchoverState::Running => "RUNNING",
+        SwitchoverState::Done => "done",
+        SwitchoverState::Refused => "refused",
+        SwitchoverState::Undone => "undone",
+        SwitchoverState::None => "none",
+    };
+    let (by, ago) = (somebody(&order.by), ago(order.at, at));
+    let mut text = format!("{state}: to {target}, by {by}, {ago}");
+    if !order.why.is_empty() {
+        let _ = write!(text, ": {}", order.why);
+    }
+    text
+}
+
+fn members(set: &SetView, at: u64) -> String {
+    let members = &set.members;
+    let longest = members.iter().map(|m| clean(&m.name).chars().count());
+    let width = longest.max().unwrap_or(0).clamp(6, NAME_MAX);
+    let mut out = format!(
+        "\n  {:<width$}  {:<9}  {:<8}  {:>7}  {:>8}  {:>7}\n",
+        "member", "role", "health", "behind", "priority", "written"
+    );
+    if members.is_empty() {
+        out.push_str("  none is known\n");
+    }
+    for member in members {
+        let name = short(&member.name, width);
+        let health = short(&member.health, 8);
+        let behind = about_lag(member);
+        let priority = member.priority.map_or("?".to_owned(), |p| p.to_string());
+        let priority = short(&priority, 8);
+        let written = member.written.map_or("?".to_owned(), |written| {
+            span(Duration::from_secs(at.saturating_sub(written)))
+        });
+        let role = about_role(member.role, set.state);
+        let _ = writeln!(
+            out,
+            "  {name:<width$}  {role:<9}  {health:<8}  {behind:>7}  {priority:>8}  {:>7}",
+            short(&written, 7)
+        );
+        if member.health != "passing" && !member.reason.is_empty() {
+            out.push_str(&wrapped("", 6, &member.reason, WIDTH));
+        }
+    }
+    out
+}
+
+fn about_role(role: MemberRole, state: SetState) -> &'static str {
+    match role {
+        MemberRole::Master if state == SetState::Silent => "MASTER?",
+        MemberRole::Master => "MASTER",
+        MemberRole::Promoting => "promoting",
+        MemberRole::Former => "ex-master",
+        MemberRole::Replica => "replica",
+    }
+}
+
+fn about_lag(member: &MemberView) -> String {
+    match (member.role, member.behind_rows) {
+        (MemberRole::Master | MemberRole::Promoting | MemberRole::Former, _) => "-".to_owned(),
+        (MemberRole::Replica, None) => "?".to_owned(),
+        (MemberRole::Replica, Some(0)) => "0".to_owned(),
+        (MemberRole::Replica, Some(rows)) => format!("<={}", count(rows)),
+    }
+}
+
+/// At most five characters, rounded up.
+fn count(rows: u64) -> String {
+    let units = [
+        (1, ""),
+        (1_000, "k"),
+        (1_000_000, "M"),
+        (1_000_000_000, "G"),
+        (1_000_000_000_000, "T"),
+        (1_000_000_000_000_000, "P"),
+    ];
+    let fits = |unit: u64| rows.div_ceil(unit) < if unit == 1 { 100_000 } else { 10_000 };
+    let found = units.iter().find(|(unit, _)| fits(*unit));
+    let (unit, name) = found.unwrap_or(&(1_000_000_000_000_000_000, "E"));
+    format!("{}{name}", rows.div_ceil(*unit))
+}
+
+fn about_risk(risk: &RowsAtRisk, at: u64) -> String {
+    let name = risk.from.as_ref().map_or("?", |from| &from.name);
+    let lacked = format!(
+        "{} of {name} when term {} began, {}",
+        rows(risk.rows),
+        risk.term,
+        ago(risk.at, at)
+    );
+    match &risk.returned {
+        None => format!("{lacked}; it has not come back yet"),
+        Some(returned) => format!(
+            "{lacked}; it came back {} with {} that its successor lacked",
+            ago(returned.at, at),
+            rows(returned.rows)
+        ),
+    }
+}
+
+fn rows(rows: u64) -> String {
+    match rows {
+        1 => "1 row".to_owned(),
+        rows => format!("{rows} rows"),
+    }
+}
+
+pub(super) fn about_cause(cause: Cause) -> &'static str {
+    match cause {
+        Cause::First => "first",
+        Cause::Released => "released",
+        Cause::TakenOver => "taken over",
+        Cause::Switchover => "switchover",
+    }
+}
+
+fn history_line(line: &HistoryLine, at: u64) -> String {
+    let from = line.from.as_ref().map_or("nobody", |from| &from.name);
+    let hands = format!("{} -> {}", clean(from), clean(&line.to.name));
+    let first = format!("  {:>6}  ", line.term);
+    let indent = first.chars().count().max(10);
+    let text = format!("{}  {hands}", moment(line.at));
+    let mut out = wrapped(&first, indent, &text, WIDTH);
+    let cause = about_cause(line.cause);
+    out.push_str(&wrapped(
+        "",
+        10,
+        &format!("{cause}: {}", line.reason),
+        WIDTH,
+    ));
+    let stages = &line.stages_ms;
+    let took = format!(
+        "elected after {} ms, lock after {} ms, writable after {} ms",
+        stages.elected, stages.acquired, stages.promoted
+    );
+    out.push_str(&wrapped("", 10, &took, WIDTH));
+    let risk = match (&line.from, line.rows_at_risk, &line.returned) {
+        (None, _, _) => return out,
+        (Some(_), rows_at_risk, None) => format!("{} at risk", rows(rows_at_risk)),
+        (Some(from), rows_at_risk, Some(returned)) => format!(
+            "{} at risk; {} came back {} with {} that its successor lacked",
+            rows(rows_at_risk),
+            from.name,
+            ago(returned.at, at),
+            rows(returned.rows)
+        ),
+    };
+    out.push_str(&wrapped("", 10, &risk, WIDTH));
+    out
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,438 @@
+//! What the screens look like, as files. After a change on purpose, `WRITE_GOLDEN=1` writes them anew.
+
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+
+use super::super::toys::*;
+use super::*;
+use crate::consul::Found;
+use crate::ctl::view::cluster;
+use crate::ctl::view::{Signs, Space};
+use crate::decide::board::{Ballot, Member, Party, Returned};
+use crate::decide::ids::SessionId;
+use crate::decide::record::{Record, Status};
+
+#[track_caller]
+fn assert_golden(name: &str, text: &str) {
+    for line in text.lines() {
+        assert!(line.chars().count() <= WIDTH, "{line:?} in\n{text}");
+        assert_eq!(line, line.trim_end(), "blanks at the end in\n{text}");
+    }
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("src/ctl/golden")
+        .join(name);
+    if std::env::var_os("WRITE_GOLDEN").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        text == expected,
+        "{name} is not what it was; was:\n{expected}\nis:\n{text}"
+    );
+}
+
+#[track_caller]
+fn assert_screen(name: &str, keys: &Keys, verdict: Verdict) {
+    let view = keys.view();
+    assert_golden(&format!("{name}.txt"), &status(&view, "tarsec/shop/"));
+    assert_eq!(view.verdict, verdict);
+}
+
+#[test]
+fn a_healthy_cluster() {
+    assert_screen("healthy", &Keys::healthy(), Verdict::Well);
+}
+
+#[test]
+fn a_healthy_cluster_as_json() {
+    let order = switchover(SwitchoverState::Done);
+    let keys = Keys::healthy().switchover(&order).line(&line(7));
+    let mut text = serde_json::to_string_pretty(&keys.view()).unwrap();
+    text.push('\n');
+    // Lines of JSON may be long.
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/ctl/golden/healthy.json");
+    if std::env::var_os("WRITE_GOLDEN").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    assert_eq!(text, std::fs::read_to_string(&path).unwrap_or_default());
+}
+
+#[test]
+fn one_look_does_not_tell_how_much_of_the_lease_is_left() {
+    let keys = Keys::healthy().looked(Duration::ZERO, None);
+    assert_screen("one_look", &keys, Verdict::Well);
+}
+
+#[test]
+fn no_master_since_it_gave_up_the_lock() {
+    let last = Record {
+        status: Status::Fenced,
+        reason: "the instance has died".to_owned(),
+        ..record()
+    };
+    let dead = Member {
+        health: "critical".to_owned(),
+        reason: "the instance's process has ended".to_owned(),
+        ..member(1)
+    };
+    let keys = Keys::healthy().free_lock(&last).member(&dead);
+    assert_screen("no_master", &keys, Verdict::NoMaster);
+}
+
+#[test]
+fn no_master_since_nobody_is_fit() {
+    let last = Record {
+        status: Status::Fenced,
+        ..record()
+    };
+    let unfit = Ballot {
+        excluded: Some("its PRIORITY is negative".to_owned()),
+        ..ballot(2)
+    };
+    let of_another_election = Ballot {
+        excluded: Some("it lacked 12 rows".to_owned()),
+        index: 1,
+        ..ballot(3)
+    };
+    let keys = Keys::healthy().free_lock(&last);
+    let keys = keys.ballot(&unfit).ballot(&of_another_election);
+    assert_screen("nobody_fit", &keys, Verdict::NoMaster);
+}
+
+#[test]
+fn a_free_lock_whose_last_holder_may_be_writable() {
+    assert_screen(
+        "free_lock",
+        &Keys::healthy().free_lock(&record()),
+        Verdict::NoMaster,
+    );
+}
+
+#[test]
+fn a_master_on_its_way() {
+    let coming = Record {
+        status: Status::Promoting,
+        ..record()
+    };
+    assert_screen(
+        "promoting",
+        &Keys::healthy().lock(&coming),
+        Verdict::NoMaster,
+    );
+}
+
+#[test]
+fn a_master_that_is_silent_and_one_whose_lease_is_over() {
+    let silent = Keys::healthy().looked(Duration::from_secs(5), None);
+    assert_screen("silent", &silent, Verdict::Unwell);
+    let over = Keys::healthy().looked(Duration::from_secs(30), Some(Duration::from_secs(11)));
+    assert_screen("lease_over", &over, Verdict::NoMaster);
+}
+
+#[test]
+fn a_silent_master_that_may_go_on_by_promises() {
+    let record = Record {
+        failsafe: true,
+        ..record()
+    };
+    let keys = Keys::healthy().lock(&record);
+    let keys = keys.looked(Duration::from_secs(60), None);
+    assert_screen("failsafe", &keys, Verdict::Unwell);
+}
+
+#[test]
+fn a_paused_replica_set() {
+    let paused = Record {
+        paused: true,
+        ..record()
+    };
+    let keys = Keys::healthy().lock(&paused).pause(&pause());
+    assert_screen("paused", &keys, Verdict::Unwell);
+    let fresh = Keys::healthy().pause(&pause());
+    assert_screen("paused_unnoticed", &fresh, Verdict::Unwell);
+    let lost = keys.looked(Duration::from_secs(60), None);
+    assert_screen("paused_silent", &lost, Verdict::Unwell);
+    let freed = Keys::healthy().free_lock(&paused);
+    assert_screen("paused_free", &freed, Verdict::NoMaster);
+}
+
+#[test]
+fn a_paused_cluster() {
+    let paused = Record {
+        paused: true,
+        ..record()
+    };
+    let keys = Keys::healthy().lock(&paused).cluster_pause(&pause());
+    assert_screen("paused_cluster", &keys, Verdict::Unwell);
+}
+
+#[test]
+fn a_lagging_replica() {
+    let late = Member {
+        vclock: vclock(17),
+        priority: -1,
+        health: "warning".to_owned(),
+        reason: "it lacks 983 rows of what the master had at its last word, MAX_LAG_ROWS is 100"
+            .to_owned(),
+        ..member(3)
+    };
+    let silent = Member {
+        vclock: vclock(0),
+        ..member(2)
+    };
+    let record = Record {
+        vclock: vclock(2_500_000),
+        ..record()
+    };
+    let keys = Keys::healthy().lock(&record).member(&late).member(&silent);
+    assert_screen("lagging", &keys, Verdict::Unwell);
+}
+
+#[test]
+fn a_member_that_is_gone_and_one_that_nobody_knows() {
+    let record = Record {
+        following: vec![uuid(2)],
+        members: vec![uuid(1), uuid(2), uuid(3), uuid(4)],
+        ..record()
+    };
+    let keys = Keys::healthy().lock(&record);
+    assert_screen("member_gone", &keys, Verdict::Unwell);
+}
+
+#[test]
+fn a_switchover_that_runs_and_how_it_ended() {
+    let state = SwitchoverState::Running;
+    let keys = Keys::healthy().switchover(&switchover(state));
+    assert_screen("switchover_running", &keys, Verdict::Well);
+    let undone = Switchover {
+        why: "db-2.example.net:3301 lacked 12 rows when its time was over".to_owned(),
+        ..switchover(SwitchoverState::Undone)
+    };
+    let keys = Keys::healthy().switchover(&undone);
+    assert_screen("switchover_undone", &keys, Verdict::Well);
+    let long_ago = Switchover {
+        at: NOW - 3_600,
+        ..undone
+    };
+    assert_screen(
+        "healthy",
+        &Keys::healthy().switchover(&long_ago),
+        Verdict::Well,
+    );
+}
+
+#[test]
+fn rows_at_risk_and_what_came_back() {
+    let back = HistoryLine {
+        at: NOW - 90_000,
+        returned: Some(Returned {
+            at: NOW - 80_000,
+            rows: 1,
+        }),
+        ..line(5)
+    };
+    let harmless = HistoryLine {
+        rows_at_risk: 0,
+        ..line(6)
+    };
+    let keys = Keys::healthy().line(&line(7)).line(&harmless).line(&back);
+    assert_screen("rows_at_risk", &keys, Verdict::Well);
+    assert_golden("history.txt", &history(&keys.view()));
+}
+
+#[test]
+fn readme_shows_what_status_prints() {
+    let readme = include_str!("../../../README.md");
+    assert!(readme.contains(include_str!("../golden/rows_at_risk.txt")));
+}
+
+#[test]
+fn two_replica_sets_one_of_them_without_a_master() {
+    let other = Record {
+        replicaset: "c0ffee00-0000-4000-8000-000000000002".to_owned(),
+        status: Status::Fenced,
+        name: "a-rather-long-name.of-a-machine.in.a.datacenter.example.net:3301".to_owned(),
+        instance: uuid(7),
+        members: vec![uuid(7)],
+        ..record()
+    };
+    let alone = Member {
+        name: other.name.clone(),
+        replicaset: other.replicaset.clone(),
+        ..member(7)
+    };
+    let keys = Keys::healthy().free_lock(&other).member(&alone);
+    assert_screen("two_replica_sets", &keys, Verdict::NoMaster);
+    let view = keys.view().only(SET);
+    assert_eq!(view.verdict, Verdict::Well);
+}
+
+#[test]
+fn a_lock_key_that_cannot_be_understood() {
+    let key = format!("{SET}/leader");
+    let keys = Keys::healthy().put(&key, b"\xffnonsense", Some("session"));
+    assert_screen("garbage", &keys, Verdict::NoMaster);
+    let keys = Keys::healthy().put(&key, br#"{"v":9}"#, Some("session"));
+    assert_screen("unknown_version", &keys, Verdict::NoMaster);
+}
+
+#[test]
+fn an_empty_cluster_and_one_without_a_lock() {
+    assert_screen("empty", &Keys::none(), Verdict::NoMaster);
+    assert_screen(
+        "no_lock",
+        &Keys::none().member(&member(2)),
+        Verdict::NoMaster,
+    );
+}
+
+#[test]
+fn consul_does_not_answer() {
+    let error = "could not read keys tarsec/shop/: consul is unreachable, CONSUL_HTTP_ADDR is \
+                 http://127.0.0.1:8500: connection refused";
+    assert_golden(
+        "unreachable.txt",
+        &unreachable("shop", error, NOW, Some(NOW - 40)),
+    );
+}
+
+#[test]
+fn nothing_that_stands_in_consul_moves_the_cursor() {
+    let evil = Member {
+        name: "\u{1b}[2J\u{202e}db".to_owned(),
+        health: "crit\r\nical\u{7}".to_owned(),
+        reason: "a\nb\u{9b}31m".to_owned(),
+        ..member(2)
+    };
+    let text = status(&Keys::healthy().member(&evil).view(), "tarsec/shop/");
+    assert!(
+        text.chars().all(|c| c == '\n' || !c.is_control()),
+        "{text:?}"
+    );
+    assert!(!text.contains('\u{202e}'), "{text:?}");
+}
+
+fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
+    let written = vec![
+        record().to_bytes(),
+        serde_json::to_vec(&member(2)).unwrap(),
+        serde_json::to_vec(&line(3)).unwrap(),
+        serde_json::to_vec(&switchover(SwitchoverState::Running)).unwrap(),
+    ];
+    prop_oneof![
+        proptest::collection::vec(any::<u8>(), 0..64),
+        // What agents write, with one byte of it changed, and with numbers of any size.
+        (
+            prop::sample::select(written),
+            any::<prop::sample::Index>(),
+            any::<u8>()
+        )
+            .prop_map(|(mut bytes, at, byte)| {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+                bytes
+            }),
+        any::<u64>().prop_map(|number| {
+            let mut record = record();
+            record.since = number;
+            record.refresh = number;
+            record.vclock = vclock(number);
+            record.to_bytes()
+        }),
+        any::<u64>().prop_map(|number| {
+            let mut member = member(3);
+            member.written = number;
+            member.vclock = vclock(number);
+            member.priority = number.cast_signed();
+            serde_json::to_vec(&member).unwrap()
+        }),
+        any::<u64>().prop_map(|number| {
+            let mut line = line(number);
+            line.at = number;
+            line.rows_at_risk = number;
+            line.stages_ms.elected = number;
+            serde_json::to_vec(&line).unwrap()
+        }),
+    ]
+}
+
+fn any_key() -> impl Strategy<Value = String> {
+    const NAMES: &[&str] = &[
+        "leader",
+        "switchover",
+        "pause",
+        "members/x",
+        "history/7",
+        "ballots/y",
+        "",
+        "x",
+        "members",
+    ];
+    prop_oneof![
+        (0..2_usize, prop::sample::select(NAMES)).prop_map(|(set, name)| {
+            let set = [SET, "another"][set];
+            format!("tarsec/shop/{set}/{name}")
+        }),
+        Just("tarsec/shop/pause".to_owned()),
+        Just("lock".to_owned()),
+        "tarsec/shop/\\PC{0,80}",
+        "\\PC{0,20}",
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn whatever_stands_in_consul_fits_on_the_screen(
+        keys in proptest::collection::vec((any_key(), any_bytes(), any::<bool>()), 0..12),
+        lock_key in any::<bool>(),
+        watched in 0..100_000_u64,
+        now in prop_oneof![Just(NOW), any::<u64>()],
+    ) {
+        let found: Vec<Found> = keys
+            .into_iter()
+            .map(|(key, value, held)| Found {
+                key,
+                modify_index: 1,
+                session: held.then(|| SessionId::new("session")),
+                value,
+            })
+            .collect();
+        let sign = crate::ctl::view::Sign { watched: Duration::from_millis(watched), changed_ago: None };
+        let signs: Signs = found.iter().map(|entry| (entry.key.clone(), sign)).collect();
+        let space = Space {
+            cluster: "shop".to_owned(),
+            prefix: "tarsec/shop/".to_owned(),
+            lock_key: lock_key.then(|| "lock".to_owned()),
+        };
+        let view = cluster(&space, &found, &signs, now);
+        for text in [status(&view, &space.prefix), history(&view)] {
+            for line in text.lines() {
+                prop_assert!(line.chars().count() <= WIDTH, "{line:?}");
+                prop_assert!(!line.chars().any(char::is_control), "{line:?}");
+            }
+        }
+        serde_json::to_string(&view).unwrap();
+    }
+
+    #[test]
+    fn rows_take_no_more_than_their_column(rows in any::<u64>()) {
+        prop_assert!(count(rows).len() <= 5);
+    }
+}
+
+#[test]
+fn a_partys_name_may_be_missing() {
+    let nobody = HistoryLine {
+        from: None,
+        to: Party {
+            instance: String::new(),
+            name: String::new(),
+        },
+        ..line(1)
+    };
+    let text = history(&Keys::healthy().line(&nobody).view());
+    assert!(text.contains("nobody ->"), "{text}");
+}

@@ -1,0 +1,157 @@
+//! `tarsec status` and `tarsec history`: they read, and change nothing.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::desk::Desk;
+use super::outcome::Outcome;
+use super::reader::BEAT;
+use super::view::{ClusterView, SetState, SetView, Verdict, patience};
+use super::words::span;
+use super::{Ended, screen};
+use crate::cli::{HistoryArgs, StatusArgs};
+use crate::clock;
+use crate::consul::ConsulError;
+use crate::errors::chain;
+
+/// Clears a terminal and goes to its first line.
+const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
+
+pub(super) async fn status(desk: &mut Desk<'_>, args: &StatusArgs) -> Result<Outcome, Ended> {
+    if args.watch {
+        return watch(desk, args).await;
+    }
+    let mut view = match desk.look().await {
+        Ok(view) => narrowed(view, args)?,
+        Err(error) => return Err(unreachable(desk, args, error)),
+    };
+    if !args.no_wait {
+        whisper_about_wait(desk, &view);
+        let replicaset = view.replicasets.first().map(|set| set.replicaset.clone());
+        let only = replicaset.filter(|_| args.replicaset.is_some());
+        let concerns = |uuid: &str| only.as_deref().is_none_or(|only| only == uuid);
+        let seen = desk.reader.wait_for_signs(view, concerns).await;
+        view = match seen {
+            Ok(view) => narrowed(view, args)?,
+            Err(error) => return Err(unreachable(desk, args, error)),
+        };
+    }
+    show(desk, &view, args)?;
+    Ok(match view.verdict {
+        Verdict::Well => Outcome::Done,
+        Verdict::Unwell => Outcome::Unwell,
+        Verdict::NoMaster => Outcome::NoMaster,
+    })
+}
+
+fn narrowed(view: ClusterView, args: &StatusArgs) -> Result<ClusterView, Ended> {
+    match args.replicaset.as_deref() {
+        None => Ok(view),
+        Some(name) => {
+            let uuid = view.choose(Some(name))?.replicaset.clone();
+            Ok(view.only(&uuid))
+        }
+    }
+}
+
+fn show(desk: &mut Desk<'_>, view: &ClusterView, args: &StatusArgs) -> Result<(), Ended> {
+    let text = if args.json {
+        json(view)
+    } else {
+        screen::status(view, &desk.reader.space().prefix)
+    };
+    let clear = if args.watch && desk.terminal.draws && !args.json {
+        CLEAR
+    } else {
+        ""
+    };
+    let end = if args.watch && !desk.terminal.draws && !args.json {
+        "\n"
+    } else {
+        ""
+    };
+    desk.terminal.print(&format!("{clear}{text}{end}"))
+}
+
+/// One document a line.
+fn json(view: &impl serde::Serialize) -> String {
+    // A struct of strings, numbers and maps with string keys always serialises.
+    let text = serde_json::to_string(view).unwrap_or_default();
+    format!("{text}\n")
+}
+
+/// A screen where a screen is wanted; its exit code says the same to a program.
+fn unreachable(desk: &mut Desk<'_>, args: &StatusArgs, error: ConsulError) -> Ended {
+    if !args.json {
+        let at = clock::seconds_since_epoch();
+        let text = screen::unreachable(&desk.config.cluster, &chain(&error), at, None);
+        // The error is complained about in any case.
+        let _ = desk.terminal.print(&text);
+    }
+    error.into()
+}
+
+fn whisper_about_wait(desk: &mut Desk<'_>, view: &ClusterView) {
+    let holds = |set: &SetView| set.lease().filter(|_| set.state == SetState::Master);
+    let longest = view.replicasets.iter().filter_map(holds).max();
+    if let Some(lease) = longest
+        && desk.terminal.draws
+    {
+        let bound = span(patience(lease));
+        desk.terminal.whisper(&format!(
+            "looking for a sign of life, for {bound} at most (--no-wait does not)"
+        ));
+    }
+}
+
+async fn watch(desk: &mut Desk<'_>, args: &StatusArgs) -> Result<Outcome, Ended> {
+    let mut last_seen = None;
+    loop {
+        match desk.reader.next().await {
+            Ok(view) => {
+                last_seen = Some(view.at);
+                let view = narrowed(view, args)?;
+                show(desk, &view, args)?;
+            }
+            Err(error) if args.json || error.is_denied() => return Err(error.into()),
+            Err(error) => {
+                let at = clock::seconds_since_epoch();
+                let error = chain(&error);
+                let text = screen::unreachable(&desk.config.cluster, &error, at, last_seen);
+                let (clear, end) = if desk.terminal.draws {
+                    (CLEAR, "")
+                } else {
+                    ("", "\n")
+                };
+                desk.terminal.print(&format!("{clear}{text}{end}"))?;
+                sleep(BEAT).await;
+            }
+        }
+        // Many replica sets refresh at different moments; no eye needs each.
+        sleep(REDRAW_PAUSE).await;
+    }
+}
+
+/// Between two screens at least.
+const REDRAW_PAUSE: Duration = Duration::from_millis(200);
+
+pub(super) async fn history(desk: &mut Desk<'_>, args: &HistoryArgs) -> Result<Outcome, Ended> {
+    let mut view = desk.look().await?;
+    if let Some(name) = args.replicaset.as_deref() {
+        let uuid = view.choose(Some(name))?.replicaset.clone();
+        view = view.only(&uuid);
+    }
+    if view.replicasets.is_empty() {
+        view.choose(None)?;
+    }
+    let text = if args.json {
+        let sets = view.replicasets.iter();
+        let lines = sets.map(|set| (&set.replicaset, &set.history));
+        json(&lines.collect::<std::collections::BTreeMap<_, _>>())
+    } else {
+        screen::history(&view)
+    };
+    desk.terminal.print(&text)?;
+    Ok(Outcome::Done)
+}

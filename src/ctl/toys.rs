@@ -1,0 +1,253 @@
+//! Keys as agents write them, for tests.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::view::{self, ClusterView, Sign, Signs, Space};
+use crate::consul::Found;
+use crate::decide::board::{
+    Ballot, Cause, HistoryLine, Member, Party, Pause, Stages, Switchover, SwitchoverState, VERSION,
+};
+use crate::decide::ids::SessionId;
+use crate::decide::record::{Record, Status, Vclock};
+
+/// 2026-11-21 14:03:12 UTC.
+pub(super) const NOW: u64 = 1_795_269_792;
+pub(super) const SET: &str = "5f6a3c1e-0000-4000-8000-000000000001";
+
+/// Of every key.
+const INDEX: u64 = 100;
+
+/// An instance's UUID, by its number.
+pub(super) fn uuid(number: u64) -> String {
+    format!("aaaaaaa{number}-0000-4000-8000-000000000000")
+}
+
+pub(super) fn name(number: u64) -> String {
+    format!("db-{number}.example.net:3301")
+}
+
+pub(super) fn party(number: u64) -> Party {
+    Party {
+        instance: uuid(number),
+        name: name(number),
+    }
+}
+
+pub(super) fn vclock(rows: u64) -> Vclock {
+    BTreeMap::from([("1".to_owned(), rows)])
+}
+
+/// A master that has served for two hours, instance 1 of three that follow it.
+pub(super) fn record() -> Record {
+    Record {
+        v: Record::VERSION,
+        term: 7,
+        instance: uuid(1),
+        replicaset: SET.to_owned(),
+        name: name(1),
+        uri: name(1),
+        agent: "agent".to_owned(),
+        status: Status::Active,
+        lease_ms: 10_000,
+        refresh: 42,
+        vclock: vclock(1_000),
+        members: vec![uuid(1), uuid(2), uuid(3)],
+        since: NOW - 7_300,
+        reason: "the one before was stopped by SIGTERM".to_owned(),
+        cause: Cause::Released,
+        base: vclock(10),
+        following: vec![uuid(2), uuid(3)],
+        failsafe: false,
+        paused: false,
+        handover_to: None,
+    }
+}
+
+pub(super) fn member(number: u64) -> Member {
+    let following = BTreeMap::from([(uuid(1), "follow".to_owned())]);
+    Member {
+        v: VERSION,
+        instance: uuid(number),
+        replicaset: SET.to_owned(),
+        name: name(number),
+        uri: name(number),
+        role: if number == 1 { "master" } else { "replica" }.to_owned(),
+        health: "passing".to_owned(),
+        reason: "following the master".to_owned(),
+        term: 7,
+        lease_ms: 10_000,
+        priority: 0,
+        vclock: vclock(1_000),
+        upstreams: following,
+        fingerprint: None,
+        paused: false,
+        written: NOW - 3 * number,
+        tarantool_version: "2.6.0".to_owned(),
+        tarsec_version: "0.1.0".to_owned(),
+    }
+}
+
+/// For the election that is on.
+pub(super) fn ballot(number: u64) -> Ballot {
+    Ballot {
+        v: VERSION,
+        instance: uuid(number),
+        name: name(number),
+        term: 8,
+        index: INDEX,
+        vclock: vclock(1_000),
+        following: true,
+        priority: 0,
+        idle_ms: 0,
+        same_configuration: true,
+        excluded: None,
+    }
+}
+
+pub(super) fn pause() -> Pause {
+    Pause {
+        by: "anna@ops1".to_owned(),
+        at: NOW - 300,
+        why: "moving racks".to_owned(),
+        cluster: false,
+    }
+}
+
+pub(super) fn switchover(state: SwitchoverState) -> Switchover {
+    Switchover {
+        id: "request".to_owned(),
+        target: Some(uuid(2)),
+        by: "anna@ops1".to_owned(),
+        at: NOW - 1,
+        catch_up_ms: 2_000,
+        state,
+        ..Switchover::nothing()
+    }
+}
+
+pub(super) fn line(term: u64) -> HistoryLine {
+    HistoryLine {
+        v: VERSION,
+        term,
+        at: NOW - 7_300,
+        cause: Cause::TakenOver,
+        reason: "not heard of for a lease".to_owned(),
+        from: Some(party(2)),
+        to: party(1),
+        rows_at_risk: 12,
+        vclock: vclock(10),
+        returned: None,
+        stages_ms: Stages {
+            elected: 3,
+            acquired: 9,
+            promoted: 21,
+        },
+    }
+}
+
+/// The keys of one cluster, and what was seen of its locks.
+#[derive(Default)]
+pub(super) struct Keys {
+    found: Vec<Found>,
+    signs: Signs,
+}
+
+impl Keys {
+    pub(super) fn none() -> Self {
+        Self::default()
+    }
+
+    /// Three members, the first of which is master and was just seen.
+    pub(super) fn healthy() -> Self {
+        Self::none()
+            .lock(&record())
+            .member(&member(1))
+            .member(&member(2))
+            .member(&member(3))
+            .seen(Duration::from_millis(400))
+    }
+
+    pub(super) fn put(mut self, key: &str, value: &[u8], session: Option<&str>) -> Self {
+        let key = format!("tarsec/shop/{key}");
+        self.found.retain(|entry| entry.key != key);
+        self.found.push(Found {
+            key,
+            modify_index: INDEX,
+            session: session.map(SessionId::new),
+            value: value.to_vec(),
+        });
+        self
+    }
+
+    fn json(self, key: &str, value: &impl serde::Serialize) -> Self {
+        self.put(
+            &format!("{SET}/{key}"),
+            &serde_json::to_vec(value).unwrap(),
+            None,
+        )
+    }
+
+    /// Held.
+    pub(super) fn lock(self, record: &Record) -> Self {
+        let key = format!("{}/leader", record.replicaset);
+        self.put(&key, &record.to_bytes(), Some("session"))
+    }
+
+    pub(super) fn free_lock(self, record: &Record) -> Self {
+        let key = format!("{}/leader", record.replicaset);
+        self.put(&key, &record.to_bytes(), None)
+    }
+
+    pub(super) fn member(self, member: &Member) -> Self {
+        let key = format!("{}/members/{}", member.replicaset, member.instance);
+        self.put(&key, &serde_json::to_vec(member).unwrap(), None)
+    }
+
+    pub(super) fn ballot(self, ballot: &Ballot) -> Self {
+        self.json(&format!("ballots/{}", ballot.instance), ballot)
+    }
+
+    pub(super) fn pause(self, pause: &Pause) -> Self {
+        self.json("pause", pause)
+    }
+
+    pub(super) fn cluster_pause(self, pause: &Pause) -> Self {
+        self.put("pause", &serde_json::to_vec(pause).unwrap(), None)
+    }
+
+    pub(super) fn switchover(self, order: &Switchover) -> Self {
+        self.json("switchover", order)
+    }
+
+    pub(super) fn line(self, line: &HistoryLine) -> Self {
+        self.json(&format!("history/{}", line.term), line)
+    }
+
+    /// The lock was looked at for two seconds, and has changed so long ago.
+    pub(super) fn seen(self, ago: Duration) -> Self {
+        self.looked(Duration::from_secs(2), Some(ago))
+    }
+
+    pub(super) fn looked(mut self, watched: Duration, changed_ago: Option<Duration>) -> Self {
+        for entry in &self.found {
+            if entry.key.ends_with("/leader") {
+                let sign = Sign {
+                    watched,
+                    changed_ago,
+                };
+                self.signs.insert(entry.key.clone(), sign);
+            }
+        }
+        self
+    }
+
+    pub(super) fn view(&self) -> ClusterView {
+        let space = Space {
+            cluster: "shop".to_owned(),
+            prefix: "tarsec/shop/".to_owned(),
+            lock_key: None,
+        };
+        view::cluster(&space, &self.found, &self.signs, NOW)
+    }
+}

@@ -1,0 +1,137 @@
+//! Values as people read them: never a control character, whatever stands in Consul.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+/// `2026-11-21 14:03:12 UTC`.
+pub(super) fn moment(seconds: u64) -> String {
+    // The last second that the format can show.
+    let seconds = seconds.min(253_402_300_799);
+    let at = UNIX_EPOCH + Duration::from_secs(seconds);
+    let text = humantime::format_rfc3339_seconds(at).to_string();
+    format!("{} UTC", text.trim_end_matches('Z').replace('T', " "))
+}
+
+/// `0.4 s`, `12 s`, `3 min`, `2 h`, `5 d`.
+pub(super) fn span(span: Duration) -> String {
+    let seconds = span.as_secs();
+    match seconds {
+        0..10 if span.subsec_millis() < 100 => format!("{seconds} s"),
+        0..10 => format!("{seconds}.{} s", span.subsec_millis() / 100),
+        10..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// Since then, on a clock that may not be the one that wrote it.
+pub(super) fn ago(at: u64, now: u64) -> String {
+    format!("{} ago", span(Duration::from_secs(now.saturating_sub(at))))
+}
+
+/// On one line, without anything that moves a terminal's cursor.
+pub(super) fn clean(text: &str) -> String {
+    let plain = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .filter(|c| !is_invisible(*c));
+    let words: String = plain.collect();
+    words.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// What changes the direction of text, or takes no room.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// At most so many characters, the middle left out.
+pub(super) fn short(text: &str, width: usize) -> String {
+    let text = clean(text);
+    let length = text.chars().count();
+    if length <= width {
+        return text;
+    }
+    let tail = (width.saturating_sub(2)) / 2;
+    let head = width.saturating_sub(2) - tail;
+    let start: String = text.chars().take(head).collect();
+    let end: String = text.chars().skip(length - tail).collect();
+    format!("{start}..{end}")
+}
+
+/// Lines of at most `width` characters, all but the first indented; words that are too long are cut.
+pub(super) fn wrapped(first: &str, indent: usize, text: &str, width: usize) -> String {
+    let mut out = String::new();
+    let mut line = format!("{first:<indent$}");
+    let mut used = line.chars().count();
+    let mut empty = true;
+    let room = width.saturating_sub(indent).max(1);
+    for word in clean(text).split(' ').filter(|word| !word.is_empty()) {
+        let letters: Vec<char> = word.chars().collect();
+        for piece in letters.chunks(room) {
+            if !empty && used + 1 + piece.len() > width {
+                out.push_str(line.trim_end());
+                out.push('\n');
+                line = " ".repeat(indent);
+                used = indent;
+                empty = true;
+            }
+            if !empty {
+                line.push(' ');
+                used += 1;
+            }
+            line.extend(piece);
+            used += piece.len();
+            empty = false;
+        }
+    }
+    out.push_str(line.trim_end());
+    out.push('\n');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_as_long_as_they_matter() {
+        for (ms, text) in [
+            (0, "0 s"),
+            (40, "0 s"),
+            (400, "0.4 s"),
+            (9_999, "9.9 s"),
+            (10_500, "10 s"),
+            (119_000, "119 s"),
+            (120_000, "2 min"),
+            (7_200_000, "2 h"),
+            (172_800_000, "2 d"),
+        ] {
+            assert_eq!(span(Duration::from_millis(ms)), text);
+        }
+        assert_eq!(ago(5, 3), "0 s ago");
+    }
+
+    #[test]
+    fn moments_are_shown_whatever_they_are() {
+        assert_eq!(moment(0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(moment(u64::MAX), "9999-12-31 23:59:59 UTC");
+    }
+
+    #[test]
+    fn nothing_moves_the_cursor() {
+        assert_eq!(clean("a\u{1b}[2Jb\r\n c\u{202e}"), "a [2Jb c");
+    }
+
+    #[test]
+    fn long_names_lose_their_middle() {
+        assert_eq!(short("abcdefghij", 10), "abcdefghij");
+        assert_eq!(short("abcdefghijk", 10), "abcd..hijk");
+    }
+
+    #[test]
+    fn text_wraps_and_words_that_are_too_long_are_cut() {
+        assert_eq!(wrapped("  a", 4, "bb cc dd", 9), "  a bb cc\n    dd\n");
+        assert_eq!(wrapped("", 2, "abcdefgh", 6), "  abcd\n  efgh\n");
+        assert_eq!(wrapped("x", 2, "", 6), "x\n");
+    }
+}
