@@ -16,7 +16,9 @@ impl Planner<'_> {
         if self.state.stopping.is_some() && !self.state.holds_lock() {
             return;
         }
+        // The key has a field of its own for a pause: its health says whether the instance may be master.
         self.write_member(&entry);
+        let entry = self.loud_about_pause(entry);
         let catalog = &self.state.catalog;
         // New words alone would reach the catalog only after Consul's check_update_interval, so they register anew.
         let register = catalog.told.as_ref() != Some(&entry) || catalog.lost;
@@ -53,7 +55,7 @@ impl Planner<'_> {
             version: probe.version.clone(),
             ttl,
         };
-        let (health, output) = self.loud_about_pause(self.health(reason));
+        let (health, output) = self.health(reason);
         Some(CatalogEntry {
             registered,
             health,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Planner;
 use super::observed::Probe;
-use super::plan::{Action, Ending, Health, Reason};
+use super::plan::{Action, CatalogEntry, Ending, Health, Reason};
 use super::record::Record;
 use super::state::Link;
 
@@ -54,20 +54,24 @@ impl Planner<'_> {
     }
 
     /// No entry looks as usual during a pause.
-    pub(super) fn loud_about_pause(&self, (health, words): (Health, String)) -> (Health, String) {
+    pub(super) fn loud_about_pause(&self, entry: CatalogEntry) -> CatalogEntry {
         if !self.is_paused() {
-            return (health, words);
+            return entry;
         }
-        let words = if words.contains("PAUSED") {
-            words
+        let output = if entry.output.contains("PAUSED") {
+            entry.output
         } else {
-            format!("{words}; PAUSED: nothing changes hands by itself")
+            format!("{}; PAUSED: nothing changes hands by itself", entry.output)
         };
-        let health = match health {
+        let health = match entry.health {
             Health::Passing => Health::Warning,
-            Health::Warning | Health::Critical => health,
+            Health::Warning | Health::Critical => entry.health,
         };
-        (health, words)
+        CatalogEntry {
+            output,
+            health,
+            ..entry
+        }
     }
 
     /// Of a master: the guard stands down once the record says `paused`, and up again while a lease runs.

@@ -340,7 +340,11 @@ impl Planner<'_> {
                 return self.undo_handover(record, probe, handover, why);
             }
             // A grant that overtakes the fence, or a refresh before the release, would cost time that matters.
-            Some(None) if self.state.pending.guard.is_none() && !self.state.pending.lock => {
+            Some(None)
+                if self.state.pending.guard.is_none()
+                    && !self.state.pending.lock
+                    && !self.state.lock.outdated =>
+            {
                 let _ = self.fence(&reason.to_string());
                 return reason;
             }
@@ -410,8 +414,10 @@ impl Planner<'_> {
         {
             return false;
         }
-        let excluded = self.unfit(Duration::ZERO);
-        if excluded.is_none() && self.prepared_session().is_none() {
+        // A moment of silence is no reason to say no, and none to say yes.
+        let excluded = self.unfit(self.state.settings.timing.healthcheck_timeout());
+        let silent = self.state.instance.silent_since.is_some();
+        if excluded.is_none() && (silent || self.prepared_session().is_none()) {
             return true;
         }
         let known = self

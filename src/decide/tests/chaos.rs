@@ -11,7 +11,8 @@ use proptest::prelude::*;
 use self::events::any_event;
 
 use super::fixtures::{LEASE, MOMENT, OTHER, OWN, Span, cases, fault, record, settings};
-use super::toys::{ToyInstance, ToyLock, follower, guard_command, lost};
+use super::toys::{ToyInstance, ToyLock, follower, guard_command, lost, member};
+use crate::decide::board::{Pause, Switchover, SwitchoverState, rows_missing};
 use crate::decide::decide;
 use crate::decide::event::{Event, LockSight};
 use crate::decide::ids::SessionId;
@@ -46,6 +47,12 @@ enum Happening {
     /// The other members promise from now on, or refuse.
     Promise(bool),
     Foreign(Foreign),
+    /// An operator pauses, or ends a pause.
+    Pause(bool),
+    /// An operator wants another master.
+    Order,
+    /// The other member's agent says that it is ready for the lock, whether or not it was named.
+    Ready,
 }
 
 /// Other hands at the lock key.
@@ -105,6 +112,9 @@ fn any_happening() -> impl Strategy<Value = Happening> {
         1 => Just(Happening::EndSession),
         1 => any::<bool>().prop_map(Happening::Promise),
         1 => any_foreign().prop_map(Happening::Foreign),
+        1 => any::<bool>().prop_map(Happening::Pause),
+        1 => Just(Happening::Order),
+        2 => Just(Happening::Ready),
     ]
 }
 
@@ -249,8 +259,55 @@ impl Chaos {
             }
             Happening::Promise(promising) => self.promising = promising,
             Happening::Foreign(foreign) => self.foreign_hand(&foreign),
+            Happening::Pause(paused) => self.lock.pause = paused.then(Pause::default),
+            Happening::Order => self.order(),
+            Happening::Ready => self.lock.says_ready(OTHER),
         }
         self.note_sight();
+    }
+
+    fn order(&mut self) {
+        self.lock
+            .members
+            .insert(OTHER.to_owned(), member(OTHER, "b:3301"));
+        self.lock.order(Switchover {
+            state: SwitchoverState::Requested,
+            ..Switchover::nothing()
+        });
+        let (index, switchover) = self.lock.switchover.clone().unwrap();
+        self.hears(Event::SwitchoverSeen { index, switchover });
+    }
+
+    /// While the guard stands down the record says so and the lock is kept; a target has everything when it is named.
+    fn keeps_its_word(&self, action: &Action) {
+        let stands_down = self.instance.alive && self.instance.guard.stood_down;
+        if let Action::StandDown { down: true } = action
+            && stands_down
+            && let Some(record) = self.lock.record()
+            && record.instance == OWN
+        {
+            assert!(record.paused, "the guard stands down and {record:?}");
+        }
+        if let Action::Acquire { attempt, .. }
+        | Action::TakeOver { attempt, .. }
+        | Action::Refresh { attempt, .. } = action
+        {
+            let said = attempt.record.paused || !stands_down;
+            assert!(said, "{attempt:?} while the guard stands down");
+        }
+        if let Action::Release { record, .. } = action {
+            assert!(
+                !self.instance.is_writable(),
+                "{record:?}, and it is writable"
+            );
+            if let Some(target) = &record.handover_to {
+                let peers = &self.instance.replication;
+                let peer = peers.iter().find(|peer| peer.uuid == *target);
+                let seen = peer.and_then(|peer| peer.downstream_vclock.as_ref());
+                let level = seen.is_some_and(|seen| rows_missing(&self.instance.vclock, seen) == 0);
+                assert!(level && record.status == Status::Fenced, "{record:?}");
+            }
+        }
     }
 
     /// Whoever asked over it has its answer, or knows that there is none, before the next one stands; and what the
@@ -344,6 +401,16 @@ impl Chaos {
         {
             self.accepted
                 .push((attempt.record.term, attempt.reading.t0));
+        }
+        let refused = matches!(
+            answer,
+            Some(Event::LockStepEnded {
+                result: Ok(Err(_)) | Err(_),
+                ..
+            })
+        );
+        if !refused {
+            self.keeps_its_word(&action);
         }
         self.note_sight();
         let seen = answer

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::fixtures::*;
-use crate::decide::board::{Ballot, Cause, Member, Pause, Switchover, SwitchoverState};
+use super::toys::member;
+use crate::decide::board::{Cause, Member, Pause, Switchover, SwitchoverState};
 use crate::decide::event::Event;
 use crate::decide::ids::SessionId;
 use crate::decide::observed::Peer;
@@ -23,14 +24,6 @@ fn peer(instance: &str, confirmed: u64) -> Peer {
         downstream_status: Some("follow".to_owned()),
         downstream_vclock: Some(vclock(confirmed)),
     }
-}
-
-fn member(instance: &str, name: &str) -> Member {
-    serde_json::from_value(serde_json::json!({
-        "v": 1, "instance": instance, "replicaset": "replicaset", "name": name, "uri": name, "role": "replica",
-        "health": "passing", "term": 7, "lease_ms": 10_000,
-    }))
-    .unwrap()
 }
 
 fn order(target: Option<&str>) -> Switchover {
@@ -70,12 +63,9 @@ impl Node {
 
     /// The target's agent has seen the record that names it, and has its session.
     fn target_gets_ready(&mut self, excluded: Option<&str>) {
-        let ballot: Ballot = serde_json::from_value(serde_json::json!({
-            "v": 1, "instance": OTHER, "name": "b:3301", "term": 8, "excluded": excluded,
-            "index": self.lock.key.as_ref().unwrap().modify_index,
-        }))
-        .unwrap();
-        self.lock.ballots.insert(OTHER.to_owned(), ballot);
+        self.lock.says_ready(OTHER);
+        let ballot = self.lock.ballots.get_mut(OTHER).unwrap();
+        ballot.excluded = excluded.map(str::to_owned);
     }
 
     /// Ordered, accepted, announced, and the target is ready.
@@ -524,6 +514,17 @@ fn a_target_that_cannot_run_says_so_at_once() {
     let ballot = node.lock.ballots.get(OWN).expect("a ballot");
     assert_eq!(ballot.excluded.as_deref(), Some("PRIORITY is -1"));
     assert_eq!(node.state.session.id, None);
+}
+
+#[test]
+fn a_target_that_is_silent_for_a_moment_says_neither_yes_nor_no() {
+    let mut node = named();
+    node.hears(Event::FellSilent);
+    node.settles();
+    assert!(node.lock.ballots.is_empty());
+    node.hears(Event::SpokeAgain);
+    node.settles();
+    assert_eq!(node.lock.ballots.get(OWN).expect("a ballot").excluded, None);
 }
 
 #[test]

@@ -43,6 +43,15 @@ pub(super) fn board_with_term(term: u64) -> Board {
     }
 }
 
+/// A healthy replica's key.
+pub(super) fn member(instance: &str, name: &str) -> Member {
+    serde_json::from_value(serde_json::json!({
+        "v": 1, "instance": instance, "replicaset": "replicaset", "name": name, "uri": name, "role": "replica",
+        "health": "passing", "term": 1, "lease_ms": 10_000,
+    }))
+    .unwrap()
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct ToyKey {
     pub(super) modify_index: u64,
@@ -183,6 +192,16 @@ impl ToyLock {
         refreshed.then(|| Event::BoardSeen {
             board: Box::new(self.board()),
         })
+    }
+
+    /// The ballot of a member whose agent waits for the lock that stands there now.
+    pub(super) fn says_ready(&mut self, instance: &str) {
+        let term = self.record().map_or(1, |record| record.term + 1);
+        let index = self.watch_index();
+        let ballot = serde_json::from_value(serde_json::json!({
+            "v": 1, "instance": instance, "name": "b:3301", "term": term, "index": index,
+        }));
+        self.write_ballot(&ballot.unwrap());
     }
 
     /// What an operator writes, whatever stands there.

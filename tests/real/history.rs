@@ -1,0 +1,137 @@
+//! Rows at risk: what the master had and its successor had not, counted exactly when it comes back.
+
+use tarsec_harness::{Fault, Instance, ReplicaSetOptions, Result, Value, World, eventually, json};
+
+use crate::scene::{Scene, assert_reigns};
+use crate::support::{SOON, world};
+
+/// How far `seen_by` has got in the rows that `of` wrote.
+async fn rows_of(of: &Instance, seen_by: &Instance) -> Result<u64> {
+    let id = of.eval("return box.info.id", &[]).await?;
+    let values = seen_by
+        .eval("return box.info.vclock[...] or 0", &id)
+        .await?;
+    Ok(values.first().and_then(Value::as_u64).unwrap_or(0))
+}
+
+/// The master's rows stop arriving at the others; some are written, it is killed, a successor comes up, it returns.
+async fn loses_rows(
+    world: &World,
+    scene: Scene,
+    hide: impl AsyncFnOnce(&Scene) -> Result<()>,
+    show: impl AsyncFnOnce(&Scene) -> Result<()>,
+) -> Result<()> {
+    let board = world.board(&scene.consul, &scene.set);
+    let old = scene.master;
+    hide(&scene).await?;
+    scene
+        .set
+        .wait_for_lag(scene.replica(), old.instance, 100, SOON)
+        .await?;
+    // The record has seen some of them.
+    scene.wait_for_refreshes().await?;
+    scene.master().kill().await?;
+    let heir = scene.wait_for_heir(SOON).await?;
+    let line = board.wait_for_history(heir.term, SOON).await?;
+    assert_eq!(line["cause"], "released", "{line}");
+    assert_eq!(line["from"]["instance"], scene.master().uuid());
+    assert_eq!(line["to"]["instance"], scene.set[heir.instance].uuid());
+    let at_risk = line["rows_at_risk"].as_u64().unwrap_or(0);
+    assert!(at_risk >= 50, "{line}");
+    scene.agents[heir.instance]
+        .wait_for_log(SOON, "the warning", 0, |said| {
+            said.message().contains("WITHOUT ROWS") && said.field("rows_at_risk") == &json!(at_risk)
+        })
+        .await?;
+
+    scene.master().start().await?;
+    let returned = eventually(SOON, "the ex-master's count", async || {
+        let lines = board.history().await.map_err(|error| error.to_string())?;
+        let line = lines.iter().find(|line| line["term"] == heir.term);
+        let rows = line.and_then(|line| line["returned"]["rows"].as_u64());
+        rows.ok_or_else(|| format!("{lines:?}"))
+    })
+    .await?;
+    // The way is still closed, so that both sides still differ by exactly these rows.
+    let has = rows_of(scene.master(), scene.master()).await?;
+    let known = rows_of(scene.master(), &scene.set[heir.instance]).await?;
+    assert_eq!(returned, has - known);
+    assert!(returned >= at_risk, "{returned} < {at_risk}");
+    scene
+        .master_agent()
+        .wait_for_log(SOON, "the ex-master's warning", 0, |said| {
+            said.message().contains("WITH ROWS") && said.field("rows") == &json!(returned)
+        })
+        .await?;
+    let dump = scene.master_agent().usr2().await?;
+    assert_eq!(
+        dump["state"]["history"]["returned"]["returned"]["rows"],
+        returned
+    );
+    show(&scene).await?;
+    assert_reigns(&scene.writers.verdict().await?, &[old, heir]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_returning_ex_master_counts_its_rows_exactly_in_a_mesh() {
+    world()
+        .story("rows-mesh", async |world| {
+            let options = ReplicaSetOptions::of(2).linked();
+            let scene =
+                Scene::start_with(world, options, |_, agent| agent, |writers| writers).await?;
+            loses_rows(
+                world,
+                scene,
+                async |scene| scene.set.cut_off(scene.replica()).await,
+                async |scene| {
+                    scene.set.let_catch_up(scene.replica()).await?;
+                    let (heir, back) = (scene.replica(), scene.master.instance);
+                    scene.set.wait_until_level(heir, back, SOON).await
+                },
+            )
+            .await
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_returning_ex_master_counts_its_rows_exactly_with_replication_follow() {
+    world()
+        .story("rows-follow", async |world| {
+            let scene = Scene::start_with(
+                world,
+                ReplicaSetOptions::of(2),
+                |_, agent| agent.announced().env("REPLICATION", "follow"),
+                |writers| writers,
+            )
+            .await?;
+            let follows = &scene.set[scene.replica()];
+            let link = scene
+                .master_agent()
+                .announced_link()
+                .unwrap()
+                .addr()
+                .to_owned();
+            eventually(SOON, "the replica to follow the master alone", async || {
+                let said = follows.eval("return box.cfg.replication[1]", &[]).await;
+                let said = said.map_err(|error| error.to_string())?;
+                match said.first().and_then(Value::as_str) {
+                    Some(uri) if uri.ends_with(&link) => Ok(()),
+                    other => Err(format!("{other:?}")),
+                }
+            })
+            .await?;
+            loses_rows(
+                world,
+                scene,
+                async |scene| {
+                    let link = scene.master_agent().announced_link().unwrap();
+                    link.set(Fault::Cut).await
+                },
+                async |_| Ok(()),
+            )
+            .await
+        })
+        .await;
+}
