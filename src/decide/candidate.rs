@@ -13,9 +13,8 @@ use super::state::Gain;
 use super::timing::Timing;
 use super::{Planner, Tick};
 
-/// A board that is older does not count: an operator may have paused everything meanwhile. Also how often it is looked
-/// at again during a pause.
-const BOARD_AGE: Duration = Duration::from_secs(1);
+/// How often the board is looked at again during a pause.
+const PAUSE_POLL: Duration = Duration::from_secs(1);
 
 /// How a lock that is up for grabs may be taken.
 struct Claim<'a> {
@@ -288,7 +287,12 @@ impl Planner<'_> {
         }
         let board = self.state.board.as_ref();
         let board = board.filter(|(_, asked_at)| *asked_at >= contest.since);
-        let too_old_at = board.map_or(self.now, |(_, asked_at)| *asked_at + BOARD_AGE);
+        // An operator may have paused everything since. Two calls that take their time fit in between.
+        let lasting = match board.and_then(|(board, _)| board.pause.as_ref()) {
+            Some(_) => PAUSE_POLL,
+            None => self.state.settings.timing.healthcheck_timeout() * 2,
+        };
+        let too_old_at = board.map_or(self.now, |(_, asked_at)| *asked_at + lasting);
         if too_old_at <= self.now
             || (claim.gain.wait.is_some() && self.state.member_terms.is_none())
         {

@@ -9,14 +9,14 @@ use crate::decide::board::{Ballot, Cause, Pause, VERSION};
 use crate::decide::election::compare;
 use crate::decide::event::Event;
 use crate::decide::ids::SessionId;
-use crate::decide::plan::{Action, Plan, Reason};
+use crate::decide::plan::{Action, Reason};
 use crate::decide::record::{Record, Status, Vclock};
 use crate::decide::state::Elector;
 
-const THIRD: &str = "instance-third";
+pub(super) const THIRD: &str = "instance-third";
 const WINDOW: std::time::Duration = std::time::Duration::from_millis(250);
 
-fn vclock(rows: u64) -> Vclock {
+pub(super) fn vclock(rows: u64) -> Vclock {
     Vclock::from([("1".to_owned(), rows)])
 }
 
@@ -38,7 +38,7 @@ fn ballot(instance: &str) -> Ballot {
 }
 
 /// The other instance, fenced in term 6 with ten rows; this one and a third followed it.
-fn last_word() -> Record {
+pub(super) fn last_word() -> Record {
     Record {
         following: vec![OWN.to_owned(), THIRD.to_owned()],
         vclock: vclock(10),
@@ -47,7 +47,7 @@ fn last_word() -> Record {
 }
 
 /// Attached after `record`, with the elector that waits for ballots.
-fn after(record: &Record) -> Node {
+pub(super) fn after(record: &Record) -> Node {
     let mut node = node()
         .with(|settings| settings.elector = Elector::Smart)
         .having(|instance| instance.replication = vec![follower(OTHER), follower(THIRD)]);
@@ -56,7 +56,7 @@ fn after(record: &Record) -> Node {
     node.attached().seeing_lock()
 }
 
-fn candidate() -> Node {
+pub(super) fn candidate() -> Node {
     after(&last_word())
 }
 
@@ -66,7 +66,7 @@ fn is_acquire(action: &Action) -> bool {
 
 impl Node {
     /// Our own ballot is written, and the ballots are waited for.
-    fn waiting_for_ballots(mut self) -> Self {
+    pub(super) fn waiting_for_ballots(mut self) -> Self {
         for _ in 0..3 {
             self.settles();
         }
@@ -81,11 +81,11 @@ impl Node {
         }
     }
 
-    fn wrote(&self) -> Ballot {
+    pub(super) fn wrote(&self) -> Ballot {
         self.lock.ballots.get(OWN).cloned().expect("our ballot")
     }
 
-    fn holds(&self) -> bool {
+    pub(super) fn holds(&self) -> bool {
         self.state.holds_lock()
     }
 }
@@ -359,110 +359,6 @@ fn an_agent_that_was_not_there_takes_the_masters_word_for_who_followed_it() {
     assert!(!node.waiting_for_ballots().wrote().following);
 }
 
-fn declines(node: &mut Node, words: &str) -> Plan {
-    node.settles();
-    let plan = node.plan();
-    let Reason::NotACandidate { why } = &plan.reason else {
-        panic!("{:?}", plan.reason)
-    };
-    assert!(why.contains(words), "{why}");
-    assert_eq!(node.wrote().excluded.as_ref(), Some(why));
-    assert!(!node.holds() && plan.actions.is_empty());
-    plan
-}
-
-#[test]
-fn who_lacks_too_many_rows_says_so_once_and_runs_when_it_has_caught_up() {
-    let mut node = candidate().with(|settings| settings.max_lag_rows = 3);
-    node.instance.vclock = vclock(6);
-    node.attaches();
-    declines(
-        &mut node,
-        "it lacks 4 rows that the last master had, MAX_LAG_ROWS is 3",
-    );
-    let written = node.lock.index;
-    node.lives_on(30.secs());
-    assert_eq!(node.lock.index, written, "one ballot is enough");
-    node.instance.vclock = vclock(7);
-    node.lives_on(3.secs());
-    assert_eq!(node.wrote().excluded, None);
-    assert!(node.holds());
-}
-
-#[test]
-fn who_had_not_heard_the_master_for_too_long_does_not_run() {
-    let mut node = candidate().with(|settings| settings.max_idle = 5.secs());
-    node.instance.replication.clear();
-    node.attaches();
-    declines(
-        &mut node,
-        "it has never heard the last master, MAX_IDLE is 5s",
-    );
-}
-
-#[test]
-fn a_negative_priority_does_not_run_and_says_so() {
-    let mut node = candidate().with(|settings| settings.priority = -1);
-    declines(&mut node, "PRIORITY is -1");
-}
-
-#[test]
-fn a_moment_of_silence_is_no_reason_to_give_others_the_lead() {
-    let mut node = candidate();
-    node.hears(Event::FellSilent);
-    node.settles();
-    assert!(matches!(node.plan().reason, Reason::NotACandidate { .. }));
-    assert!(node.lock.ballots.is_empty());
-    node.hears(Event::SpokeAgain);
-    let node = node.waiting_for_ballots();
-    assert_eq!(node.wrote().excluded, None);
-}
-
-#[test]
-fn an_instance_that_answers_late_answers() {
-    let mut node = candidate();
-    node.hears(Event::FellSilent);
-    node.state.begin(&Action::Probe, node.now);
-    node.passes(30.ms());
-    node.answers(&Action::Probe);
-    assert_eq!(node.waiting_for_ballots().wrote().excluded, None);
-}
-
-#[test]
-fn an_instance_that_died_is_not_waited_for() {
-    let mut node = candidate();
-    node.is_killed();
-    node.settles();
-    assert!(
-        node.wrote()
-            .excluded
-            .is_some_and(|why| why.contains("dead"))
-    );
-}
-
-#[test]
-fn who_is_not_named_by_a_master_that_may_go_on_without_consul_does_not_succeed_it_by_time() {
-    let members = vec![OTHER.to_owned(), THIRD.to_owned()];
-    let active = Record {
-        status: Status::Active,
-        failsafe: true,
-        members,
-        ..last_word()
-    };
-    let mut node = after(&active).later(LEASE_AND_MARGIN);
-    declines(&mut node, "does not name it");
-    let fenced = Record {
-        refresh: 41,
-        failsafe: true,
-        members: vec![OTHER.to_owned()],
-        ..last_word()
-    };
-    node.lock.put_record(None, &fenced);
-    node.watch_shows_lock();
-    node.lives_on(1.secs());
-    assert!(node.holds(), "{:?}", node.plan().reason);
-}
-
 #[test]
 fn whom_the_master_gave_the_lock_up_for_asks_nobody() {
     let mine = Record {
@@ -496,74 +392,6 @@ fn all_others_hold_back_for_whom_the_master_gave_the_lock_up_for() {
     node.passes(WINDOW);
     node.settles();
     assert!(node.holds(), "it did not come");
-}
-
-#[test]
-fn nothing_changes_hands_during_a_pause_and_the_board_is_looked_at_each_second() {
-    for elector in [Elector::Smart, Elector::First] {
-        let mut node = candidate().with(|settings| settings.elector = elector);
-        node.lock.pause = Some(Pause {
-            by: "ann".to_owned(),
-            ..Pause::default()
-        });
-        node.settles();
-        assert_eq!(
-            node.plan().reason,
-            Reason::Paused {
-                by: "ann".to_owned()
-            }
-        );
-        let mut reads = 0;
-        for _ in 0..100 {
-            node.passes(100.ms());
-            reads += u32::from(does!(node.plan(), Action::ReadBoard));
-            node.settles();
-        }
-        assert!((9..=10).contains(&reads), "{reads}");
-        assert!(!node.holds());
-        node.lock.pause = None;
-        node.lives_on(2.secs());
-        assert!(node.holds());
-    }
-}
-
-#[test]
-fn a_board_that_cannot_be_read_is_not_an_empty_one() {
-    let mut node = candidate();
-    for _ in 0..40 {
-        let plan = node.turn();
-        assert!(!does!(plan, Action::Acquire { .. }));
-        for action in &plan.actions {
-            if matches!(action, Action::ReadBoard) {
-                node.loses(action);
-            } else {
-                node.answers(action);
-            }
-        }
-        node.passes(50.ms());
-    }
-}
-
-#[test]
-fn no_time_bounds_a_guard_that_stands_down() {
-    let paused = Record {
-        status: Status::Active,
-        paused: true,
-        ..last_word()
-    };
-    let mut node = after(&paused);
-    node.lives_on(60.secs());
-    assert!(matches!(node.plan().reason, Reason::Paused { .. }));
-    assert!(!node.holds());
-    let own = paused.of(OWN);
-    node.lock.put_record(None, &own);
-    node.watch_shows_lock();
-    node.lives_on(LEASE_AND_MARGIN + 1.secs());
-    assert!(
-        node.holds(),
-        "it is no rival of itself: {:?}",
-        node.plan().reason
-    );
 }
 
 #[test]
