@@ -194,10 +194,13 @@ impl Planner<'_> {
         if self.state.settings.priority < 0 {
             return Some(format!("PRIORITY is {}", self.state.settings.priority));
         }
+        // A word from its guard that came in since then is an answer, however late the pings' own are.
+        let heard_at = self.state.instance.reading.map(|reading| reading.reply_at);
         let silent_for = self
             .state
             .instance
             .silent_since
+            .filter(|since| heard_at.is_none_or(|at| at <= *since))
             .map(|since| self.now.since(since));
         if silent_for.is_some_and(|silent_for| silent_for >= patience) {
             return Some("the instance does not answer".to_owned());

@@ -208,16 +208,16 @@ async fn two_candidates_cut_off_from_each_other_but_not_from_consul_agree() {
 
 /// When the best candidate's machine dies.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Moment {
-    AfterItsBallot,
-    AfterItsLock,
-    AfterItsPromotion,
+enum DeathAfter {
+    Ballot,
+    Lock,
+    Promotion,
 }
 
 /// Its way to Consul is so slow that each of its steps can be seen there before it knows that it is done.
 const SLOW: Duration = Duration::from_millis(250);
 
-async fn the_best_dies(world: &World, moment: Moment) -> Result<()> {
+async fn the_best_dies(world: &World, moment: DeathAfter) -> Result<()> {
     let slow_ones = |_, agent: AgentBuilder| agent.linked().env("ELECTION_WINDOW", LONG_WINDOW);
     let scene = Scene::start_with(world, follow_links(3), slow_ones, |writers| writers).await?;
     let old = scene.master;
@@ -232,17 +232,17 @@ async fn the_best_dies(world: &World, moment: Moment) -> Result<()> {
     let agent = &scene.agents[best];
     agent.consul_link().unwrap().delay(SLOW).await?;
     scene.master().kill().await?;
-    eventually(SOON, &format!("{moment:?} of the best"), async || {
+    eventually(SOON, &format!("{moment:?} by the best"), async || {
         let found = match moment {
-            Moment::AfterItsBallot => board.ballots().await.map(|ballots| {
+            DeathAfter::Ballot => board.ballots().await.map(|ballots| {
                 let term = ballots.get(uuid).map(|ballot| ballot["term"].clone());
                 term == Some((old.term + 1).into())
             }),
-            Moment::AfterItsLock => board
+            DeathAfter::Lock => board
                 .record()
                 .await
                 .map(|record| record["instance"] == uuid),
-            Moment::AfterItsPromotion => Ok(scene.set[best].says_writable().await == Some(true)),
+            DeathAfter::Promotion => Ok(scene.set[best].says_writable().await == Some(true)),
         };
         match found {
             Ok(true) => Ok(()),
@@ -253,9 +253,9 @@ async fn the_best_dies(world: &World, moment: Moment) -> Result<()> {
     Machine::of(&scene.set[best], agent).kill().await?;
     let record = board.record().await?;
     match moment {
-        Moment::AfterItsBallot => assert_ne!(record["instance"], uuid),
-        Moment::AfterItsLock => assert_eq!(record["status"], "promoting"),
-        Moment::AfterItsPromotion => assert_eq!(record["instance"], uuid),
+        DeathAfter::Ballot => assert_ne!(record["instance"], uuid),
+        DeathAfter::Lock => assert_eq!(record["status"], "promoting"),
+        DeathAfter::Promotion => assert_eq!(record["instance"], uuid),
     }
     let fits = |seen: &tarsec_harness::Tenure| seen.instance == other;
     let heir = wait_for_master(&scene.set, fits, SOON).await?;
@@ -268,11 +268,7 @@ async fn the_best_dies(world: &World, moment: Moment) -> Result<()> {
         (Some(&old), Some(&heir)),
         "{verdict}"
     );
-    let terms = if moment == Moment::AfterItsBallot {
-        1
-    } else {
-        2
-    };
+    let terms = if moment == DeathAfter::Ballot { 1 } else { 2 };
     assert_eq!(heir.term, old.term + terms);
     Ok(())
 }
@@ -281,7 +277,7 @@ async fn the_best_dies(world: &World, moment: Moment) -> Result<()> {
 async fn a_candidate_that_dies_between_ballot_and_lock_is_waited_for_no_longer_than_a_window() {
     world()
         .story("dies-balloted", async |world| {
-            the_best_dies(world, Moment::AfterItsBallot).await
+            the_best_dies(world, DeathAfter::Ballot).await
         })
         .await;
 }
@@ -290,7 +286,7 @@ async fn a_candidate_that_dies_between_ballot_and_lock_is_waited_for_no_longer_t
 async fn a_candidate_that_dies_between_lock_and_promotion_is_taken_over_from() {
     world()
         .story("dies-locked", async |world| {
-            the_best_dies(world, Moment::AfterItsLock).await
+            the_best_dies(world, DeathAfter::Lock).await
         })
         .await;
 }
@@ -299,7 +295,7 @@ async fn a_candidate_that_dies_between_lock_and_promotion_is_taken_over_from() {
 async fn a_candidate_that_dies_right_after_its_promotion_is_taken_over_from() {
     world()
         .story("dies-promoted", async |world| {
-            the_best_dies(world, Moment::AfterItsPromotion).await
+            the_best_dies(world, DeathAfter::Promotion).await
         })
         .await;
 }

@@ -5,6 +5,7 @@ use tarsec_harness::{Instance, Result, Value, json};
 use crate::support::world;
 
 const GUARD: &str = include_str!("../../src/tarantool/guard.lua");
+const SYNCHRO: &str = include_str!("../../src/tarantool/synchro.lua");
 const AGENT: &str = "agent";
 const OTHER: &str = "00000000-0000-4000-8000-00000000000a";
 const THIRD: &str = "00000000-0000-4000-8000-00000000000b";
@@ -46,12 +47,20 @@ impl Guard<'_> {
     }
 }
 
+/// As an agent does it at every attach.
+async fn install(instance: &Instance) -> Result<()> {
+    for source in [GUARD, SYNCHRO] {
+        instance.eval(source, &[]).await?;
+    }
+    Ok(())
+}
+
 /// A guard that an agent has attached to, in an instance alone.
 async fn guarded(name: &str, story: impl AsyncFn(Guard<'_>) -> Result<()>) {
     world()
         .story(name, async |world| {
             let set = world.replica_set(1).await?;
-            set[0].eval(GUARD, &[]).await?;
+            install(&set[0]).await?;
             let attach = "return tarsec_guard.attach(...) ~= nil";
             set[0].eval(attach, &[json!(AGENT)]).await?;
             story(Guard(&set[0])).await
@@ -141,9 +150,9 @@ async fn a_young_guard_is_not_promoted_where_it_may_have_forgotten_a_promise() {
         assert!(age_ns > 0 && age_ns < 60 * SECOND, "{age_ns}");
         // The same guard, found by another agent, keeps its age and its promises; a later version inherits them.
         guard.promise(OTHER, 5, 30 * SECOND).await?;
-        guard.0.eval(GUARD, &[]).await?;
+        install(guard.0).await?;
         guard.0.eval("tarsec_guard.version = 0", &[]).await?;
-        guard.0.eval(GUARD, &[]).await?;
+        install(guard.0).await?;
         assert!(guard.probe().await?["age_ns"].as_u64() > Some(age_ns));
         assert_says(&guard.promote(6, 0, 0).await?, "it has promised");
         assert_eq!(guard.promote(6, 5, age_ns).await?, Value::Null);
@@ -159,7 +168,7 @@ async fn a_guard_that_comes_after_one_that_kept_no_age_counts_as_new() {
         let forget = "tarsec_guard.version = 0 tarsec_guard.state.born = nil";
         guard.value("require('fiber').sleep(0.3)", &[]).await?;
         guard.0.eval(forget, &[]).await?;
-        guard.0.eval(GUARD, &[]).await?;
+        install(guard.0).await?;
         assert!(guard.probe().await?["age_ns"].as_u64() < Some(SECOND * 3 / 10));
         Ok(())
     })

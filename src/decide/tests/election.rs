@@ -419,6 +419,16 @@ fn a_moment_of_silence_is_no_reason_to_give_others_the_lead() {
 }
 
 #[test]
+fn an_instance_that_answers_late_answers() {
+    let mut node = candidate();
+    node.hears(Event::FellSilent);
+    node.state.begin(&Action::Probe, node.now);
+    node.passes(30.ms());
+    node.answers(&Action::Probe);
+    assert_eq!(node.waiting_for_ballots().wrote().excluded, None);
+}
+
+#[test]
 fn an_instance_that_died_is_not_waited_for() {
     let mut node = candidate();
     node.is_killed();

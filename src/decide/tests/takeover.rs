@@ -124,6 +124,22 @@ fn a_consul_that_has_fallen_silent_is_noticed_before_anything_is_taken() {
 }
 
 #[test]
+fn nothing_is_taken_while_consul_cannot_be_read_though_it_was_asked_before() {
+    let mut node = under(&record()).later(LEASE_AND_MARGIN);
+    let look = node.runs_until(|action| matches!(action, Action::ReadLock));
+    node.answers(&look);
+    node.watch_fails();
+    for _ in 0..20 {
+        let plan = node.round();
+        assert!(!does!(
+            plan,
+            Action::TakeOver { .. } | Action::CreateSession
+        ));
+        node.passes(100.ms());
+    }
+}
+
+#[test]
 fn the_lease_that_is_waited_for_is_the_records() {
     let mut node = under(&record().lease_of(30.secs()));
     node.lives_on(30.secs());
