@@ -63,6 +63,7 @@ impl State {
         self.sees(sight, now);
         if let Some(record) = record {
             self.highest_term = self.highest_term.max(record.term);
+            self.note_named(&record);
             self.saw_record(record, now);
             self.member_terms = None;
         }
@@ -107,6 +108,16 @@ impl State {
         }
         self.lock.sight = Some(sight);
         self.lock.learned_at = now;
+    }
+
+    /// Whoever has just given the lock up lets others go first, but not when it is named itself.
+    fn note_named(&mut self, record: &Record) {
+        let own = self.instance.probe.as_ref().map(|probe| &probe.uuid);
+        let known = self.lock.unchanged.as_ref().map(|known| &known.stamp);
+        let news = known != Some(&record.stamp());
+        if news && own.is_some() && record.handover_to.as_ref() == own {
+            self.hold.hold_back_until = None;
+        }
     }
 
     fn saw_record(&mut self, record: Record, now: Tick) {

@@ -507,6 +507,18 @@ fn the_target_has_its_session_before_the_lock_is_free() {
 }
 
 #[test]
+fn a_target_that_has_just_given_the_lock_up_does_not_hold_back() {
+    let mut node = replica();
+    node.state.hold.hold_back_until = Some(node.now + 5.secs());
+    let mut last_word = record().refreshed(41).says(Status::Fenced);
+    last_word.handover_to = Some(OWN.to_owned());
+    node.lock.put_record(None, &last_word);
+    node.watch_shows_lock();
+    node.settles();
+    assert!(node.instance.is_writable(), "{:?}", node.plan().reason);
+}
+
+#[test]
 fn a_target_that_cannot_run_says_so_at_once() {
     let mut node = named();
     node.state.settings.priority = -1;
