@@ -13,6 +13,7 @@ pub mod election;
 pub mod event;
 mod failsafe;
 mod history;
+pub mod hold;
 mod holder;
 pub mod ids;
 pub mod observed;

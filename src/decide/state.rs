@@ -1,16 +1,17 @@
 //! What an agent knows. Changed by events and by the notes of what was begun, by nothing else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::board::{Board, HistoryLine, Member, Party, Pause, Switchover};
 use super::election::{Election, Heard};
-use super::event::{GuardCommand, LockSight, LockStepKind};
+use super::event::{GuardCommand, LockSight};
+pub use super::hold::{Asked, Attempt, Gain, Gained, Handover, Hold};
 use super::ids::SessionId;
 use super::observed::Probe;
-use super::plan::{Before, CatalogEntry};
+use super::plan::CatalogEntry;
 use super::record::{Record, Stamp};
 use super::timing::{InstanceTime, Tick, Timing};
 
@@ -281,115 +282,6 @@ pub struct Session {
     pub renewed_at: Tick,
     /// Something suggests that it is gone: ask before it is used again.
     pub doubted: bool,
-}
-
-/// What we did at the lock.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Hold {
-    /// The record as last accepted with our session.
-    pub record: Option<Record>,
-    /// The record of the step under way, or whose reply was lost.
-    pub attempted: Option<Attempt>,
-    /// Which step that is.
-    pub attempted_step: Option<LockStepKind>,
-    /// Whether promises to whoever was before may be running, where it begins a hold.
-    pub attempted_after: Before,
-    /// The highest `refresh` ever sent: no two writes may look alike, or a watcher would count a lease from the
-    /// first of them and we from the second.
-    pub refresh_sent: u64,
-    /// The newest reading under an accepted record.
-    pub reading: Option<Reading>,
-    /// When the last record was accepted.
-    pub accepted_at: Tick,
-    /// The lock's last owner may be writable until then; `None`: nobody is.
-    pub predecessor_over_at: Option<Tick>,
-    /// Why this term began.
-    pub reason: String,
-    /// The guard has refused to promote since then.
-    pub refused_since: Option<Tick>,
-    /// No run for the lock before then: we have just given it up.
-    pub hold_back_until: Option<Tick>,
-    /// What the guard needs to know of the terms before; nothing any more once it was promoted in this one (R6).
-    pub before: Before,
-    /// Why Consul could not be written or read since it last accepted or refused something from us.
-    pub unwritten: Option<String>,
-    /// Members named in writes whose outcome nobody knows: any of them may be what Consul holds.
-    pub in_doubt: BTreeSet<String>,
-    /// The members that are being asked for their promises.
-    pub asked: Option<Asked>,
-    /// The newest reading under which every member has promised another lease.
-    pub promised: Option<Reading>,
-    /// Why the members did not promise the last time.
-    pub unpromised: Option<String>,
-    /// How this term was gained; `None`: by an agent before us.
-    pub gained: Option<Gained>,
-    /// The same for the step under way.
-    pub gaining: Option<Gained>,
-    /// We hand the lock over at an operator's wish.
-    pub handover: Option<Handover>,
-    /// A record that did not say `paused` was sent then, and nobody knows what became of it.
-    pub unpaused_lost_at: Option<Tick>,
-}
-
-/// A question for promises that is under way (R6).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Asked {
-    /// The term in which we serve.
-    pub term: u64,
-    /// Taken before they were asked.
-    pub reading: Reading,
-    /// Instance UUIDs of all that must promise.
-    pub members: BTreeSet<String>,
-}
-
-/// How a term was gained.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Gained {
-    /// The last record before it, as last seen.
-    pub predecessor: Option<Record>,
-    /// The lock key's `ModifyIndex` of the step that gained it; what has a lower one stood there before.
-    pub index: u64,
-    /// When the lock was found up for grabs.
-    pub found_at: Tick,
-    /// When it was clear whose turn it is.
-    pub elected_at: Tick,
-    /// When Consul had confirmed it.
-    pub acquired_at: Tick,
-    /// When the instance was first known to be writable.
-    pub promoted_at: Option<Tick>,
-    /// The history has its line.
-    pub told: bool,
-}
-
-/// A switchover that has begun.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Handover {
-    /// The order.
-    pub order: Switchover,
-    /// To whom.
-    pub to: Party,
-    /// The record names the target since then, under this `ModifyIndex`.
-    pub announced: Option<(u64, Tick)>,
-    /// The first fence for it was begun then.
-    pub fencing_since: Option<Tick>,
-}
-
-/// A record sent to Consul.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Attempt {
-    /// What was sent.
-    pub record: Record,
-    /// The reading it rests on.
-    pub reading: Reading,
-    /// It begins a hold, rather than lengthening one.
-    pub gain: Option<Gain>,
-}
-
-/// What is new about a hold that begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Gain {
-    /// How long after it promotion has to wait for whoever was master before (R3).
-    pub wait: Option<Duration>,
 }
 
 /// What the catalog was told.
