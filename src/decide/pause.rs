@@ -93,7 +93,9 @@ impl Planner<'_> {
             // No refresh brings the board, and the pause may end meanwhile.
             self.look_at_board(LOOK_INTERVAL);
         }
-        Some(Reason::MasterPaused { words, lacking })
+        // Until it stands down the lease is what counts, and the entry says beside that that there is a pause.
+        (probe.guard.stood_down || lacking.is_some())
+            .then_some(Reason::MasterPaused { words, lacking })
     }
 
     fn may_stand_down(&mut self, record: &Record, probe: &Probe) -> bool {

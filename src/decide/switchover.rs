@@ -351,7 +351,8 @@ impl Planner<'_> {
             Some(None) => {}
             None => self.look_at_board(READY_POLL),
         }
-        let give_up_at = announced_at + self.state.settings.timing.healthcheck_timeout();
+        // Nothing is read-only yet, so a target on a slow Consul costs nobody a write.
+        let give_up_at = announced_at + self.state.settings.timing.lease();
         if self.now >= give_up_at {
             let why = format!("the agent of {} does not answer", handover.to.name);
             return self.undo_handover(record, probe, handover, why);

@@ -26,7 +26,9 @@ async fn paused(world: &World) -> Result<Scene> {
 }
 
 async fn wait_until_stood_down(scene: &Scene, down: bool) -> Result<()> {
-    eventually(SOON, "the guard and the pause", async || {
+    // Where a refresh got no answer before the pause, it may still be carried out, and the guard waits a minute for that.
+    let patience = SOON + Duration::from_secs(60);
+    eventually(patience, "the guard and the pause", async || {
         let record = scene.lock().await.map_err(|error| error.to_string())?;
         let record = record.json().map_err(|error| error.to_string())?;
         let lua = "return tarsec_guard.state.stood_down or false";

@@ -6,9 +6,8 @@ use crate::support::{SOON, world};
 use crate::surroundings_gate::{Asked, Gate, Rules};
 
 /// One of each call that an agent makes until it is master and when it leaves.
-const CALLS: [&str; 9] = [
+const CALLS: [&str; 8] = [
     "GET /v1/kv/KEYS/leader?consistent",
-    "GET /v1/kv/KEYS/members/?recurse",
     "PUT /v1/kv/KEYS/members/",
     "PUT /v1/session/create",
     "PUT /v1/session/destroy/",

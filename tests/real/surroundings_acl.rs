@@ -285,6 +285,7 @@ async fn the_documented_policy_carries_a_failover_and_a_master_without_it_is_fen
         let agents = world
             .agents_with(&set, &consul, |_, agent| {
                 agent
+                    .env("FAILSAFE", "off")
                     .without_env("CONSUL_HTTP_TOKEN")
                     .env("CONSUL_HTTP_TOKEN_FILE", &file.display().to_string())
             })

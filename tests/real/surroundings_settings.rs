@@ -260,7 +260,7 @@ const NAMES_NUMBERS_AND_CHOICES: &[Case] = &[
     ),
     Case(
         &[("MAX_LAG_ROWS", "-1")],
-        &["MAX_LAG_ROWS is \"-1\", allowed is a whole number"],
+        &["MAX_LAG_ROWS is \"-1\", allowed is a whole number, 0 to 18446744073709551615"],
     ),
     Case(
         &[("MAX_IDLE", "2days")],
@@ -268,7 +268,9 @@ const NAMES_NUMBERS_AND_CHOICES: &[Case] = &[
     ),
     Case(
         &[("FAILOVER_COOLDOWN", "60")],
-        &["FAILOVER_COOLDOWN is \"60\", allowed is a number with its unit"],
+        &[
+            "FAILOVER_COOLDOWN is \"60\", allowed is a number with its unit (60 of what?), such as 10s or 250ms",
+        ],
     ),
     Case(
         &[("MEMBER_INTERVAL", "2h")],

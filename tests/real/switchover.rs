@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tarsec_harness::{Board, ReplicaSetOptions, Result, Tenure, Value, World, eventually};
+use tarsec_harness::{
+    Board, ConsulOptions, ReplicaSetOptions, Result, Tenure, Value, World, eventually,
+};
 
 use crate::scene::{SOME_WRITES, Scene, assert_never_refused, assert_reigns, wait_for_master};
 use crate::support::{LEASE, SOON, world};
@@ -44,11 +46,16 @@ async fn assert_refused(board: &Board<'_>, target: &str, words: &str) -> Result<
 
 /// The scene of three with full load, and everybody following.
 async fn busy(world: &World) -> Result<Scene> {
-    let options = ReplicaSetOptions::of(3);
-    let scene = Scene::start_with(
+    // Under this load a Consul that writes to the disk is silent for a second now and then, and a switchover is undone.
+    let consul = world
+        .consul_with(ConsulOptions::default().in_memory())
+        .await?;
+    let set = world.replica_set(3).await?;
+    let scene = Scene::start_on(
         world,
-        options,
-        |_, agent| agent,
+        consul,
+        set,
+        |_, agent| agent.env("MASTER_LEASE", "10s"),
         |writers| writers.rate(500).probe_interval(Duration::from_millis(1)),
     )
     .await?;

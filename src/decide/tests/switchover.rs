@@ -148,7 +148,7 @@ fn a_target_whose_agent_does_not_answer_costs_no_read_only_moment() {
     node.is_ordered(order(None));
     node.runs_until_announced();
     let begun = node.now;
-    while node.now.since(begun) < 4.secs() {
+    while node.now.since(begun) < 12.secs() {
         node.passes(50.ms());
         assert!(!does!(node.round(), Action::Fence { .. }));
     }

@@ -303,6 +303,7 @@ local guard, term = rawget(_G, 'tarsec_guard'), nil
 if type(guard) == 'table' and type(guard.term) == 'function' then term = guard.term() end
 if type(guard) == 'table' and type(guard.term) == 'number' then term = guard.term end
 local vclock = setmetatable({}, {__serialize = 'seq'})
-for id, lsn in pairs(box.info.vclock) do table.insert(vclock, {id, lsn}) end
+-- Component 0 counts local rows, which nobody else has.
+for id, lsn in pairs(box.info.vclock) do if id ~= 0 then table.insert(vclock, {id, lsn}) end end
 return box.info.ro, box.info.status, vclock, term
 ";
