@@ -17,7 +17,7 @@ build: ## build the release binary, target/release/tarsec
 	$(CARGO) build --release --locked --bin tarsec
 
 test: setup ## run all tests, against real Consul and real Tarantool
-	$(CARGO) test --workspace --locked -- --test-threads=3
+	$(CARGO) test --workspace --locked -- --test-threads=2
 
 demo: setup build ## kill and freeze masters, kill an agent, live; under a minute
 	$(CARGO) run --release --locked -p tarsec-harness --bin demo
