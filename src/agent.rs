@@ -11,7 +11,7 @@ use tokio::time::{sleep, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::clock::{self, Clock};
-use crate::config::{Config, HungInstanceAction, ReplicationMode};
+use crate::config::{Config, ConsulConfig, HungInstanceAction, ReplicationMode};
 use crate::consul::{Consul, LockView, LockWatch};
 use crate::decide::board::{self, Switchover};
 use crate::decide::decide;
@@ -260,7 +260,6 @@ async fn wake(clock: &Clock, at: Option<Tick>) {
 /// Watches the lock key for as long as the agent runs. The wait is bounded by the lease, so that a connection that
 /// swallows everything is noticed.
 async fn watch(executor: Executor, key: String) {
-    let consul = &executor.config.consul;
     let mut lock = LockWatch::new(key, executor.config.timing.lease());
     let mut failures = 0_u32;
     while !executor.events.is_closed() {
@@ -275,15 +274,10 @@ async fn watch(executor: Executor, key: String) {
             .await;
         if failed {
             failures = failures.saturating_add(1);
-            if failures == consul.monitor_retries {
+            if failures == executor.config.consul.monitor_retries {
                 warn!(failures, "the lock cannot be watched");
             }
-            sleep(retry_pause(
-                failures,
-                consul.monitor_retries,
-                consul.monitor_retry_interval,
-            ))
-            .await;
+            sleep(retry_pause(failures, &executor.config.consul)).await;
         } else {
             failures = 0;
         }
@@ -296,7 +290,6 @@ async fn watch(executor: Executor, key: String) {
 
 /// Watches what operators ask for. The key is created where it is missing, so that the watch wakes for it alone.
 async fn watch_switchover(executor: Executor, key: String) {
-    let consul = &executor.config.consul;
     let mut watch = LockWatch::new(key.clone(), SWITCHOVER_WAIT);
     let mut failures = 0_u32;
     while !executor.events.is_closed() {
@@ -325,22 +318,17 @@ async fn watch_switchover(executor: Executor, key: String) {
             // The lock's own watch says what is wrong.
             Err(_) => {
                 failures = failures.saturating_add(1);
-                sleep(retry_pause(
-                    failures,
-                    consul.monitor_retries,
-                    consul.monitor_retry_interval,
-                ))
-                .await;
+                sleep(retry_pause(failures, &executor.config.consul)).await;
             }
         }
     }
 }
 
 /// A Consul agent that restarts is back within moments, so the first retries come quickly.
-fn retry_pause(failures: u32, retries: u32, interval: Duration) -> Duration {
-    if failures <= retries {
-        interval / 10
+fn retry_pause(failures: u32, consul: &ConsulConfig) -> Duration {
+    if failures <= consul.monitor_retries {
+        consul.monitor_retry_interval / 10
     } else {
-        interval
+        consul.monitor_retry_interval
     }
 }

@@ -79,14 +79,8 @@ impl Consul {
         after: u64,
         wait: Duration,
     ) -> Result<(u64, Vec<Found>), ConsulError> {
-        let mut call = call.query("recurse").query("consistent");
-        if after > 0 {
-            let wait = wait.max(Duration::from_millis(1));
-            call = call
-                .query(format!("index={after}"))
-                .query(format!("wait={}ms", wait.as_millis()))
-                .held_for(wait.saturating_add(wait / 16));
-        }
+        let call = call.query("recurse").query("consistent");
+        let call = call.once_past(after, wait);
         let answer = self.wire().send(call).await?;
         let index = answer.index;
         let entries = match (answer.code, index) {

@@ -226,16 +226,8 @@ impl Consul {
     ) -> Result<LockView, ConsulError> {
         let what = format!("watch lock {key}");
         let path = key_path(&what, key)?;
-        let mut call = Call::get(what, path).query("consistent");
-        if after > 0 {
-            // 0 would be Consul's default of five minutes.
-            let wait = wait.max(Duration::from_millis(1));
-            call = call
-                .query(format!("index={after}"))
-                .query(format!("wait={}ms", wait.as_millis()))
-                .held_for(wait.saturating_add(wait / 16));
-        }
-        self.look(key, call).await
+        let call = Call::get(what, path).query("consistent");
+        self.look(key, call.once_past(after, wait)).await
     }
 
     /// Makes one change of the lock key, and in the same transaction reads what stands under the prefixes `beside`.

@@ -93,6 +93,19 @@ impl Call {
         self
     }
 
+    /// Is held until something has changed since index `after`, at most for `wait` and a sixteenth (Consul's jitter);
+    /// with `after` 0 it is answered at once.
+    pub(super) fn once_past(self, after: u64, wait: Duration) -> Self {
+        if after == 0 {
+            return self;
+        }
+        // 0 would be Consul's default of five minutes.
+        let wait = wait.max(Duration::from_millis(1));
+        self.query(format!("index={after}"))
+            .query(format!("wait={}ms", wait.as_millis()))
+            .held_for(wait.saturating_add(wait / 16))
+    }
+
     /// Reads a longer answer than most.
     pub(super) fn up_to(mut self, limit_bytes: usize) -> Self {
         self.limit_bytes = limit_bytes;

@@ -296,9 +296,7 @@ impl Planner<'_> {
         if too_old_at <= self.now
             || (claim.gain.wait.is_some() && self.state.member_terms.is_none())
         {
-            if self.may_call(self.state.pending.board, self.state.pending.board_retry_at) {
-                self.act(Action::ReadBoard);
-            }
+            self.read_board();
             // What the rest needs is begun meanwhile, unless we have just seen a pause.
             match board.and_then(|(board, _)| board.pause.as_ref()) {
                 Some(pause) => {

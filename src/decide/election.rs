@@ -234,9 +234,8 @@ impl Planner<'_> {
     }
 
     fn write_ballot(&mut self, contest: &Contest<'_>, excluded: Option<String>) {
-        let under_way = self.state.pending.ballot || self.planned(Place::Ballot);
         if let Some(ballot) = self.ballot(contest, excluded)
-            && self.may_call(under_way, self.state.pending.ballot_retry_at)
+            && self.may_call_ballots()
         {
             self.act(Action::WriteBallot {
                 ballot: Box::new(ballot),
@@ -308,13 +307,7 @@ impl Planner<'_> {
             return None;
         }
         self.wake(until);
-        if complete {
-            let first = queue
-                .first()
-                .map_or_else(String::new, |best| best.name.clone());
-            return Some(Reason::HoldingBack { first, until });
-        }
-        if self.now < closes_at {
+        if !complete && self.now < closes_at {
             self.wake(closes_at);
             let wait = closes_at.since(self.now);
             self.read_ballots(election.ballots_index, wait);
@@ -327,10 +320,14 @@ impl Planner<'_> {
     }
 
     fn read_ballots(&mut self, after: u64, wait: Duration) {
-        let under_way = self.state.pending.ballot || self.planned(Place::Ballot);
-        if self.may_call(under_way, self.state.pending.ballot_retry_at) {
+        if self.may_call_ballots() {
             self.act(Action::ReadBallots { after, wait });
         }
+    }
+
+    fn may_call_ballots(&mut self) -> bool {
+        let under_way = self.state.pending.ballot || self.planned(Place::Ballot);
+        self.may_call(under_way, self.state.pending.ballot_retry_at)
     }
 
     /// Writes our ballot, from a word of the instance that was asked for after the lock came up for grabs: only then

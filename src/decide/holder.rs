@@ -255,12 +255,7 @@ impl Planner<'_> {
             || seen != Some(record.stamp())
             || record.paused != self.says_paused()
             || record.handover_to != self.hands_over_to(record.term);
-        let due_at = self.state.hold.accepted_at + self.state.settings.timing.refresh_interval();
-        if due_at <= self.now || announce {
-            self.refresh(record.term, &self.state.hold.reason.clone(), None);
-        } else {
-            self.wake(due_at);
-        }
+        self.refresh_when_due(record.term, announce);
         self.mind_switchover(record, probe);
         self.tell_history(record, probe);
         if let Some(reason) = self.mind_pause(record, probe) {
@@ -278,9 +273,18 @@ impl Planner<'_> {
         }
     }
 
+    /// The next record of a term that goes on; `at_once`: it has something new to say.
+    fn refresh_when_due(&mut self, term: u64, at_once: bool) {
+        let due_at = self.state.hold.accepted_at + self.state.settings.timing.refresh_interval();
+        if due_at <= self.now || at_once {
+            self.refresh(term, &self.state.hold.reason.clone(), None);
+        } else {
+            self.wake(due_at);
+        }
+    }
+
     pub(super) fn become_master(&mut self, record: &Record, probe: &Probe) -> Reason {
         let reason = self.state.hold.reason.clone();
-        let due_at = self.state.hold.accepted_at + self.state.settings.timing.refresh_interval();
         if self.state.highest_term > record.term {
             // The guard would refuse this term, and rightly: it has seen a higher one.
             let wait = Some(Timing::lease_and_margin(
@@ -296,20 +300,12 @@ impl Planner<'_> {
             .filter(|at| *at > self.now)
         {
             self.wake(until);
-            if due_at <= self.now {
-                self.refresh(record.term, &reason, None);
-            } else {
-                self.wake(due_at);
-            }
+            self.refresh_when_due(record.term, false);
             return Reason::WaitingForPredecessor { until };
         }
         if let Some(until) = self.state.promised_until(self.state.hold.before, self.now) {
             self.wake(until);
-            if due_at <= self.now {
-                self.refresh(record.term, &reason, None);
-            } else {
-                self.wake(due_at);
-            }
+            self.refresh_when_due(record.term, false);
             return Reason::WaitingForPromise { until };
         }
         let lease = self.state.settings.timing.lease();

@@ -152,6 +152,10 @@ impl Planner<'_> {
             self.wake(due_at);
             return;
         }
+        self.read_board();
+    }
+
+    pub(super) fn read_board(&mut self) {
         let pending = &self.state.pending;
         let under_way = pending.board || self.planned(super::Place::Board);
         if self.may_call(under_way, pending.board_retry_at) {

@@ -111,6 +111,14 @@ impl Scene {
         .await
     }
 
+    /// The master that the story began with was the only one, and from its first accepted write on refused none.
+    pub(crate) async fn assert_undisturbed(self) -> Result<()> {
+        let history = self.writers.stop().await?;
+        assert_reigns(&history.judge(), &[self.master]);
+        assert_never_refused(&history, self.master.instance);
+        Ok(())
+    }
+
     /// The catalog's entry for an instance, if there is one.
     pub(crate) async fn service(&self, index: usize) -> Result<Option<ServiceEntry>> {
         let port = self.set[index].addr().rsplit(':').next();

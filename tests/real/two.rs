@@ -29,10 +29,7 @@ async fn the_later_of_two_agents_at_one_instance_stays_and_the_earlier_says_why_
             scene.set.stays_master(instance, LEASE * 5 / 4).await?;
             assert_eq!(scene.lock().await?.json()?["term"], term);
             assert_eq!(later.usr1().await?["consul"]["holds_lock"], true);
-            let history = scene.writers.stop().await?;
-            assert_reigns(&history.judge(), &[scene.master]);
-            assert_never_refused(&history, instance);
-            Ok(())
+            scene.assert_undisturbed().await
         })
         .await;
 }
@@ -78,10 +75,7 @@ async fn an_agent_that_slept_and_lost_its_connection_does_not_kill_what_another_
                 pid,
                 "a healthy instance was killed"
             );
-            let history = scene.writers.stop().await?;
-            assert_reigns(&history.judge(), &[scene.master]);
-            assert_never_refused(&history, scene.master.instance);
-            Ok(())
+            scene.assert_undisturbed().await
         })
         .await;
 }
