@@ -6,3 +6,4 @@ session_prefix "" { policy = "write" }
 # The catalog. With CONSUL_SERVICE_NAME set, one rule for that name.
 service "tarantool-master" { policy = "write" }
 service "tarantool-replica" { policy = "write" }
+service "tarantool-router" { policy = "write" }

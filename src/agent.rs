@@ -11,7 +11,7 @@ use tokio::time::{sleep, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::clock::{self, Clock};
-use crate::config::{Config, ConsulConfig, HungInstanceAction, ReplicationMode};
+use crate::config::{Config, ConsulConfig, HungInstanceAction, ReplicationMode, Role};
 use crate::consul::{Consul, LockView, LockWatch};
 use crate::decide::board::{self, Switchover};
 use crate::decide::decide;
@@ -19,11 +19,14 @@ use crate::decide::event::Event;
 use crate::decide::plan::{Ending, Plan};
 use crate::decide::state::{Settings, State};
 use crate::decide::timing::Tick;
+use crate::decide::vshard::VshardEvent;
 use crate::dump::Dump;
 use crate::errors::chain;
 use crate::execute::{Executor, Keys, lock_read};
+use crate::execute_vshard::{ConfigText, Watcher, masters_prefix, watch_config, watch_masters};
 use crate::exit::Exit;
 use crate::journal;
+use crate::router;
 use crate::tarantool::link::Link;
 use crate::tarantool::peers::Peers;
 
@@ -39,11 +42,20 @@ const MISSING_KEY_PAUSE: Duration = Duration::from_millis(100);
 /// Runs the agent until it is asked to stop or has to.
 pub async fn run(config: Config) -> Exit {
     let config = Arc::new(config);
+    if config.vshard.role == Role::Router {
+        return router::run(config).await;
+    }
     let agent = match Agent::start(&config) {
         Ok(agent) => agent,
         Err(exit) => return exit,
     };
-    agent.run().await
+    match Box::pin(agent.run()).await {
+        End::Exit(exit) => exit,
+        End::Router => {
+            info!("the instance is a vshard router: its agent takes no lock");
+            router::run(config).await
+        }
+    }
 }
 
 struct Agent {
@@ -56,11 +68,19 @@ struct Agent {
     dump: Dump,
     plan: Option<Plan>,
     said: journal::Said,
+    /// The masters of the cluster and the central configuration are being watched.
+    follows_vshard: bool,
 }
 
-impl Agent {
-    fn start(config: &Arc<Config>) -> Result<Self, Exit> {
-        let clock = Clock::start();
+/// What an agent of every kind begins with.
+pub(crate) struct Outfit {
+    pub(crate) agent_id: String,
+    pub(crate) consul: Consul,
+    pub(crate) signals: Signals,
+}
+
+impl Outfit {
+    pub(crate) fn new(config: &Config) -> Result<Self, Exit> {
         let agent_id = clock::random_id().map_err(|cause| {
             error!(error = chain(&cause), "no randomness for the agent's id");
             Exit::Internal
@@ -75,11 +95,35 @@ impl Agent {
                 error!(error = chain(&cause), "cannot receive signals");
                 Exit::Internal
             })?;
+        Ok(Self {
+            agent_id,
+            consul,
+            signals,
+        })
+    }
+}
+
+/// How an agent ends.
+enum End {
+    Exit(Exit),
+    /// Its instance is a vshard router, for which another kind of agent is due.
+    Router,
+}
+
+impl Agent {
+    fn start(config: &Arc<Config>) -> Result<Self, Exit> {
+        let clock = Clock::start();
+        let Outfit {
+            agent_id,
+            consul,
+            signals,
+        } = Outfit::new(config)?;
         let (sender, events) = mpsc::channel(EVENTS);
         let (link, instance) = Link::new(
             config.tarantool.clone(),
             agent_id.clone(),
             config.guard,
+            &config.vshard,
             config.timing,
             sender.clone(),
         );
@@ -114,6 +158,8 @@ impl Agent {
             events: sender,
             clock,
             keys: None,
+            config_text: ConfigText::default(),
+            consul_back: Arc::default(),
         };
         Ok(Self {
             config: Arc::clone(config),
@@ -125,10 +171,11 @@ impl Agent {
             dump: Dump::new(agent_id),
             plan: None,
             said: journal::Said::default(),
+            follows_vshard: false,
         })
     }
 
-    async fn run(mut self) -> Exit {
+    async fn run(mut self) -> End {
         loop {
             let wake_at = self.plan.as_ref().and_then(|plan| plan.wake_at);
             let event = tokio::select! {
@@ -136,14 +183,18 @@ impl Agent {
                 Some(signal) = self.signals.next() => match self.on_signal(signal) {
                     Ok(Some(event)) => event,
                     Ok(None) => continue,
-                    Err(exit) => return exit,
+                    Err(exit) => return End::Exit(exit),
                 },
                 Some(event) = self.events.recv() => event,
                 () = wake(&self.clock, wake_at) => Event::Woke,
             };
-            if let Some(exit) = self.step(event) {
-                return exit;
+            if event == Event::Vshard(VshardEvent::RouterFound) && self.executor.keys.is_none() {
+                return End::Router;
             }
+            if let Some(exit) = self.step(event) {
+                return End::Exit(exit);
+            }
+            self.follow_vshard();
         }
     }
 
@@ -173,6 +224,34 @@ impl Agent {
         let exit = ending.map(|how| exit_of(how, &plan));
         self.plan = Some(plan);
         exit
+    }
+
+    /// Without vshard nothing of this costs a request.
+    fn follow_vshard(&mut self) {
+        let config = &self.config;
+        let probe = self.state.instance.probe.as_ref();
+        let has_vshard = probe.is_some_and(|probe| probe.vshard.is_some());
+        let wants_it = config.vshard.on && (has_vshard || config.vshard.config_key.is_some());
+        if self.follows_vshard || !wants_it {
+            return;
+        }
+        self.follows_vshard = true;
+        let watcher = Watcher {
+            consul: self.executor.consul.clone(),
+            consul_back: Arc::clone(&self.executor.consul_back),
+        };
+        let events = self.executor.events.clone();
+        let prefix = masters_prefix(&config.consul, &config.cluster);
+        let (own, sender) = (watcher.clone(), events.clone());
+        tokio::spawn(async move {
+            watch_masters(&own, &prefix, sender).await;
+        });
+        if let Some(key) = config.vshard.config_key.clone() {
+            let cell = self.executor.config_text.clone();
+            tokio::spawn(async move {
+                watch_config(&watcher, &key, &cell, events).await;
+            });
+        }
     }
 
     /// The first word of the instance says which keys are ours; after that, another replica set is a mistake.
@@ -250,7 +329,8 @@ fn exit_of(how: Ending, plan: &Plan) -> Exit {
     }
 }
 
-async fn wake(clock: &Clock, at: Option<Tick>) {
+/// Waits until then; without a time, for ever.
+pub(crate) async fn wake(clock: &Clock, at: Option<Tick>) {
     match at {
         Some(at) => sleep_until(clock.instant(at)).await,
         None => std::future::pending().await,
@@ -279,6 +359,9 @@ async fn watch(executor: Executor, key: String) {
             }
             sleep(retry_pause(failures, &executor.config.consul)).await;
         } else {
+            if failures > 0 {
+                executor.consul_back.notify_waiters();
+            }
             failures = 0;
         }
         if missing {

@@ -106,7 +106,7 @@ impl Dump {
     }
 }
 
-fn print(document: &Value) {
+pub(crate) fn print(document: &Value) {
     let mut out = std::io::stdout().lock();
     if let Err(cause) = writeln!(out, "{document}").and_then(|()| out.flush()) {
         error!(error = chain(&cause), "could not write the dump to stdout");

@@ -4,19 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::clock::Clock;
-use crate::config::{Config, ConsulConfig, ServiceNaming};
-use crate::consul::{
-    CheckStatus, CheckUpdate, Consul, ConsulError, Found, LockOutcome, LockStep, LockView,
-    Registration, Renewal,
-};
+use crate::config::{Config, ConsulConfig};
+use crate::consul::{Consul, ConsulError, Found, LockOutcome, LockStep, LockView, Renewal};
 use crate::decide::board::{self, Ballot, Board, HISTORY_LINES, HistoryLine, Member, Switchover};
 use crate::decide::event::{ConsulFault, Event, KeySight, LockSight, LockStepKind};
-use crate::decide::plan::{Action, CatalogEntry, Ending, Health, Role};
+use crate::decide::plan::{Action, Ending};
 use crate::decide::record::Record;
 use crate::errors::chain;
+use crate::execute_catalog::{service_id, tell};
+use crate::execute_vshard::ConfigText;
 use crate::tarantool::link::{Command, Instance};
 use crate::tarantool::peers::Peers;
 
@@ -111,6 +110,9 @@ pub(crate) struct Executor {
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) clock: Clock,
     pub(crate) keys: Option<Keys>,
+    pub(crate) config_text: ConfigText,
+    /// Consul answers again: long watches begin anew, for theirs may have been swallowed.
+    pub(crate) consul_back: Arc<Notify>,
 }
 
 impl Executor {
@@ -228,8 +230,13 @@ impl Executor {
                 };
                 self.lock_step(LockStepKind::Acquire, step).await?
             }
-            Action::Refresh { session, attempt } => {
+            Action::Refresh {
+                session,
+                index,
+                attempt,
+            } => {
                 let step = LockStep::Refresh {
+                    index,
                     session,
                     value: attempt.record.to_bytes(),
                 };
@@ -262,10 +269,10 @@ impl Executor {
                 self.lock_step(LockStepKind::Release, step).await?
             }
             Action::Tell { entry, register } => Event::CatalogEnded {
-                result: self.tell(entry, register).await,
+                result: tell(&self.config, &self.consul, entry, register).await,
             },
             Action::Deregister => {
-                let removed = self.consul.deregister(&self.service_id()).await;
+                let removed = self.consul.deregister(&service_id(&self.config)).await;
                 Event::CatalogEnded {
                     result: removed.map(|()| true).map_err(|error| fault(&error)),
                 }
@@ -273,6 +280,7 @@ impl Executor {
             Action::WriteMember { member } => Event::MemberEnded {
                 result: self.write_member(&member).await,
             },
+            Action::Vshard(action) => self.vshard(action).await,
             Action::Exit { .. } => return None,
         };
         Some(event)
@@ -320,74 +328,6 @@ impl Executor {
         Some(Event::LockStepEnded { step: kind, result })
     }
 
-    fn service_id(&self) -> String {
-        let base = match &self.config.catalog.naming {
-            ServiceNaming::Name(name) => name,
-            ServiceNaming::Prefix(prefix) => prefix,
-        };
-        format!("{base}@{}", self.config.announce.id)
-    }
-
-    async fn tell(&self, entry: CatalogEntry, register: bool) -> Result<bool, ConsulFault> {
-        let status = match entry.health {
-            Health::Passing => CheckStatus::Passing,
-            Health::Warning => CheckStatus::Warning,
-            Health::Critical => CheckStatus::Critical,
-        };
-        if !register {
-            let updated = self
-                .consul
-                .update_check(&self.service_id(), status, &entry.output)
-                .await;
-            return match updated {
-                Ok(CheckUpdate::Updated) => Ok(true),
-                Ok(CheckUpdate::NotRegistered) => Ok(false),
-                Err(error) => Err(fault(&error)),
-            };
-        }
-        let registration = self.registration(entry, status);
-        self.consul
-            .register(&registration)
-            .await
-            .map(|()| true)
-            .map_err(|error| fault(&error))
-    }
-
-    fn registration(&self, entry: CatalogEntry, status: CheckStatus) -> Registration {
-        let catalog = &self.config.catalog;
-        let registered = entry.registered;
-        let (suffix, tags) = match registered.role {
-            Role::Master => ("master", &catalog.master_tags),
-            Role::Replica => ("replica", &catalog.replica_tags),
-        };
-        let name = match &catalog.naming {
-            ServiceNaming::Name(name) => name.clone(),
-            ServiceNaming::Prefix(prefix) => format!("{prefix}-{suffix}"),
-        };
-        let meta = BTreeMap::from([
-            ("instance_uuid".to_owned(), registered.instance),
-            ("replicaset_uuid".to_owned(), registered.replicaset),
-            ("term".to_owned(), registered.term.to_string()),
-            ("tarantool_version".to_owned(), registered.version),
-            (
-                "tarsec_version".to_owned(),
-                env!("CARGO_PKG_VERSION").to_owned(),
-            ),
-        ]);
-        Registration {
-            id: self.service_id(),
-            name,
-            tags: tags.clone(),
-            address: self.config.announce.host.clone(),
-            port: self.config.announce.port,
-            meta,
-            ttl: registered.ttl,
-            deregister_after: catalog.deregister_after,
-            status,
-            output: entry.output,
-        }
-    }
-
     async fn write_member(&self, member: &Member) -> Result<(), ConsulFault> {
         let Some(keys) = &self.keys else {
             return Ok(());
@@ -417,12 +357,21 @@ impl Executor {
         Ok(Box::new(keys.sort(found)))
     }
 
-    async fn write_ballot(&self, ballot: &Ballot) -> Result<(), ConsulFault> {
+    async fn write_ballot(
+        &self,
+        ballot: &Ballot,
+    ) -> Result<(u64, BTreeMap<String, Ballot>), ConsulFault> {
         let Some(keys) = &self.keys else {
-            return Ok(());
+            return Ok((1, BTreeMap::new()));
         };
-        self.put(&format!("{}{}", keys.ballots, ballot.instance), ballot)
+        let key = format!("{}{}", keys.ballots, ballot.instance);
+        let bytes = serde_json::to_vec(ballot).unwrap_or_default();
+        let (index, found) = self
+            .consul
+            .put_and_read(&key, &bytes, &keys.ballots)
             .await
+            .map_err(|error| fault(&error))?;
+        Ok((index, keys.sort(found).ballots))
     }
 
     async fn read_ballots(
@@ -473,12 +422,28 @@ impl Executor {
         Ok(lines)
     }
 
+    /// A line whose reply was lost stands there already, and may say by now what its ex-master brought back.
+    async fn has_line(&self, keys: &Keys, line: &HistoryLine) -> Result<bool, ConsulFault> {
+        let bytes = serde_json::to_vec(line).unwrap_or_default();
+        let key = format!("{}{}", keys.history, line.term);
+        let created = self.consul.put_key_if(&key, 0, &bytes).await;
+        if created.map_err(|error| fault(&error))?.is_some() {
+            return Ok(true);
+        }
+        let lines = self.read_history().await?;
+        Ok(lines.iter().any(|found| {
+            (found.term, &found.to, &found.vclock) == (line.term, &line.to, &line.vclock)
+        }))
+    }
+
     async fn write_history(&self, line: &HistoryLine) -> Result<(), ConsulFault> {
         let Some(keys) = &self.keys else {
             return Ok(());
         };
-        self.put(&format!("{}{}", keys.history, line.term), line)
-            .await?;
+        if line.returned.is_some() || !self.has_line(keys, line).await? {
+            self.put(&format!("{}{}", keys.history, line.term), line)
+                .await?;
+        }
         let Some(old) = line.term.checked_sub(HISTORY_LINES) else {
             return Ok(());
         };
@@ -513,7 +478,7 @@ pub(crate) fn lock_read(
     }
 }
 
-fn fault(error: &ConsulError) -> ConsulFault {
+pub(crate) fn fault(error: &ConsulError) -> ConsulFault {
     ConsulFault {
         why: chain(error),
         denied: error.is_denied(),

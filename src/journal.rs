@@ -11,6 +11,8 @@ use crate::decide::plan::{Action, Reason};
 use crate::decide::record::Status;
 use crate::decide::state::State;
 
+pub(crate) mod vshard;
+
 /// What was said last about things that are tried again and again, so that it is said once.
 #[derive(Debug, Default)]
 pub(crate) struct Said {
@@ -35,6 +37,8 @@ enum Topic {
     History,
     HistoryLine,
     Promises,
+    Vshard,
+    Masters,
 }
 
 impl Said {
@@ -133,7 +137,7 @@ fn is_news(said: &mut Said, event: &Event) -> bool {
             said.forget(&[Topic::Board]);
             true
         }
-        Event::BallotWritten { result: Ok(()), .. } | Event::BallotsRead { result: Ok(_) } => {
+        Event::BallotWritten { result: Ok(_), .. } | Event::BallotsRead { result: Ok(_) } => {
             said.forget(&[Topic::Ballot]);
             true
         }
@@ -145,6 +149,7 @@ fn is_news(said: &mut Said, event: &Event) -> bool {
             said.forget(&[Topic::History]);
             true
         }
+        Event::Vshard(event) => vshard::is_news(said, event),
         Event::PromisesAnswered { answers, .. } => {
             said.is_news(Topic::Promises, &refusals(answers))
         }
@@ -268,6 +273,7 @@ fn say(event: &Event) {
             term,
             result: Err(fault),
         } => warn!(term, why = fault.why, "could not write the history"),
+        Event::Vshard(event) => vshard::say(event),
         Event::PromisesAnswered { answers, .. } => {
             let refusals = refusals(answers);
             if refusals.is_empty() {
@@ -287,7 +293,7 @@ fn say(event: &Event) {
         | Event::MemberEnded { result: Ok(()) }
         | Event::BoardRead { result: Ok(_) }
         | Event::BoardSeen { .. }
-        | Event::BallotWritten { result: Ok(()), .. }
+        | Event::BallotWritten { result: Ok(_), .. }
         | Event::BallotsRead { result: Ok(_) }
         | Event::SwitchoverSeen { .. }
         | Event::SwitchoverWritten { result: Ok(_) }
@@ -408,6 +414,7 @@ pub(crate) fn action(said: &mut Said, action: &Action) {
         | Action::Refresh { .. }
         | Action::Deregister
         | Action::WriteMember { .. }
+        | Action::Vshard(_)
         | Action::Exit { .. } => {}
     }
 }

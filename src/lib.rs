@@ -18,10 +18,13 @@ pub mod decide;
 mod dump;
 pub mod errors;
 mod execute;
+mod execute_catalog;
+mod execute_vshard;
 pub mod exit;
 mod journal;
 pub mod logging;
 pub mod process;
+mod router;
 pub mod tarantool;
 
 pub use agent::run;

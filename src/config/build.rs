@@ -6,11 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::error::{AndAlso, ConfigError, SettingError};
-use super::names::{check_names, check_operators_names, check_reserved};
+use super::names::{check_names, check_operators_names};
 use super::settings::{OPERATORS, RawConfig, Var, settings};
 use super::{
     Announce, CatalogConfig, Config, ConsulConfig, ConsulTls, ElectionConfig, LogConfig,
-    OperatorConfig, ServiceNaming, TarantoolConfig, parse,
+    OperatorConfig, Role, ServiceNaming, TarantoolConfig, VshardConfig, parse,
 };
 use crate::decide::timing::Timing;
 
@@ -46,9 +46,7 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let environment: HashMap<String, String> = variables.into_iter().collect();
         let raw = raw(&environment, settings().map(|setting| setting.name))?;
-        let (((), ()), config) = check_names(&environment)
-            .and_also(check_reserved(&environment))
-            .and_also(build(&raw))?;
+        let ((), config) = check_names(&environment).and_also(build(&raw))?;
         Ok(config)
     }
 }
@@ -126,13 +124,15 @@ fn build(raw: &RawConfig) -> Result<Config, ConfigError> {
         .and_also(raw.guard().required(parse::guard));
     let replica_set = not_blank(raw.cluster_name(), parse::name)
         .and_also(raw.priority().required(parse::integer));
-    let ((((((instance, replica_set), succession), timing), consul), catalog), log) = instance
-        .and_also(replica_set)
-        .and_also(succession(raw))
-        .and_also(timing(raw))
-        .and_also(consul(raw))
-        .and_also(catalog(raw))
-        .and_also(log(raw))?;
+    let (((((((instance, vshard), replica_set), succession), timing), consul), catalog), log) =
+        instance
+            .and_also(vshard(raw))
+            .and_also(replica_set)
+            .and_also(succession(raw))
+            .and_also(timing(raw))
+            .and_also(consul(raw))
+            .and_also(catalog(raw))
+            .and_also(log(raw))?;
 
     let ((((tarantool, announce), hung_instance), replication), guard) = instance;
     let ((election, failsafe), member_interval) = succession;
@@ -142,6 +142,7 @@ fn build(raw: &RawConfig) -> Result<Config, ConfigError> {
         consul,
         catalog,
         announce,
+        vshard,
         cluster,
         priority,
         election,
@@ -197,6 +198,43 @@ fn tarantool(raw: &RawConfig) -> Result<(TarantoolConfig, Announce), ConfigError
         },
         announce,
     ))
+}
+
+fn vshard(raw: &RawConfig) -> Result<VshardConfig, ConfigError> {
+    let login = secret(raw.vshard_password(), raw.vshard_password_file());
+    let ((((role, on), config_key), user), password) = raw
+        .role()
+        .required(parse::role)
+        .and_also(raw.vshard().required(parse::vshard))
+        .and_also(raw.vshard_config_key().optional(parse::key))
+        .and_also(raw.vshard_user().optional(parse::text))
+        .and_also(login)?;
+    if !on && role == Role::Router {
+        return Err(raw.vshard().invalid("auto, where ROLE is router"));
+    }
+    if !on && config_key.is_some() {
+        let allowed = "auto, where VSHARD_CONFIG_KEY is set";
+        return Err(raw.vshard().invalid(allowed));
+    }
+    let login = match (user, password) {
+        (Some(user), password) => Some((user, password.unwrap_or_default())),
+        (None, None) => None,
+        (None, Some(_)) => {
+            let direct = raw.vshard_password().set().is_some();
+            let name = if direct {
+                "VSHARD_PASSWORD"
+            } else {
+                "VSHARD_PASSWORD_FILE"
+            };
+            return Err(lone(name, "VSHARD_USER"));
+        }
+    };
+    Ok(VshardConfig {
+        role,
+        on,
+        config_key,
+        login,
+    })
 }
 
 fn succession(raw: &RawConfig) -> Result<((ElectionConfig, bool), Duration), ConfigError> {
@@ -345,9 +383,10 @@ fn catalog(raw: &RawConfig) -> Result<CatalogConfig, ConfigError> {
         (Some(_) | None, None) => (raw.replica_tags().required(parse::tags), "REPLICA_TAGS"),
     };
     let after = parse::duration_within(DEREGISTER_MIN, DEREGISTER_MAX);
-    let (((naming, master_tags), replica_tags), deregister_after) = naming(raw)
+    let ((((naming, master_tags), replica_tags), router_tags), deregister_after) = naming(raw)
         .and_also(raw.master_tags().required(parse::tags))
         .and_also(replica_tags)
+        .and_also(raw.router_tags().required(parse::tags))
         .and_also(raw.consul_deregister_service_after().required(after))?;
     match (&naming, master_tags.first()) {
         (ServiceNaming::Name(_), Some(tag)) if replica_tags.first() == Some(tag) => {
@@ -361,6 +400,7 @@ fn catalog(raw: &RawConfig) -> Result<CatalogConfig, ConfigError> {
             naming,
             master_tags,
             replica_tags,
+            router_tags,
             deregister_after,
         }),
     }

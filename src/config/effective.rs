@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{
-    Config, GuardMode, HungInstanceAction, ReplicationMode, ServiceNaming, TarantoolAddr, settings,
+    Config, GuardMode, HungInstanceAction, ReplicationMode, Role, ServiceNaming, TarantoolAddr,
+    settings,
 };
 use crate::decide::state::Elector;
 
@@ -54,6 +55,18 @@ impl Config {
                 GuardMode::Lease => "lease".to_owned(),
                 GuardMode::Strict => "strict".to_owned(),
             },
+            "ROLE" => match self.vshard.role {
+                Role::Auto => "auto".to_owned(),
+                Role::Storage => "storage".to_owned(),
+                Role::Router => "router".to_owned(),
+            },
+            "VSHARD" => if self.vshard.on { "auto" } else { "off" }.to_owned(),
+            "VSHARD_CONFIG_KEY" => self.vshard.config_key.clone().unwrap_or_default(),
+            "VSHARD_USER" => {
+                let login = self.vshard.login.as_ref();
+                login.map_or_else(none, |(user, _)| user.clone())
+            }
+            "VSHARD_PASSWORD" => redacted(self.vshard.login.is_some()),
             "CLUSTER_NAME" => self.cluster.clone(),
             "PRIORITY" => self.priority.to_string(),
             "MASTER_LEASE" => human(self.timing.lease()),
@@ -143,6 +156,7 @@ impl Config {
             ("CONSUL_SERVICE_NAME" | "CONSUL_SERVICE_PREFIX", _) => none(),
             ("MASTER_TAGS", _) => catalog.master_tags.join(","),
             ("REPLICA_TAGS", _) => catalog.replica_tags.join(","),
+            ("ROUTER_TAGS", _) => catalog.router_tags.join(","),
             ("CONSUL_DEREGISTER_SERVICE_AFTER", _) => human(catalog.deregister_after),
             _ => return None,
         })

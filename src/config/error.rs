@@ -71,19 +71,6 @@ pub enum SettingError {
         /// The file.
         path: PathBuf,
     },
-    /// A feature of a later version.
-    #[error(
-        "{name} is \"{value}\", which is not available in this version, {}",
-        accepted_words(accepted)
-    )]
-    Unavailable {
-        /// The variable.
-        name: &'static str,
-        /// Its value.
-        value: String,
-        /// What it may be nevertheless.
-        accepted: &'static [&'static str],
-    },
     /// A name that nobody reads, so close to one of ours that it can only be a typo.
     #[error("{name} is not a setting, the nearest one is {nearest}")]
     UnknownName {
@@ -98,13 +85,6 @@ pub enum SettingError {
     /// The environment could not be read at all.
     #[error("could not read the environment")]
     Environment(#[from] envy::Error),
-}
-
-fn accepted_words(accepted: &[&str]) -> String {
-    match accepted {
-        [] => "allowed is not to set it".to_owned(),
-        [first, ..] => format!("allowed is {first}, or not to set it"),
-    }
 }
 
 /// Everything that is wrong with the environment: at least one thing, one a line.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::settings::{Fallback, RESERVED, Reserved, SECTIONS, Setting};
+use super::settings::{Fallback, SECTIONS, Setting};
 use crate::ctl::help::commands;
 use crate::exit::Exit;
 
@@ -46,8 +46,6 @@ pub fn text() -> String {
             wrap(&mut out, "      ", &plain(setting.doc));
         }
     }
-    out.push_str("\nNot available in this version:\n");
-    wrap(&mut out, "  ", &plain(&reserved_note()));
     out.push_str("\nSignals:\n");
     for (signal, meaning) in SIGNALS {
         let _ = writeln!(out, "  {signal}");
@@ -85,7 +83,6 @@ pub fn markdown() -> String {
             let _ = writeln!(out, "| `{name}` | {default} | {doc} |");
         }
     }
-    let _ = writeln!(out, "\nNot available in this version: {}", reserved_note());
     out
 }
 
@@ -95,20 +92,6 @@ fn default_note(setting: &Setting) -> String {
         Fallback::Derived(words) => format!(" (default: {words})"),
         Fallback::Unset => String::new(),
     }
-}
-
-fn reserved_note() -> String {
-    let names: Vec<String> = RESERVED
-        .iter()
-        .map(|Reserved { name, accepted }| match accepted {
-            [] => format!("`{name}`"),
-            [first, ..] => format!("`{name}` (but `{first}` is accepted)"),
-        })
-        .collect();
-    format!(
-        "{}. Setting one of them is an error, so that nobody relies on what is not there.",
-        names.join(", ")
-    )
 }
 
 fn plain(text: &str) -> String {
@@ -155,10 +138,7 @@ mod tests {
     #[test]
     fn help_documents_every_variable_signal_and_exit_code() {
         let text = text();
-        for name in settings()
-            .map(|setting| setting.name)
-            .chain(RESERVED.iter().map(|reserved| reserved.name))
-        {
+        for name in settings().map(|setting| setting.name) {
             assert!(text.contains(name), "{name}");
         }
         for (signal, _) in SIGNALS {

@@ -29,6 +29,8 @@ pub struct Config {
     pub catalog: CatalogConfig,
     /// `ANNOUNCE_ADDR`: host and port that others use to reach the instance (or the socket path).
     pub announce: Announce,
+    /// `ROLE`, `VSHARD` and what belongs to them.
+    pub vshard: VshardConfig,
     /// `CLUSTER_NAME`.
     pub cluster: String,
     /// `PRIORITY`; negative: never master.
@@ -159,6 +161,8 @@ pub struct CatalogConfig {
     pub master_tags: Vec<String>,
     /// `REPLICA_TAGS` (or `SLAVE_TAGS`).
     pub replica_tags: Vec<String>,
+    /// `ROUTER_TAGS`.
+    pub router_tags: Vec<String>,
     /// `CONSUL_DEREGISTER_SERVICE_AFTER`.
     pub deregister_after: Duration,
 }
@@ -168,8 +172,43 @@ pub struct CatalogConfig {
 pub enum ServiceNaming {
     /// One service name, the role in its tags.
     Name(String),
-    /// `<prefix>-master` and `<prefix>-replica`.
+    /// `<prefix>-master`, `<prefix>-replica` and `<prefix>-router`.
     Prefix(String),
+}
+
+/// What is said about vshard.
+#[derive(Clone)]
+pub struct VshardConfig {
+    /// `ROLE`.
+    pub role: Role,
+    /// `VSHARD=auto`.
+    pub on: bool,
+    /// `VSHARD_CONFIG_KEY`.
+    pub config_key: Option<String>,
+    /// `VSHARD_USER`, and `VSHARD_PASSWORD` or the content of `VSHARD_PASSWORD_FILE`.
+    pub login: Option<(String, String)>,
+}
+
+impl fmt::Debug for VshardConfig {
+    /// Without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VshardConfig")
+            .field("role", &self.role)
+            .field("on", &self.on)
+            .field("config_key", &self.config_key)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `ROLE`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// As the instance itself has it; without vshard as [`Role::Storage`].
+    Auto,
+    /// Its agent runs for the lock.
+    Storage,
+    /// Its agent takes no lock.
+    Router,
 }
 
 /// `REPLICATION`.

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
 use super::error::{ConfigError, SettingError};
-use super::settings::{OPERATORS, RESERVED, settings};
+use super::settings::{OPERATORS, settings};
 
 /// A variable that begins like this is meant for us.
 const PREFIXES: &[&str] = &[
@@ -24,6 +24,7 @@ const PREFIXES: &[&str] = &[
     "MEMBER_",
     "REPLICA_",
     "TARANTOOL_",
+    "VSHARD_",
 ];
 
 /// What Consul's own tools and image read (<https://developer.hashicorp.com/consul/commands>,
@@ -105,24 +106,8 @@ fn check_names_of(
     ConfigError::from_all(unknown)
 }
 
-/// An error for every variable of a feature to come, unless it asks for what happens anyway.
-pub(super) fn check_reserved(environment: &HashMap<String, String>) -> Result<(), ConfigError> {
-    ConfigError::from_all(RESERVED.iter().filter_map(|reserved| {
-        let value = environment.get(reserved.name)?.trim();
-        let harmless = value.is_empty() || reserved.accepted.contains(&value);
-        (!harmless).then(|| SettingError::Unavailable {
-            name: reserved.name,
-            value: value.to_owned(),
-            accepted: reserved.accepted,
-        })
-    }))
-}
-
-/// Every name that has a meaning in this version or will have one.
 fn our_names() -> impl Iterator<Item = &'static str> {
-    settings()
-        .map(|setting| setting.name)
-        .chain(RESERVED.iter().map(|reserved| reserved.name))
+    settings().map(|setting| setting.name)
 }
 
 fn is_ours(name: &str) -> bool {

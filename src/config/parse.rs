@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tracing::Level;
 
-use super::{Announce, GuardMode, HungInstanceAction, ReplicationMode, TarantoolAddr};
+use super::{Announce, GuardMode, HungInstanceAction, ReplicationMode, Role, TarantoolAddr};
 use crate::decide::state::Elector;
 
 /// `10s`, `250ms`, `1m 30s`.
@@ -119,6 +119,25 @@ pub(super) fn replication(text: &str) -> Result<ReplicationMode, String> {
         "keep" => Ok(ReplicationMode::Keep),
         "follow" => Ok(ReplicationMode::Follow),
         _ => Err("keep or follow".to_owned()),
+    }
+}
+
+/// `auto`, `storage` or `router`.
+pub(super) fn role(text: &str) -> Result<Role, String> {
+    match text {
+        "auto" => Ok(Role::Auto),
+        "storage" => Ok(Role::Storage),
+        "router" => Ok(Role::Router),
+        _ => Err("auto, storage or router".to_owned()),
+    }
+}
+
+/// `auto` or `off`.
+pub(super) fn vshard(text: &str) -> Result<bool, String> {
+    match text {
+        "auto" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("auto or off".to_owned()),
     }
 }
 

@@ -167,6 +167,14 @@ settings! {
         cluster_name = value("CLUSTER_NAME", "default", "The cluster's name, part of every key in Consul.");
         priority = value("PRIORITY", "0", "Between replicas with equal data the higher one becomes master. Negative: never master.");
     }
+    "vshard" {
+        role = value("ROLE", "auto", "What the instance is in vshard: `storage`, `router`, or `auto` to see for itself. A router's agent takes no lock and makes nothing writable or read-only. Without vshard it does not matter.");
+        vshard = value("VSHARD", "auto", "`auto` keeps the masters in the instance's vshard configuration equal to the locks, `off` leaves vshard alone.");
+        vshard_config_key = unset("VSHARD_CONFIG_KEY", "A Consul key with the cluster's vshard configuration in YAML or JSON, vshard's own form or autovshard's, which every instance that it names takes over when it changes.");
+        vshard_user = unset("VSHARD_USER", "The user of addresses in that configuration that name none.");
+        vshard_password = secret("VSHARD_PASSWORD", "That user's password.");
+        vshard_password_file = unset("VSHARD_PASSWORD_FILE", "A file that holds the password; a newline at its end does not count.");
+    }
     "Succession" {
         election = value("ELECTION", "smart", "Who becomes master when there is none: `smart` (followed the last master, furthest vclock, priority, least idle), `idle` (heard the last master last) or `first` (whoever is first).");
         election_window = value("ELECTION_WINDOW", "250ms", "How long candidates wait for the ballots of others, and give way to a better one: 10ms to 10s.");
@@ -206,10 +214,11 @@ settings! {
     }
     "The catalog" {
         consul_service_name = unset("CONSUL_SERVICE_NAME", "One service for all instances, with the role in its tags. Excludes `CONSUL_SERVICE_PREFIX`.");
-        consul_service_prefix = derived("CONSUL_SERVICE_PREFIX", "`tarantool`, unless `CONSUL_SERVICE_NAME` is set", "Two services, `<prefix>-master` and `<prefix>-replica`.");
+        consul_service_prefix = derived("CONSUL_SERVICE_PREFIX", "`tarantool`, unless `CONSUL_SERVICE_NAME` is set", "Services `<prefix>-master` and `<prefix>-replica`, and `<prefix>-router` for vshard's routers.");
         master_tags = value("MASTER_TAGS", "master", "A master's tags, comma-separated.");
         replica_tags = value("REPLICA_TAGS", "replica", "A replica's tags, comma-separated.");
         slave_tags = derived("SLAVE_TAGS", "`REPLICA_TAGS`", "Another name for `REPLICA_TAGS`, as resec has it.");
+        router_tags = value("ROUTER_TAGS", "router", "A vshard router's tags, comma-separated.");
         consul_deregister_service_after = value("CONSUL_DEREGISTER_SERVICE_AFTER", "72h", "Consul drops a service whose check has been critical for this long: at least 1m.");
     }
     "Logs" {
@@ -217,27 +226,6 @@ settings! {
         log_format = value("LOG_FORMAT", "text", "`text`, or `json` for one object a line.");
     }
 }
-
-/// A variable of a feature that this version lacks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reserved {
-    /// Its name.
-    pub name: &'static str,
-    /// The values that ask for nothing but what this version does anyway.
-    pub accepted: &'static [&'static str],
-}
-
-/// Variables of features to come. Believing in protection that is not there is worse than not starting.
-pub const RESERVED: &[Reserved] = &[
-    Reserved {
-        name: "ROLE",
-        accepted: &["storage"],
-    },
-    Reserved {
-        name: "VSHARD",
-        accepted: &["off"],
-    },
-];
 
 /// What the operator's commands read. The agents' file of settings may be theirs, too, so whatever else stands in it
 /// does not matter to them.

@@ -1,7 +1,9 @@
 use std::time::Duration;
 
-use super::settings::{Fallback, RESERVED, settings};
+use super::settings::{Fallback, settings};
 use super::*;
+
+mod commands;
 
 fn read(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     Config::from_iter(
@@ -231,22 +233,39 @@ fn a_short_lease_shortens_what_must_fit_into_it() {
 }
 
 #[test]
-fn features_to_come_are_not_pretended() {
-    for reserved in RESERVED {
-        assert_bad(
-            &[(reserved.name, "anything")],
-            &[reserved.name, "is not available in this version"],
-        );
-        for accepted in reserved.accepted {
-            good(&[(reserved.name, accepted)]);
-        }
-    }
-    for (name, value) in [("VSHARD", "auto"), ("ROLE", "router")] {
-        assert_bad(
-            &[(name, value)],
-            &[value, "is not available in this version"],
-        );
-    }
+fn vshard_is_seen_to_unless_told_otherwise() {
+    let config = good(&[]);
+    assert_eq!(config.vshard.role, Role::Auto);
+    assert!(config.vshard.on);
+    assert_eq!(config.catalog.router_tags, ["router"]);
+    let config = good(&[
+        ("ROLE", "router"),
+        ("VSHARD_CONFIG_KEY", "shop/vshard"),
+        ("VSHARD_USER", "storage"),
+        ("VSHARD_PASSWORD", "secret"),
+    ]);
+    assert_eq!(config.vshard.role, Role::Router);
+    assert_eq!(config.vshard.config_key.as_deref(), Some("shop/vshard"));
+    assert!(!format!("{config:?}").contains("secret"));
+    assert!(!good(&[("VSHARD", "off")]).vshard.on);
+}
+
+#[test]
+fn what_contradicts_itself_about_vshard_is_refused() {
+    assert_bad(&[("ROLE", "master")], &["ROLE", "auto, storage or router"]);
+    assert_bad(&[("VSHARD", "on")], &["VSHARD", "auto or off"]);
+    assert_bad(
+        &[("ROLE", "router"), ("VSHARD", "off")],
+        &["VSHARD", "auto, where ROLE is router"],
+    );
+    assert_bad(
+        &[("VSHARD_CONFIG_KEY", "a"), ("VSHARD", "off")],
+        &["VSHARD", "auto, where VSHARD_CONFIG_KEY is set"],
+    );
+    assert_bad(
+        &[("VSHARD_PASSWORD", "secret")],
+        &["VSHARD_PASSWORD", "VSHARD_USER"],
+    );
 }
 
 #[test]
@@ -529,58 +548,5 @@ fn every_variable_of_the_table_is_read() {
         let noticed = read(&[(name, value)])
             .map_or(true, |config| config.effective() != good(&[]).effective());
         assert!(noticed, "{name}");
-    }
-}
-
-fn operators(variables: &[(&str, &str)]) -> Result<OperatorConfig, ConfigError> {
-    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-    OperatorConfig::from_iter(variables.iter().map(owned))
-}
-
-#[test]
-fn the_commands_read_what_the_agents_read() {
-    let config = operators(&[
-        ("CLUSTER_NAME", "shop"),
-        ("CONSUL_HTTP_ADDR", "consul:8501"),
-        ("CONSUL_HTTP_SSL", "true"),
-        ("CONSUL_KV_PREFIX", "ha/tarsec"),
-        ("CONSUL_LOCK_KEY", "locks/shop"),
-        ("LOG_LEVEL", "debug"),
-    ])
-    .unwrap();
-    assert_eq!(config.cluster, "shop");
-    assert_eq!(config.consul.base_url, "https://consul:8501");
-    assert_eq!(config.consul.kv_prefix, "ha/tarsec");
-    assert_eq!(config.consul.lock_key.as_deref(), Some("locks/shop"));
-    assert_eq!(config.log.level, tracing::Level::DEBUG);
-}
-
-#[test]
-fn the_commands_do_not_mind_what_is_the_agents_alone() {
-    let config = operators(&[
-        ("TARANTOOL_ADDR", "no address"),
-        ("TARANTOOL_PASSWORD_FILE", "/does/not/exist"),
-        ("MASTER_LEASE", "an hour"),
-        ("MASTER_LEASES", "1h"),
-        ("CONSUL_LOCK_TTL", "1s"),
-        ("CONSUL_LOCK_MONITOR_RETRIES", "never"),
-        ("CONSUL_SERVICE_NAME", "a"),
-        ("CONSUL_SERVICE_PREFIX", "b"),
-        ("VSHARD", "auto"),
-        ("PRIORITY", "first"),
-    ]);
-    assert_eq!(config.map(|config| config.cluster).unwrap(), "default");
-}
-
-#[test]
-fn the_commands_mind_slips_in_what_they_read() {
-    for (name, value) in [
-        ("CLUSTER_NAEM", "shop"),
-        ("CONSUL_HTTP_ADRR", "consul:8500"),
-        ("CLUSTER_NAME", "a/b"),
-        ("CONSUL_HTTP_ADDR", "unix:///socket"),
-    ] {
-        let error = operators(&[(name, value)]).map(|_| ()).expect_err(name);
-        assert!(error.to_string().starts_with(name), "{error}");
     }
 }

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::Consul;
 use super::advice::{key_rule, list_rule, prefix_rule};
-use super::error::ConsulError;
+use super::error::{BodyError, ConsulError};
 use super::txn::{Found, KvOperation, TxnAnswer, found, trees};
 use super::wire::{Call, Entry, key_path};
 
@@ -31,12 +31,7 @@ impl Consul {
             .await?;
         match answer {
             TxnAnswer::Done { answer, results } => found(&answer, results),
-            TxnAnswer::Refused { why } => Err(ConsulError::Status {
-                what: what.to_owned(),
-                code: 409,
-                message: why,
-                advice: super::Advice::default(),
-            }),
+            TxnAnswer::Refused { why } => Err(refused(what, why)),
         }
     }
 
@@ -134,6 +129,42 @@ impl Consul {
         })
     }
 
+    /// Writes a key, and reads in the same transaction what then stands under `prefix`; with it comes the key's new
+    /// `ModifyIndex`, from which a watch on the prefix goes on.
+    ///
+    /// # Errors
+    /// Unless it is a denial, it may have been written.
+    pub async fn put_and_read(
+        &self,
+        key: &str,
+        value: &[u8],
+        prefix: &str,
+    ) -> Result<(u64, Vec<Found>), ConsulError> {
+        let what = format!("write key {key}");
+        key_path(&what, key)?;
+        let namespace = self.inner.namespace.as_deref();
+        let write = KvOperation {
+            value: Some(BASE64.encode(value)),
+            ..KvOperation::new("set", key, namespace)
+        };
+        let read = KvOperation::new("get-tree", prefix, namespace);
+        let rule = prefix_rule(prefix);
+        let answer = self
+            .transaction(what.clone(), vec![write, read], &rule, &[])
+            .await?;
+        match answer {
+            TxnAnswer::Done {
+                answer,
+                mut results,
+            } if !results.is_empty() => {
+                let written = results.remove(0);
+                Ok((written.modify_index, found(&answer, results)?))
+            }
+            TxnAnswer::Done { answer, .. } => Err(answer.senseless(BodyError::Empty)),
+            TxnAnswer::Refused { why } => Err(refused(&what, why)),
+        }
+    }
+
     /// Removes a key; one that is not there is no error.
     ///
     /// # Errors
@@ -145,6 +176,16 @@ impl Consul {
         self.transaction(what, vec![operation], &key_rule(key), &[])
             .await
             .map(|_| ())
+    }
+}
+
+/// Of a transaction that rests on nothing.
+fn refused(what: &str, why: String) -> ConsulError {
+    ConsulError::Status {
+        what: what.to_owned(),
+        code: 409,
+        message: why,
+        advice: super::Advice::default(),
     }
 }
 
@@ -179,6 +220,24 @@ mod tests {
         consul.delete_key(key).await.unwrap();
         consul.delete_key(key).await.unwrap();
         assert!(consul.put_key_if(key, 0, b"3").await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_key_is_written_and_its_neighbours_are_read_at_one_moment() {
+        let consul = testing::plain().client();
+        let prefix = "board beside/";
+        consul.put_key("board beside/a", b"1").await.unwrap();
+        let (index, found) = consul
+            .put_and_read("board beside/b", b"2", prefix)
+            .await
+            .unwrap();
+        let values: Vec<_> = found.iter().map(|found| &found.value[..]).collect();
+        assert_eq!(values, [b"1", b"2"]);
+        assert_eq!(found[1].modify_index, index);
+        // A watch that goes on from there has nothing to tell.
+        let wait = Duration::from_millis(50);
+        let (later, _) = consul.watch_prefix(prefix, index, wait).await.unwrap();
+        assert_eq!(later, index);
     }
 
     #[tokio::test]

@@ -54,8 +54,12 @@ pub enum LockStep {
         /// The new value.
         value: Vec<u8>,
     },
-    /// A new value under a lock that I hold.
+    /// A new value under a lock that I hold, if nobody has touched the key since I looked. Without the index a refresh
+    /// whose reply never came could be carried out long after, when the same session has released the lock and taken it
+    /// again in a higher term.
     Refresh {
+        /// The key's `modify_index` when I looked.
+        index: u64,
         /// Mine.
         session: SessionId,
         /// The new value. Consul takes one that has not changed for no write at all: the index stands still and no
@@ -149,9 +153,15 @@ impl LockStep {
                 session,
                 value,
             } => vec![check_index(*index), write("lock", session, value)],
-            Self::Refresh { session, value } => {
-                vec![check_session(session), write("lock", session, value)]
-            }
+            Self::Refresh {
+                index,
+                session,
+                value,
+            } => vec![
+                check_session(session),
+                check_index(*index),
+                write("lock", session, value),
+            ],
             Self::Release {
                 index,
                 session,

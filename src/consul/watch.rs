@@ -28,11 +28,13 @@ impl LockWatch {
     /// The lock as soon as it has changed, or after `wait`. Safe to drop: the next call asks the same again.
     ///
     /// # Errors
-    /// As [`Consul::watch_lock`]; pause before the next call, it will ask the same again.
+    /// As [`Consul::watch_lock`]; pause before the next call, which will wait for nothing: that Consul can be read again
+    /// is news by itself, and R3's count begins with it.
     pub async fn next(&mut self, consul: &Consul) -> Result<LockView, ConsulError> {
-        let view = consul.watch_lock(&self.key, self.after, self.wait).await?;
-        self.after = next_after(self.after, view.index);
-        Ok(view)
+        let seen = consul.watch_lock(&self.key, self.after, self.wait).await;
+        let found = seen.as_ref().map_or(0, |view| view.index);
+        self.after = next_after(self.after, found);
+        seen
     }
 }
 

@@ -1,13 +1,17 @@
 //! What is not as it should be, in words.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::view::{MemberRole, MemberView, SetState, SetView};
+use super::view::{ClusterView, MemberRole, MemberView, SetState, SetView};
 use crate::decide::record::{RecordError, Status};
 
 /// The way out of a pause whose master is gone.
 const MASTER_IS_DOWN: &str =
     "if it does not run, tarsec resume --master-is-down lets another take over";
+
+const ON_PROMISES: &str =
+    "it may go on for as long as every member promises it another lease (failsafe)";
 
 /// All about one replica set, the worst first.
 pub(super) fn of(view: &SetView, error: Option<&RecordError>) -> Vec<String> {
@@ -16,6 +20,44 @@ pub(super) fn of(view: &SetView, error: Option<&RecordError>) -> Vec<String> {
     notes.extend(about_pause(view));
     notes.extend(view.members.iter().filter_map(about_candidate));
     notes.extend(view.members.iter().filter_map(about_member));
+    let vshard = |member: &MemberView| {
+        let problem = member.vshard.as_ref()?;
+        Some(format!("vshard in {}: {problem}", member.name))
+    };
+    notes.extend(view.members.iter().filter_map(vshard));
+    notes
+}
+
+/// What concerns vshard and more than one replica set.
+pub(super) fn about_vshard(view: &ClusterView) -> Vec<String> {
+    let mut holders: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let members = view.replicasets.iter().flat_map(|set| &set.members);
+    let members = members.map(|member| (&member.fingerprint, &member.name));
+    let routers = view
+        .routers
+        .iter()
+        .map(|router| (&router.fingerprint, &router.name));
+    for (fingerprint, name) in members.chain(routers) {
+        if let Some(fingerprint) = fingerprint {
+            holders.entry(fingerprint).or_default().push(name);
+        }
+    }
+    let mut notes = Vec::new();
+    if holders.len() > 1 {
+        let groups: Vec<String> = holders
+            .iter()
+            .map(|(fingerprint, names)| format!("{fingerprint}: {}", names.join(", ")))
+            .collect();
+        notes.push(format!(
+            "inconsistent vshard configuration; {}",
+            groups.join("; ")
+        ));
+    }
+    let unwell = view
+        .routers
+        .iter()
+        .filter(|router| router.health != "passing");
+    notes.extend(unwell.map(|router| format!("router {}: {}", router.name, router.reason)));
     notes
 }
 
@@ -47,7 +89,7 @@ fn about_silence(view: &SetView, name: &str) -> String {
             "; as it is paused, nothing bounds for how long it may be writable: {MASTER_IS_DOWN}"
         )
     } else if view.failsafe {
-        "; it may go on for as long as every member promises it another lease (failsafe)".to_owned()
+        format!("; {ON_PROMISES}")
     } else if view.is_over() {
         "; its lease is over".to_owned()
     } else {
@@ -69,6 +111,10 @@ fn about_free_lock(view: &SetView, name: &str) -> String {
         (Status::Active | Status::Promoting, _) if record.paused => format!(
             "the lock is free, but {name} was paused and nothing bounds for how long it may be writable: \
              {MASTER_IS_DOWN}"
+        ),
+        (Status::Active | Status::Promoting, _) if record.failsafe => format!(
+            "the lock is free, but {name} did not say that it is read-only: {ON_PROMISES}, and a successor waits for \
+             its lease of {lease} and for the end of every promise"
         ),
         (Status::Active | Status::Promoting, _) => format!(
             "the lock is free, but {name} did not say that it is read-only: a successor waits for its lease of \

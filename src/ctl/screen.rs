@@ -23,6 +23,9 @@ pub(super) fn status(view: &ClusterView, prefix: &str) -> String {
     if let Some(pause) = &view.pause {
         out.push_str(&labelled("PAUSED", &about_pause(pause, view.at)));
     }
+    for note in &view.notes {
+        out.push_str(&labelled("!", note));
+    }
     if view.replicasets.is_empty() {
         let text = format!(
             "There is no replica set under {prefix}. No agent of it has run yet, CLUSTER_NAME or CONSUL_KV_PREFIX is \
@@ -33,6 +36,26 @@ pub(super) fn status(view: &ClusterView, prefix: &str) -> String {
     for set in &view.replicasets {
         out.push('\n');
         out.push_str(&replicaset(set, view.at));
+    }
+    out.push_str(&routers(view));
+    out
+}
+
+/// vshard's routers.
+fn routers(view: &ClusterView) -> String {
+    let names = view.routers.iter().map(|router| clean(&router.name));
+    let Some(longest) = names.map(|name| name.chars().count()).max() else {
+        return String::new();
+    };
+    let width = longest.clamp(6, NAME_MAX);
+    let mut out = format!(
+        "\n  {:<width$}  {:<8}  {:>7}\n",
+        "router", "health", "written"
+    );
+    for router in &view.routers {
+        let ago = span(Duration::from_secs(view.at.saturating_sub(router.written)));
+        let (name, health) = (short(&router.name, width), short(&router.health, 8));
+        let _ = writeln!(out, "  {name:<width$}  {health:<8}  {:>7}", short(&ago, 7));
     }
     out
 }

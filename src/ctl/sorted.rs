@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::consul::Found;
 use crate::decide::board::{self, Ballot, HistoryLine, Member, Pause, Switchover, SwitchoverState};
 use crate::decide::record::Record;
+use crate::decide::router::RouterKey;
 
 /// Where a cluster's keys are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub(crate) struct Space {
 #[derive(Default)]
 pub(super) struct Sorted<'a> {
     pub(super) pause: Option<Pause>,
+    /// vshard's routers, by name.
+    pub(super) routers: Vec<RouterKey>,
     /// By replica set UUID.
     pub(super) sets: BTreeMap<String, SetKeys<'a>>,
 }
@@ -53,6 +56,7 @@ impl<'a> Sorted<'a> {
             let lock = found.iter().find(|entry| entry.key == *key);
             sorted.put_lock(key, lock);
         }
+        sorted.routers.sort_by(|one, two| one.name.cmp(&two.name));
         for set in sorted.sets.values_mut() {
             set.history.sort_by_key(|line| std::cmp::Reverse(line.term));
         }
@@ -69,6 +73,10 @@ impl<'a> Sorted<'a> {
         let (kind, rest) = name
             .split_once('/')
             .map_or((name, None), |(kind, rest)| (kind, Some(rest)));
+        if uuid == "routers" {
+            self.routers.extend(board::parse::<RouterKey>(&entry.value));
+            return;
+        }
         let known = matches!(
             (kind, rest),
             ("leader" | "switchover" | "pause", None)

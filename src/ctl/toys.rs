@@ -10,6 +10,7 @@ use crate::decide::board::{
 };
 use crate::decide::ids::SessionId;
 use crate::decide::record::{Record, Status, Vclock};
+use crate::decide::router::RouterKey;
 
 /// 2026-11-21 14:03:12 UTC.
 pub(super) const NOW: u64 = 1_795_269_792;
@@ -81,6 +82,7 @@ pub(super) fn member(number: u64) -> Member {
         vclock: vclock(1_000),
         upstreams: following,
         fingerprint: None,
+        vshard: None,
         paused: false,
         written: NOW - 3 * number,
         tarantool_version: "2.6.0".to_owned(),
@@ -202,6 +204,11 @@ impl Keys {
     pub(super) fn member(self, member: &Member) -> Self {
         let key = format!("{}/members/{}", member.replicaset, member.instance);
         self.put(&key, &serde_json::to_vec(member).unwrap(), None)
+    }
+
+    pub(super) fn router(self, router: &RouterKey) -> Self {
+        let key = format!("routers/{}", router.instance);
+        self.put(&key, &serde_json::to_vec(router).unwrap(), None)
     }
 
     pub(super) fn ballot(self, ballot: &Ballot) -> Self {

@@ -14,6 +14,7 @@ use crate::decide::board::{
 };
 use crate::decide::ids::SessionId;
 use crate::decide::record::{Record, RecordError, Status};
+use crate::decide::router::RouterKey;
 
 /// The version of `--json`. Fields may be added under the same one.
 pub(crate) const JSON_VERSION: u64 = 1;
@@ -34,8 +35,14 @@ pub(crate) struct ClusterView {
     pub(crate) verdict: Verdict,
     /// Of the whole cluster.
     pub(crate) pause: Option<Pause>,
+    /// What is not as it should be between replica sets and routers, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) notes: Vec<String>,
     /// By UUID.
     pub(crate) replicasets: Vec<SetView>,
+    /// vshard's, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) routers: Vec<RouterKey>,
 }
 
 /// Whether somebody has to look.
@@ -181,6 +188,12 @@ pub(crate) struct MemberView {
     pub(crate) written: Option<u64>,
     /// Its agent does not act because of a pause.
     pub(crate) paused: bool,
+    /// Of its vshard configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fingerprint: Option<String>,
+    /// What is not as it should be about vshard, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) vshard: Option<String>,
     /// Tarantool's version.
     pub(crate) tarantool_version: String,
     /// The agent's version.
@@ -244,14 +257,21 @@ pub(crate) fn cluster(space: &Space, found: &[Found], signs: &Signs, at: u64) ->
             })
         })
         .collect();
-    ClusterView {
+    let mut view = ClusterView {
         v: JSON_VERSION,
         cluster: space.cluster.clone(),
         at,
         verdict: worst(&sets),
         pause: sorted.pause,
+        notes: Vec::new(),
         replicasets: sets,
+        routers: sorted.routers,
+    };
+    view.notes = notes::about_vshard(&view);
+    if !view.notes.is_empty() {
+        view.verdict = view.verdict.max(Verdict::Unwell);
     }
+    view
 }
 
 fn worst(sets: &[SetView]) -> Verdict {
@@ -263,6 +283,8 @@ impl ClusterView {
     /// The same with one replica set alone.
     pub(crate) fn only(mut self, replicaset: &str) -> Self {
         self.replicasets.retain(|set| set.replicaset == replicaset);
+        self.routers.clear();
+        self.notes.clear();
         self.verdict = worst(&self.replicasets);
         self
     }
@@ -480,6 +502,8 @@ impl Set<'_> {
             priority: member.map(|member| member.priority),
             written: member.map(|member| member.written),
             paused: member.is_some_and(|member| member.paused),
+            fingerprint: member.and_then(|member| member.fingerprint.clone()),
+            vshard: member.and_then(|member| member.vshard.clone()),
             tarantool_version: member.map_or("", |m| &m.tarantool_version).to_owned(),
             tarsec_version: member.map_or("", |m| &m.tarsec_version).to_owned(),
         }

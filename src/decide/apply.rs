@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::board::SwitchoverState;
 use super::election::Heard;
 use super::event::{ConsulFault, Event, GuardCommand, KillResult, LockStepKind};
 use super::ids::SessionId;
@@ -16,6 +17,8 @@ pub(super) const CONSUL_RETRY: Duration = Duration::from_millis(200);
 pub(super) const DENIED_RETRY: Duration = Duration::from_secs(1);
 /// After a failed catalog or member write: nobody's safety depends on it.
 const CATALOG_RETRY: Duration = Duration::from_secs(1);
+/// A call without an answer may be carried out later, but hardly that late: whatever held it up has held up others.
+const LOST_CALL: Duration = Duration::from_secs(30);
 /// After the guard refused or did not answer.
 const GUARD_RETRY: Duration = Duration::from_millis(50);
 /// After a change of replication that failed: each try may wait long inside the instance.
@@ -107,6 +110,7 @@ impl State {
             Event::PromisesAnswered { reading, answers } => {
                 self.promises_answered(reading, &answers, now);
             }
+            Event::Vshard(event) => self.vshard_happened(event, now),
             Event::StopRequested { signal } => {
                 self.stopping = self.stopping.or(Some((signal, now)))
             }
@@ -178,10 +182,13 @@ impl State {
                     gain: None,
                 });
             }
-            Action::Tell { entry, .. } => {
+            Action::Tell { entry, register } => {
                 self.pending.catalog = true;
                 self.catalog.telling = Some(entry.clone());
                 self.catalog.told_at = now;
+                if *register {
+                    self.catalog.registered_at = now;
+                }
             }
             Action::Deregister => {
                 self.pending.catalog = true;
@@ -199,6 +206,9 @@ impl State {
             Action::WriteBallot { ballot } => self.begin_ballot(ballot, now),
             Action::ReadBallots { .. } => self.pending.ballot = true,
             Action::WriteSwitchover { switchover, to, .. } => {
+                if switchover.state == SwitchoverState::Requested {
+                    self.vshard.asked_at = Some(now);
+                }
                 self.begin_switchover(switchover, to.clone())
             }
             Action::ReadHistory => self.pending.history = true,
@@ -215,6 +225,7 @@ impl State {
                     self.instance.stood_down_at = Some(now);
                 }
             }
+            Action::Vshard(action) => self.begin_vshard(action),
             Action::Exit { .. } => {}
         }
     }
@@ -282,6 +293,7 @@ impl State {
         }
         self.instance.link = Link::Up;
         self.instance.attached_at = now;
+        self.vshard.attached();
         self.instance.process = process;
         self.instance.silent_since = None;
         self.instance.killed = false;
@@ -291,12 +303,7 @@ impl State {
         if self.session.id.is_none() && !self.pending.session {
             // An agent before us may hold the lock with it.
             if let Some(session) = &probe.guard.session {
-                self.session = Session {
-                    id: Some(SessionId::new(session.clone())),
-                    remembered: true,
-                    renewed_at: now,
-                    doubted: true,
-                };
+                self.session = Session::found_in_guard(SessionId::new(session.clone()), now);
             }
         }
         self.session.remembered = self
@@ -523,6 +530,7 @@ impl State {
             (Ok(false), Some(_)) => self.catalog.lost = true,
             (Err(fault), _) => {
                 self.catalog.retry_at = Some(now + CATALOG_RETRY);
+                self.catalog.doubted_until = Some(now + LOST_CALL);
                 self.catalog.fault = Some(fault.why);
             }
         }

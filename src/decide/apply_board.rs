@@ -52,16 +52,17 @@ impl State {
     pub(super) fn ballot_written(
         &mut self,
         index: u64,
-        result: Result<(), ConsulFault>,
+        result: Result<(u64, BTreeMap<String, Ballot>), ConsulFault>,
         now: Tick,
     ) {
         self.pending.ballot = false;
         match result {
-            Ok(()) => {
+            Ok((ballots_index, ballots)) => {
                 if let Some(election) = self.election.as_mut().filter(|known| known.index == index)
                 {
                     election.own = election.writing.take();
                     election.own_at = now;
+                    election.reads(ballots_index, ballots, now);
                 }
             }
             Err(fault) => self.ballot_call_failed(fault, now),
@@ -77,13 +78,7 @@ impl State {
         match result {
             Ok((index, ballots)) => {
                 if let Some(election) = &mut self.election {
-                    // An index that went backwards is of another store: start over.
-                    election.ballots_index = if index < election.ballots_index {
-                        0
-                    } else {
-                        index
-                    };
-                    election.ballots = ballots;
+                    election.reads(index, ballots, now);
                 }
             }
             Err(fault) => self.ballot_call_failed(fault, now),
@@ -136,14 +131,6 @@ impl State {
                 self.pending.switchover_retry_at = Some(now + CONSUL_RETRY);
                 self.consul_fault = Some(fault);
             }
-        }
-    }
-
-    /// A write at the lock brought no answer, and may yet be carried out.
-    pub(super) fn note_lost_write(&mut self, now: Tick) {
-        let attempted = self.hold.attempted.as_ref();
-        if attempted.is_some_and(|attempt| !attempt.record.paused) {
-            self.hold.unpaused_lost_at = Some(now);
         }
     }
 

@@ -6,7 +6,7 @@ use super::apply::{CONSUL_RETRY, DENIED_RETRY};
 use super::event::{ConsulFault, KeySight, LockSight, LockStepKind};
 use super::plan::Before;
 use super::record::{Record, Status};
-use super::state::{Attempt, Hold, State, Unchanged};
+use super::state::{Attempt, Hold, Session, State, Unchanged};
 use super::timing::{Tick, Timing};
 
 /// After a step at the lock that was refused.
@@ -63,12 +63,15 @@ impl State {
         self.sees(sight, now);
         if let Some(record) = record {
             self.highest_term = self.highest_term.max(record.term);
+            self.note_rival(&record, now);
             self.note_named(&record);
             self.saw_record(record, now);
             self.member_terms = None;
         }
         self.lock.unreadable = false;
+        self.keep_session_of_key(now);
         if self.holds_lock() {
+            self.yield_to_higher_term();
             self.accept_found_attempt(now);
             self.adopt_hold(now);
         } else if let Some(own) = &self.hold.record {
@@ -84,12 +87,31 @@ impl State {
                 .seen_record()
                 .is_some_and(|seen| seen.term > own.term || seen.instance != own.instance)
             {
-                self.hold = Hold {
-                    refresh_sent: self.hold.refresh_sent,
-                    ..Hold::default()
-                };
+                self.forget_hold();
                 self.comes_back();
             }
+        }
+    }
+
+    /// A Consul that has just become leader says of a session that it is gone before it has read its own log. A
+    /// consistent read waits for that: whoever holds the lock by it is alive. The session is taken up again by the same
+    /// rule as by an agent that has just started.
+    fn keep_session_of_key(&mut self, now: Tick) {
+        let Some(probe) = self.live_probe() else {
+            return;
+        };
+        let named = self
+            .seen_record()
+            .is_some_and(|record| record.instance == probe.uuid);
+        let holder = self
+            .key_session()
+            .filter(|holder| probe.guard.session.as_deref() == Some(holder.as_str()) && named);
+        if let Some(holder) = holder.cloned()
+            && self.session.id.is_none()
+            && !self.pending.session
+        {
+            self.session = Session::found_in_guard(holder, now);
+            self.pending.session_retry_at = Some(now + REFUSED_RETRY);
         }
     }
 
@@ -108,6 +130,14 @@ impl State {
         }
         self.lock.sight = Some(sight);
         self.lock.learned_at = now;
+    }
+
+    /// By the time that it writes it has attached, so a question that is asked from now on tells.
+    fn note_rival(&mut self, record: &Record, now: Tick) {
+        let own = self.instance.probe.as_ref().map(|probe| &probe.uuid);
+        if own == Some(&record.instance) && record.agent != self.settings.agent {
+            self.lock.rival_seen_at = Some(now);
+        }
     }
 
     /// Whoever has just given the lock up lets others go first, but not when it is named itself.
@@ -169,6 +199,27 @@ impl State {
         }
     }
 
+    /// It is over. What was written under it must not look like what is written later.
+    fn forget_hold(&mut self) {
+        self.hold = Hold {
+            refresh_sent: self.hold.refresh_sent,
+            ..Hold::default()
+        };
+    }
+
+    /// Another agent of our instance has begun a higher term under our session. Ours is over, and is not written again.
+    fn yield_to_higher_term(&mut self) {
+        let (Some(own), Some(seen)) = (&self.hold.record, self.seen_record()) else {
+            return;
+        };
+        if seen.term > own.term
+            && seen.instance == own.instance
+            && seen.agent != self.settings.agent
+        {
+            self.forget_hold();
+        }
+    }
+
     /// We hold the lock and do not know how it came to that: an agent before us took it.
     pub(super) fn adopt_hold(&mut self, now: Tick) {
         if !self.holds_lock() || self.hold.record.is_some() {
@@ -194,7 +245,6 @@ impl State {
                 reason: record.reason.clone(),
                 record: Some(record.clone()),
                 refresh_sent: self.hold.refresh_sent,
-                unpaused_lost_at: self.hold.unpaused_lost_at,
                 ..Hold::default()
             };
         }
@@ -248,7 +298,6 @@ impl State {
                 self.consul_failed(&fault.why);
                 self.note_doubt();
                 self.lock.outdated = true;
-                self.note_lost_write(now);
                 let mut pause = CONSUL_RETRY;
                 if fault.denied {
                     self.denied = Some(fault.why.clone());
@@ -310,11 +359,8 @@ impl State {
             Some(_) => timing.lease() * 2,
             None => timing.refresh_interval(),
         };
-        self.hold = Hold {
-            hold_back_until: Some(now + hold_back),
-            refresh_sent: self.hold.refresh_sent,
-            ..Hold::default()
-        };
+        self.forget_hold();
+        self.hold.hold_back_until = Some(now + hold_back);
         self.comes_back();
     }
 }

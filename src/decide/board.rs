@@ -71,6 +71,9 @@ pub struct Member {
     /// Of its vshard configuration, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
+    /// What is not as it should be about vshard, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vshard: Option<String>,
     /// It does not act because of a pause.
     #[serde(default)]
     pub paused: bool,

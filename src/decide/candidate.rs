@@ -7,7 +7,7 @@ use super::board::Cause;
 use super::election::{Contest, handover};
 use super::event::{KeySight, LockSight};
 use super::ids::SessionId;
-use super::plan::{Action, Reason};
+use super::plan::{Action, Reason, Role};
 use super::record::{Record, RecordError, Status};
 use super::state::Gain;
 use super::timing::Timing;
@@ -190,13 +190,19 @@ impl Planner<'_> {
         since + Timing::lease_and_margin(record.lease())
     }
 
-    /// Nobody says who was master: a full lease has to pass after the lock is ours, the longest that we know of.
-    fn claim_without_record(&self) -> Claim<'static> {
+    /// Of those that whoever was master may have had, where no record says it.
+    pub(super) fn longest_lease(&self) -> Duration {
         let own = self.state.settings.timing.lease();
         let known = self.state.lock.unchanged.as_ref();
         let seen = known.map_or(own, |known| known.record.lease());
         let members = self.state.member_terms.unwrap_or_default().lease;
-        let longest = own.max(seen).max(members);
+        own.max(seen).max(members)
+    }
+
+    /// Nobody says who was master: a full lease has to pass after the lock is ours, the longest that we know of.
+    fn claim_without_record(&self) -> Claim<'static> {
+        let known = self.state.lock.unchanged.as_ref();
+        let longest = self.longest_lease();
         let serving = self.state.serving_term();
         // A master whose record was deleted or overwritten is still there, and is to have its lock again.
         let from = known
@@ -234,6 +240,9 @@ impl Planner<'_> {
                 .max(claim.from.unwrap_or_default()),
         };
         if let Some(by) = self.paused_by_record(claim) {
+            if claim.record.is_none() {
+                self.look_at_board(PAUSE_POLL);
+            }
             return Reason::Paused { by };
         }
         let excluded = if claim.own {
@@ -306,6 +315,7 @@ impl Planner<'_> {
                 }
                 None => {
                     let _ = self.prepared_session();
+                    self.prepare_ballot(contest);
                     let reason = running(seat, claim);
                     return Some(self.unless_denied(reason));
                 }
@@ -324,13 +334,23 @@ impl Planner<'_> {
 
     /// The last master's guard stands down, so no time bounds how long it may be writable: only its own agent or an
     /// operator can end that. An instance's own record is no obstacle to it: a process of it is no other's rival.
+    /// Whoever deletes the record or writes over it has not made that guard stand up, so the last one seen counts.
     fn paused_by_record(&self, claim: &Claim<'_>) -> Option<String> {
-        let record = claim.record?;
         let own = self
             .state
             .live_probe()
-            .is_some_and(|probe| probe.uuid == record.instance);
-        (record.paused && record.status != Status::Fenced && !own)
+            .map_or("", |probe| probe.uuid.as_str());
+        let known = self.state.lock.unchanged.as_ref();
+        let Some(record) = claim.record.or(known.map(|known| &known.record)) else {
+            // To an agent that has just come its member's key tells.
+            let (board, _) = self.state.board.as_ref()?;
+            let mut others = board.members.values();
+            let master = others.find(|member| {
+                member.paused && member.role == Role::Master.name() && member.instance != own
+            })?;
+            return Some(format!("{}, whose guard may stand down", master.name));
+        };
+        (record.paused && record.status != Status::Fenced && record.instance != own)
             .then(|| format!("{}, whose guard stands down", record.name))
     }
 

@@ -4,10 +4,47 @@ use std::time::Duration;
 
 use super::board::{self, Member};
 use super::plan::{Action, CatalogEntry, Health, Reason, Registered, Role};
+use super::record::Status;
 use super::state::Link;
 use super::{Place, Planner};
 
+/// How long what only tells others waits while the lock changes hands: enough for a change that goes well, and short
+/// beside what readers of the catalog wait for when one does not.
+const QUIET: Duration = Duration::from_millis(250);
+
+fn is_passing_master(entry: &CatalogEntry) -> bool {
+    entry.registered.role == Role::Master && entry.health != Health::Critical
+}
+
 impl Planner<'_> {
+    /// Whether the lock is changing hands: each word to the catalog or to a member's key is a write of its own, from
+    /// every member at the same moment, in line with the steps that count.
+    pub(super) fn stays_quiet(&mut self) -> bool {
+        let state = self.state;
+        if state.stopping.is_some() || state.lock.sight.is_none() {
+            return false;
+        }
+        let fencing_since = state
+            .hold
+            .handover
+            .as_ref()
+            .map(|known| known.fencing_since);
+        let until = match (&state.instance.link, fencing_since.flatten()) {
+            (Link::Dead { since, .. }, _) if state.holds_lock() => *since + QUIET,
+            (_, Some(since)) => since + QUIET,
+            (_, None) => {
+                let record = state.seen_record();
+                let served = record.is_some_and(|record| record.status == Status::Active);
+                if served && state.key_session().is_some() {
+                    return false;
+                }
+                state.lock.stood_since + QUIET
+            }
+        };
+        self.wake(until);
+        self.now < until
+    }
+
     /// Compares what the catalog should show with what it was told last.
     pub(super) fn tell_catalog(&mut self, reason: &Reason) {
         let Some(entry) = self.entry(reason) else {
@@ -16,14 +53,26 @@ impl Planner<'_> {
         if self.state.stopping.is_some() && !self.state.holds_lock() {
             return;
         }
-        // The key has a field of its own for a pause: its health says whether the instance may be master.
-        self.write_member(&entry);
+        let told = self.state.catalog.told.as_ref();
+        // A master that is none any more is taken back at once, whatever else is to be done.
+        let takes_back = told.is_some_and(is_passing_master) && !is_passing_master(&entry);
+        if self.stays_quiet() {
+            if !takes_back {
+                return;
+            }
+        } else {
+            // The key has a field of its own for a pause: its health says whether the instance may be master.
+            self.write_member(&entry);
+        }
         let entry = self.loud_about_pause(entry);
         let catalog = &self.state.catalog;
         // New words alone would reach the catalog only after Consul's check_update_interval, so they register anew.
-        let register = catalog.told.as_ref() != Some(&entry) || catalog.lost;
+        let news = catalog.told.as_ref() != Some(&entry) || catalog.lost;
         let due_at = catalog.told_at + entry.registered.ttl / 3;
-        if register || due_at <= self.now {
+        if news || due_at <= self.now {
+            // A registration of another role that was lost may have been carried out behind the last one.
+            let doubted = catalog.doubted_until > Some(catalog.registered_at);
+            let register = news || doubted;
             if self.may_call(self.state.pending.catalog, catalog.retry_at) {
                 self.act(Action::Tell { entry, register });
             }
@@ -45,7 +94,9 @@ impl Planner<'_> {
         // refresh may be a quarter of the lease old. A replica's may last; each word costs a request.
         let ttl = match role {
             Role::Master => timing.lease() * 7 / 10,
-            Role::Replica => twice.max(timing.lease() * 2).max(Duration::from_secs(20)),
+            Role::Replica | Role::Router => {
+                twice.max(timing.lease() * 2).max(Duration::from_secs(20))
+            }
         };
         let registered = Registered {
             role,
@@ -147,6 +198,7 @@ impl Planner<'_> {
         let probe = self.state.instance.probe.as_ref()?;
         let settings = &self.state.settings;
         let registered = &entry.registered;
+        let look = probe.vshard.as_ref();
         let upstreams = probe.replication.iter().filter_map(|peer| {
             let upstream = peer.upstream.as_ref()?;
             Some((peer.uuid.clone(), upstream.status.clone()))
@@ -162,10 +214,11 @@ impl Planner<'_> {
             reason: entry.output.clone(),
             term: registered.term,
             lease_ms: u64::try_from(settings.timing.lease().as_millis()).unwrap_or(0),
-            priority: settings.priority,
+            priority: self.state.priority(),
             vclock: probe.vclock.clone(),
             upstreams: upstreams.collect(),
-            fingerprint: None,
+            fingerprint: look.and_then(|look| look.fingerprint.clone()),
+            vshard: self.state.vshard.problem(look),
             paused: self.is_paused(),
             written: settings.started_at + self.now.elapsed().as_secs(),
             tarantool_version: registered.version.clone(),

@@ -37,9 +37,22 @@ pub struct Election {
     pub ballots: BTreeMap<String, Ballot>,
     /// The index that they were read at; 0: not yet.
     pub ballots_index: u64,
+    /// When one that counts was last seen to come.
+    pub ballots_at: Tick,
 }
 
 impl Election {
+    /// Takes what stands under the ballots' prefix.
+    pub(super) fn reads(&mut self, index: u64, ballots: BTreeMap<String, Ballot>, now: Tick) {
+        let known = self.counting().len();
+        // An index that went backwards is of another store: start over.
+        self.ballots_index = if index < self.ballots_index { 0 } else { index };
+        self.ballots = ballots;
+        if self.counting().len() > known {
+            self.ballots_at = now;
+        }
+    }
+
     /// The ballots of this election, ours among them, by instance UUID.
     fn counting(&self) -> BTreeMap<&str, &Ballot> {
         let read = self.ballots.values();
@@ -207,11 +220,23 @@ impl Planner<'_> {
             index: contest.index,
             vclock: probe.vclock.clone(),
             following: record.is_some_and(|record| self.was_following(probe, record)),
-            priority: settings.priority,
+            priority: self.state.priority(),
             idle_ms: record.map_or(0, |record| self.idle_ms(probe, record)),
-            same_configuration: true,
+            same_configuration: record.is_none_or(|record| self.is_configured_like(probe, record)),
             excluded,
         })
+    }
+
+    /// Whether it has the vshard configuration of the last master, where both say which they have.
+    fn is_configured_like(&self, probe: &Probe, record: &Record) -> bool {
+        let own = probe
+            .vshard
+            .as_ref()
+            .and_then(|look| look.fingerprint.as_ref());
+        let board = self.state.board.as_ref().map(|(board, _)| board);
+        let master = board.and_then(|board| board.members.get(&record.instance));
+        let its = master.and_then(|member| member.fingerprint.as_ref());
+        own.is_none() || its.is_none() || own == its
     }
 
     fn election(&self, contest: &Contest<'_>) -> Option<&Election> {
@@ -301,7 +326,12 @@ impl Planner<'_> {
             .take_while(|ballot| ballot.instance != own.instance);
         let ahead = u32::try_from(ahead.count()).unwrap_or(u32::MAX);
         let closes_at = election.own_at + window;
-        let ranked_at = if complete { election.own_at } else { closes_at };
+        // Whoever is better gets its whole window, however late in ours its ballot came.
+        let ranked_at = if complete {
+            election.own_at.max(election.ballots_at)
+        } else {
+            closes_at.max(election.ballots_at)
+        };
         let until = ranked_at + window.saturating_mul(ahead);
         if self.now >= until {
             return None;
@@ -317,6 +347,21 @@ impl Planner<'_> {
             .first()
             .map_or_else(String::new, |best| best.name.clone());
         Some(Reason::HoldingBack { first, until })
+    }
+
+    /// Its ballot takes two calls, which need not wait for the board.
+    pub(super) fn prepare_ballot(&mut self, contest: &Contest<'_>) {
+        // Whether it has the last master's vshard configuration is on the board.
+        let probe = self.state.live_probe();
+        let compares = probe.is_some_and(|probe| {
+            let look = probe.vshard.as_ref();
+            look.is_some_and(|look| look.fingerprint.is_some())
+        });
+        let asked = self.state.settings.elector != Elector::First
+            && !self.expected(contest.record).is_empty();
+        if asked && !compares && self.election(contest).is_none() {
+            self.run(contest);
+        }
     }
 
     fn read_ballots(&mut self, after: u64, wait: Duration) {

@@ -9,6 +9,7 @@ use super::ids::SessionId;
 use super::observed::Probe;
 use super::state::Reading;
 use super::timing::Tick;
+use super::vshard::VshardEvent;
 
 /// Something happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -123,8 +124,8 @@ pub enum Event {
     BallotWritten {
         /// The ballot's `index`.
         index: u64,
-        /// Whether.
-        result: Result<(), ConsulFault>,
+        /// All that stand there now, with the index to go on from.
+        result: Result<(u64, BTreeMap<String, Ballot>), ConsulFault>,
     },
     /// The ballots were read, after they had changed or the wait was over.
     BallotsRead {
@@ -162,6 +163,8 @@ pub enum Event {
         /// By instance UUID: whether it promised, and if not why.
         answers: BTreeMap<String, Result<(), String>>,
     },
+    /// Something about vshard.
+    Vshard(VshardEvent),
     /// Somebody asked us to stop.
     StopRequested {
         /// The signal's name.
@@ -169,6 +172,12 @@ pub enum Event {
     },
     /// A timer that the last plan asked for.
     Woke,
+}
+
+impl From<VshardEvent> for Event {
+    fn from(event: VshardEvent) -> Self {
+        Self::Vshard(event)
+    }
 }
 
 /// What came of a kill.

@@ -56,8 +56,6 @@ pub struct Hold {
     pub gaining: Option<Gained>,
     /// We hand the lock over at an operator's wish.
     pub handover: Option<Handover>,
-    /// A record that did not say `paused` was sent then, and nobody knows what became of it.
-    pub unpaused_lost_at: Option<Tick>,
 }
 
 /// A question for promises that is under way (R6).

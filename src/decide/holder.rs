@@ -212,10 +212,11 @@ impl Planner<'_> {
                 why: error.to_string(),
             };
         }
-        let own = self.state.settings.timing.lease();
-        let wait = Some(Timing::lease_and_margin(
-            own.max(std::time::Duration::from_millis(Record::MAX_LEASE_MS)),
-        ));
+        if self.state.member_terms.is_none() {
+            self.read_board();
+            return Reason::Promoting;
+        }
+        let wait = Some(Timing::lease_and_margin(self.longest_lease()));
         let term = self
             .state
             .serving_term()
@@ -342,7 +343,8 @@ impl Planner<'_> {
 
     /// R1: a reading of the instance's clock, then a write that Consul accepts, then the grant.
     pub(super) fn refresh(&mut self, term: u64, reason: &str, gain: Option<Gain>) {
-        let Some(session) = self.state.session.id.clone() else {
+        let (Some(session), Some(index)) = (self.state.session.id.clone(), self.state.key_index())
+        else {
             return;
         };
         if self.state.lock.outdated {
@@ -355,7 +357,11 @@ impl Planner<'_> {
             let held = self.state.hold.record.as_ref();
             let cause = held.map_or(Cause::First, |record| record.cause);
             let attempt = Box::new(self.next_record(reading, term, reason, cause, gain));
-            self.act(Action::Refresh { session, attempt });
+            self.act(Action::Refresh {
+                session,
+                index,
+                attempt,
+            });
         }
     }
 
@@ -374,7 +380,8 @@ impl Planner<'_> {
     }
 
     /// R2: only once the instance is known read-only, known dead, or its lease has passed. Says `fenced` only if
-    /// whoever was before us is over too.
+    /// whoever was before us is over too. Only over a record of this agent's own: another one of our instance may hold
+    /// the lock by the same session, and what it handed to the guard, or of which process it speaks, we do not know.
     pub(super) fn release(&mut self, why: &str) {
         self.release_to(why, None);
     }
@@ -385,14 +392,17 @@ impl Planner<'_> {
         if state.may_be_writable(self.now) || state.lock.outdated {
             return;
         }
-        let key = state
-            .lock
-            .sight
-            .as_ref()
-            .and_then(|sight| sight.key.as_ref());
-        let (Some(session), Some(reading), Some(key)) =
-            (state.session.id.clone(), state.instance.reading, key)
-        else {
+        if !state.wrote_last() {
+            if let Some(held) = &state.hold.record {
+                self.refresh(held.term, &held.reason, None);
+            }
+            return;
+        }
+        let (Some(session), Some(reading), Some(index)) = (
+            state.session.id.clone(),
+            state.instance.reading,
+            state.key_index(),
+        ) else {
             return;
         };
         let mut record = match &self.state.hold.record {
@@ -428,7 +438,7 @@ impl Planner<'_> {
         if self.may_call_lock() {
             self.act(Action::Release {
                 session,
-                index: key.modify_index,
+                index,
                 record: Box::new(record),
             });
         }

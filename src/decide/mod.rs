@@ -6,6 +6,7 @@
 mod apply;
 mod apply_board;
 mod apply_lock;
+mod apply_vshard;
 pub mod board;
 mod candidate;
 mod catalog;
@@ -20,12 +21,14 @@ pub mod observed;
 mod pause;
 pub mod plan;
 pub mod record;
+pub mod router;
 pub mod state;
 mod stop;
 mod switchover;
 #[cfg(test)]
 mod tests;
 pub mod timing;
+pub mod vshard;
 
 use std::time::Duration;
 
@@ -49,6 +52,7 @@ pub fn decide(state: &State, now: Tick) -> Plan {
     };
     let reason = planner.reason();
     planner.tell_catalog(&reason);
+    planner.keep_vshard();
     planner.keep_up_to_date();
     Plan {
         actions: planner.actions,
@@ -168,7 +172,11 @@ impl Planner<'_> {
         let limit = self.state.settings.timing.refresh_interval() / 10;
         let reading = self.state.live_probe().and(self.state.instance.reading);
         match reading {
-            Some(reading) if self.now.since(reading.reply_at) <= limit => Some(reading),
+            Some(reading)
+                if self.now.since(reading.reply_at) <= limit && !self.state.may_be_superseded() =>
+            {
+                Some(reading)
+            }
             Some(_) | None => {
                 if self.may_command_guard() {
                     self.act(Action::Probe);
@@ -453,6 +461,7 @@ impl Planner<'_> {
     fn forget_session(&mut self) {
         if let Some(id) = self.state.session.id.clone()
             && !self.state.pending.lock
+            && !self.stays_quiet()
             && self.may_call_session()
         {
             self.act(Action::DestroySession { session: id });
@@ -543,6 +552,7 @@ enum Place {
     Switchover,
     History,
     Promises,
+    Vshard,
     Agent,
 }
 
@@ -573,6 +583,7 @@ impl Action {
             Self::WriteSwitchover { .. } => Place::Switchover,
             Self::ReadHistory | Self::WriteHistory { .. } => Place::History,
             Self::AskPromises { .. } => Place::Promises,
+            Self::Vshard(_) => Place::Vshard,
             Self::Exit { .. } => Place::Agent,
         }
     }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::Vclock;
 use super::timing::InstanceTime;
+use super::vshard::Look;
 
 /// Everything one word from the guard tells.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +50,9 @@ pub struct Probe {
     /// `replication.failover` of Tarantool 3's declarative configuration, where there is one.
     #[serde(default)]
     pub failover: Option<String>,
+    /// What it says of vshard, where it has that.
+    #[serde(default)]
+    pub vshard: Option<Look>,
     /// The guard's own state.
     pub guard: GuardState,
 }

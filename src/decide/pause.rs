@@ -11,9 +11,6 @@ use super::state::Link;
 
 /// How often the board is read where no refresh brings it.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// A write whose reply was lost may be carried out later. Consul gives up on what it could not commit within half of
-/// this; one that did not say `paused` must not land behind a guard that stands down.
-const LOST_WRITE: Duration = Duration::from_secs(60);
 
 impl Planner<'_> {
     /// An operator's pause, in words; `None`: there is none that we know of.
@@ -98,22 +95,14 @@ impl Planner<'_> {
             .then_some(Reason::MasterPaused { words, lacking })
     }
 
-    fn may_stand_down(&mut self, record: &Record, probe: &Probe) -> bool {
+    fn may_stand_down(&self, record: &Record, probe: &Probe) -> bool {
         if !record.paused || probe.guard.stood_down || !probe.is_master(record.term) {
             return false;
         }
         let state = self.state;
         let seen = state.seen_record().map(Record::stamp);
-        if state.pending.lock || state.lock.outdated || seen != Some(record.stamp()) {
-            return false;
-        }
-        match state.hold.unpaused_lost_at.map(|at| at + LOST_WRITE) {
-            Some(at) if at > self.now => {
-                self.wake(at);
-                false
-            }
-            Some(_) | None => true,
-        }
+        // A write whose reply was lost before this record was accepted rests on an older index, and comes to nothing.
+        !state.pending.lock && !state.lock.outdated && seen == Some(record.stamp())
     }
 
     /// Of a holder whose instance cannot serve: in a pause the lock is kept, and the instance waited for.

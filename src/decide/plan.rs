@@ -7,10 +7,12 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::board::{Ballot, HistoryLine, Member, Party, Switchover};
+use super::event::GuardCommand;
 use super::ids::SessionId;
 use super::record::Record;
 use super::state::Reading;
 use super::timing::{InstanceTime, Tick};
+use super::vshard::VshardAction;
 
 /// What to do now, why, and when to look again.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -146,6 +148,8 @@ pub enum Action {
     Refresh {
         /// With this.
         session: SessionId,
+        /// As last seen.
+        index: u64,
         /// To be written.
         attempt: Box<super::state::Attempt>,
     },
@@ -183,11 +187,51 @@ pub enum Action {
         /// What.
         member: Box<Member>,
     },
+    /// Something about vshard.
+    Vshard(VshardAction),
     /// End the agent.
     Exit {
         /// How.
         how: Ending,
     },
+}
+
+impl Action {
+    /// The guard's name for it; `None`: not for the guard.
+    #[must_use]
+    pub fn guard_command(&self) -> Option<GuardCommand> {
+        Some(match self {
+            Self::Probe => GuardCommand::Probe,
+            Self::Remember { .. } => GuardCommand::Remember,
+            Self::Promote { .. } => GuardCommand::Promote,
+            Self::Grant { .. } => GuardCommand::Grant,
+            Self::Fence { .. } => GuardCommand::Fence,
+            Self::Observe { .. } => GuardCommand::Observe,
+            Self::StandDown { .. } => GuardCommand::StandDown,
+            Self::Follow { .. } => GuardCommand::Follow,
+            Self::Kill
+            | Self::CreateSession
+            | Self::RenewSession { .. }
+            | Self::DestroySession { .. }
+            | Self::ReadLock
+            | Self::ReadBoard
+            | Self::WriteBallot { .. }
+            | Self::ReadBallots { .. }
+            | Self::WriteSwitchover { .. }
+            | Self::ReadHistory
+            | Self::WriteHistory { .. }
+            | Self::AskPromises { .. }
+            | Self::Acquire { .. }
+            | Self::TakeOver { .. }
+            | Self::Refresh { .. }
+            | Self::Release { .. }
+            | Self::Tell { .. }
+            | Self::Deregister
+            | Self::WriteMember { .. }
+            | Self::Vshard(_)
+            | Self::Exit { .. } => return None,
+        })
+    }
 }
 
 /// What a promotion says of the term before it, for the promises that its guard may have made (R6).
@@ -246,8 +290,10 @@ pub struct Registered {
 pub enum Role {
     /// Writable under a lease.
     Master,
-    /// Anything else.
+    /// Anything else that stores.
     Replica,
+    /// A vshard router.
+    Router,
 }
 
 impl Role {
@@ -257,6 +303,7 @@ impl Role {
         match self {
             Self::Master => "master",
             Self::Replica => "replica",
+            Self::Router => "router",
         }
     }
 }

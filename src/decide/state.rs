@@ -14,6 +14,7 @@ use super::observed::Probe;
 use super::plan::CatalogEntry;
 use super::record::{Record, Stamp};
 use super::timing::{InstanceTime, Tick, Timing};
+use super::vshard::Vshard;
 
 /// The settings that decisions depend on.
 #[derive(Debug, Clone)]
@@ -87,6 +88,8 @@ pub struct State {
     pub past: Past,
     /// What Consul's catalog was told.
     pub catalog: Catalog,
+    /// What is known of vshard.
+    pub vshard: Vshard,
     /// What is under way.
     pub pending: Pending,
     /// The signal that asked it to stop, and when.
@@ -255,6 +258,8 @@ pub struct Lock {
     pub unreadable: bool,
     /// The sight is known to be outdated: a step was refused or its reply lost.
     pub outdated: bool,
+    /// A record of our instance by another run of its agent was last seen then.
+    pub rival_seen_at: Option<Tick>,
 }
 
 /// A record and how long it has stood.
@@ -284,6 +289,18 @@ pub struct Session {
     pub doubted: bool,
 }
 
+impl Session {
+    /// One that the guard has written down, whether or not it is still alive.
+    pub(super) fn found_in_guard(id: SessionId, now: Tick) -> Self {
+        Self {
+            id: Some(id),
+            remembered: true,
+            renewed_at: now,
+            doubted: true,
+        }
+    }
+}
+
 /// What the catalog was told.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Catalog {
@@ -291,6 +308,10 @@ pub struct Catalog {
     pub told: Option<CatalogEntry>,
     /// When it was last told.
     pub told_at: Tick,
+    /// When the last registration was begun.
+    pub registered_at: Tick,
+    /// A call was lost, and may be carried out until then, behind a newer one.
+    pub doubted_until: Option<Tick>,
     /// What is being told.
     #[serde(skip)]
     pub telling: Option<CatalogEntry>,
@@ -396,6 +417,7 @@ impl State {
             orders: Orders::default(),
             past: Past::default(),
             catalog: Catalog::default(),
+            vshard: Vshard::default(),
             pending: Pending::default(),
             stopping: None,
             superseded: None,
@@ -419,10 +441,32 @@ impl State {
         self.lock.sight.as_ref()?.key.as_ref()?.session.as_ref()
     }
 
+    /// The key's `ModifyIndex` as last seen.
+    #[must_use]
+    pub fn key_index(&self) -> Option<u64> {
+        let key = self.lock.sight.as_ref()?.key.as_ref()?;
+        Some(key.modify_index)
+    }
+
     /// The last proper record in the lock key, whoever wrote it.
     #[must_use]
     pub fn seen_record(&self) -> Option<&Record> {
         self.lock.sight.as_ref()?.key.as_ref()?.record.as_ref().ok()
+    }
+
+    /// Whether the guard has not been asked since another run of our agent was seen to write: it may own the guard by
+    /// now, and what it handed to it our last word from there says nothing about.
+    #[must_use]
+    pub fn may_be_superseded(&self) -> bool {
+        self.lock.rival_seen_at.is_some()
+            && self.lock.rival_seen_at > self.instance.answered_begun_at
+    }
+
+    /// Whether no other agent's record stands in the lock key.
+    #[must_use]
+    pub fn wrote_last(&self) -> bool {
+        let seen = self.seen_record();
+        seen.is_none_or(|seen| seen.agent == self.settings.agent)
     }
 
     /// The instance's last word, while it is attached.

@@ -445,7 +445,7 @@ impl Planner<'_> {
                     index: key.modify_index,
                     vclock: probe.vclock.clone(),
                     following: true,
-                    priority: self.state.settings.priority,
+                    priority: self.state.priority(),
                     idle_ms: 0,
                     same_configuration: true,
                     excluded,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::conn::{Connection, RequestError};
+use super::vshard;
 use crate::config::GuardMode;
 use crate::decide::observed::{Probe, own_rule};
 use crate::decide::plan::Before;
@@ -93,6 +94,27 @@ pub(super) struct Guard {
     deadline: Duration,
 }
 
+/// Which attach of its agent an owner's name stands for.
+fn attach_of(owner: &str) -> u64 {
+    let (_, attach) = owner.rsplit_once('#').unwrap_or_default();
+    attach.parse().unwrap_or(0)
+}
+
+/// Looks whether `read_only` is ours to decide there.
+pub(super) async fn check_rule(conn: &Connection, deadline: Duration) -> Result<(), GuardError> {
+    let rule: Rule =
+        conn.eval(RULE, &(), deadline)
+            .await
+            .map_err(|source| GuardError::Request {
+                attempted: "look at the instance",
+                source,
+            })?;
+    if let Some(why) = own_rule(rule.election_mode.as_deref(), rule.failover.as_deref()) {
+        return Err(GuardError::OwnRule { why });
+    }
+    Ok(())
+}
+
 impl Guard {
     /// Installs the guard if need be, and takes possession of it.
     pub(super) async fn attach(
@@ -101,16 +123,6 @@ impl Guard {
         mode: GuardMode,
         deadline: Duration,
     ) -> Result<(Self, Probe), GuardError> {
-        let rule: Rule =
-            conn.eval(RULE, &(), deadline)
-                .await
-                .map_err(|source| GuardError::Request {
-                    attempted: "look at the instance",
-                    source,
-                })?;
-        if let Some(why) = own_rule(rule.election_mode.as_deref(), rule.failover.as_deref()) {
-            return Err(GuardError::OwnRule { why });
-        }
         let strict = mode == GuardMode::Strict;
         for source in [SOURCE, SYNCHRO]
             .into_iter()
@@ -143,6 +155,12 @@ impl Guard {
     pub(super) fn is_same_agent(&self, owner: &str) -> bool {
         let agent = |name: &str| name.split('#').next().map(str::to_owned);
         agent(&self.agent) == agent(owner)
+    }
+
+    /// Whether that name is this agent's, at an earlier attach than this: one that had stood in the queue of an
+    /// instance that hung, and was carried out behind ours.
+    pub(super) fn is_outlived_attach(&self, owner: &str) -> bool {
+        self.is_same_agent(owner) && attach_of(owner) < attach_of(&self.agent)
     }
 
     /// The same agent, at the same attach, over another connection.
@@ -244,6 +262,23 @@ impl Guard {
             &(self.agent.as_str(), uri, name),
         )
         .await
+    }
+
+    /// Not the guard's own business, and said over the same connection as the same agent.
+    pub(super) async fn apply_vshard(
+        &self,
+        order: &vshard::Order<'_>,
+    ) -> Result<vshard::Reply, GuardError> {
+        let reply = vshard::apply(&self.conn, Some(&self.agent), order, self.deadline)
+            .await
+            .map_err(|source| GuardError::Request {
+                attempted: "configure vshard",
+                source,
+            })?;
+        match reply.superseded_by {
+            Some(by) => Err(GuardError::Superseded { by }),
+            None => Ok(reply),
+        }
     }
 
     async fn say<A: Serialize + Sync>(

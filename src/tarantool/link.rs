@@ -1,5 +1,7 @@
 //! The way to the instance: connect, attach, watch for silence and death, and start over.
 
+mod failure;
+
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,14 +9,18 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::conn::{Connection, Ended, OpenError, RequestError};
-use super::guard::{Answer, Guard, GuardError};
+use failure::{AttachFailure, peer};
+
+use super::conn::{Connection, Ended, RequestError};
+use super::guard::{Answer, Guard, GuardError, check_rule};
 use super::iproto::code;
-use crate::config::{GuardMode, TarantoolAddr, TarantoolConfig};
+use super::vshard;
+use crate::config::{GuardMode, Role, TarantoolConfig, VshardConfig};
 use crate::decide::event::{Event, GuardCommand, KillResult};
 use crate::decide::observed::Probe;
 use crate::decide::plan::Before;
 use crate::decide::timing::{InstanceTime, Timing};
+use crate::decide::vshard::{Look, VshardEvent};
 use crate::errors::chain;
 use crate::process::Process;
 
@@ -25,6 +31,9 @@ const LATE: Duration = Duration::from_millis(5);
 const LOOKS_PER_PING: u32 = 4;
 /// How long an instance has at least for its last word before it is killed.
 const LAST_WORD: Duration = Duration::from_millis(50);
+/// `ROLE=auto`: how often an instance is looked at again that has loaded vshard and configured nothing yet, five seconds in
+/// all. An `init.lua` that calls `box.cfg` before vshard takes moments for that.
+const UNCONFIGURED_LOOKS: u32 = 50;
 /// Between two tries to reach an instance that does not answer.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -115,10 +124,16 @@ impl Instance {
                 refused,
             },
             // A word that was still on its way over a connection of ours before this one.
-            Err(GuardError::Superseded { by }) if guard.is_same_agent(&by) => Event::GuardFailed {
-                command: kind,
-                why: "this agent has attached anew since".to_owned(),
-            },
+            Err(GuardError::Superseded { by }) if guard.is_same_agent(&by) => {
+                if guard.is_outlived_attach(&by) {
+                    // Nothing over this connection would ever count again: attach anew.
+                    self.guard_lost.notify_one();
+                }
+                Event::GuardFailed {
+                    command: kind,
+                    why: "this agent has attached anew since".to_owned(),
+                }
+            }
             Err(GuardError::Superseded { by }) => Event::Superseded { by },
             Err(
                 error @ (GuardError::Request { .. }
@@ -134,6 +149,24 @@ impl Instance {
                     why: chain(&error),
                 }
             }
+        }
+    }
+
+    /// Tells the instance what its vshard configuration is to say.
+    pub(crate) async fn apply_vshard(&self, order: &vshard::Order<'_>) -> Event {
+        let guard = self.shared.borrow().guard.clone();
+        let Some(guard) = guard else {
+            return applied(
+                order,
+                Err("there is no connection to the instance".to_owned()),
+            );
+        };
+        match guard.apply_vshard(order).await {
+            Ok(reply) => applied(order, Ok((reply.busy, Box::new(reply.vshard)))),
+            Err(GuardError::Superseded { by }) if !guard.is_same_agent(&by) => {
+                Event::Superseded { by }
+            }
+            Err(error) => applied(order, Err(chain(&error))),
         }
     }
 
@@ -189,6 +222,7 @@ pub struct Link {
     config: TarantoolConfig,
     agent: String,
     mode: GuardMode,
+    vshard: Vshard,
     timing: Timing,
     events: mpsc::Sender<Event>,
     shared: watch::Sender<Shared>,
@@ -204,6 +238,7 @@ impl Link {
         config: TarantoolConfig,
         agent: String,
         mode: GuardMode,
+        vshard: &VshardConfig,
         timing: Timing,
         events: mpsc::Sender<Event>,
     ) -> (Self, Instance) {
@@ -220,6 +255,7 @@ impl Link {
                 config,
                 agent,
                 mode,
+                vshard: Vshard::new(vshard),
                 timing,
                 events,
                 shared: sender,
@@ -258,6 +294,7 @@ impl Link {
                             Event::Unreachable { why }
                         }
                         AttachFailure::Unsuitable { why } => Event::Unsuitable { why },
+                        AttachFailure::Router => Event::Vshard(VshardEvent::RouterFound),
                     };
                     reset = reset && matches!(event, Event::Unreachable { .. });
                     self.tell(event).await;
@@ -303,6 +340,10 @@ impl Link {
         let conn = Connection::open(&self.config, deadline)
             .await
             .map_err(|error| AttachFailure::from_open(error, &self.config))?;
+        check_rule(&conn, deadline)
+            .await
+            .map_err(|error| AttachFailure::from_guard(&error, &self.config))?;
+        self.look_at_vshard(&conn, deadline).await?;
         // A name of its own for each attach: what is still on its way over an earlier connection must not count.
         self.attaches += 1;
         let owner = format!("{}#{}", self.agent, self.attaches);
@@ -327,6 +368,38 @@ impl Link {
         })
         .await;
         Ok(guard)
+    }
+
+    /// Before the guard is there: it would fence a router.
+    async fn look_at_vshard(
+        &mut self,
+        conn: &Connection,
+        deadline: Duration,
+    ) -> Result<(), AttachFailure> {
+        let attempted = "look at vshard in the instance";
+        let failed = |source| GuardError::Request { attempted, source };
+        let done = if self.vshard.on {
+            vshard::install(conn, deadline).await.map(Some)
+        } else {
+            vshard::remove(conn, deadline).await.map(|()| None)
+        };
+        let kind =
+            done.map_err(|source| AttachFailure::from_guard(&failed(source), &self.config))?;
+        let Some(kind) = kind.filter(|_| self.vshard.undecided) else {
+            return Ok(());
+        };
+        if kind.router && !kind.storage {
+            return Err(AttachFailure::Router);
+        }
+        if kind.loaded && !kind.storage && self.vshard.looks < UNCONFIGURED_LOOKS {
+            self.vshard.looks += 1;
+            let why = "vshard is loaded there, and neither a storage nor a router is configured yet; set ROLE to what it will be";
+            return Err(AttachFailure::Other {
+                why: format!("{}: {why}", peer(&self.config)),
+            });
+        }
+        self.vshard.undecided = false;
+        Ok(())
     }
 
     /// Watches an attached instance until its connection ends; says whether that was as a dying process does it.
@@ -438,62 +511,27 @@ async fn exited(process: Option<&Process>) -> String {
     }
 }
 
-/// Whom we try to reach, and where that was set.
-fn peer(config: &TarantoolConfig) -> String {
-    match &config.addr {
-        TarantoolAddr::Tcp(host_and_port) => format!("{host_and_port} (TARANTOOL_ADDR)"),
-        TarantoolAddr::Unix(path) => format!("{} (TARANTOOL_ADDR)", path.display()),
-    }
+fn applied(order: &vshard::Order<'_>, result: Result<(bool, Box<Option<Look>>), String>) -> Event {
+    Event::Vshard(VshardEvent::Applied {
+        sequence: order.sequence,
+        result,
+    })
 }
 
-/// Why there is no attached connection.
-enum AttachFailure {
-    Refused { why: String },
-    Unsuitable { why: String },
-    Other { why: String },
+/// What is known of vshard in the instance, and what is wanted.
+struct Vshard {
+    on: bool,
+    /// `ROLE=auto`, and it has not been seen to be a storage or an instance without vshard.
+    undecided: bool,
+    looks: u32,
 }
 
-impl AttachFailure {
-    fn from_open(error: OpenError, config: &TarantoolConfig) -> Self {
-        let advice = match (&error, error.code()) {
-            (OpenError::NotTarantool { .. }, _) => {
-                "; set TARANTOOL_ADDR to what box.cfg.listen is in the instance"
-            }
-            (_, Some(code::PASSWORD_MISMATCH)) => {
-                "; set TARANTOOL_PASSWORD or TARANTOOL_PASSWORD_FILE to the password of TARANTOOL_USER"
-            }
-            (_, Some(code::NO_SUCH_USER)) => {
-                "; create that user or change TARANTOOL_USER, unless the instance is still being bootstrapped"
-            }
-            (_, Some(code::LOADING)) => {
-                "; it is being bootstrapped or recovers, and may wait for its peers"
-            }
-            (_, _) => "",
-        };
-        let why = format!("{}: {}{advice}", peer(config), chain(&error));
-        match error {
-            OpenError::Refused(_) => Self::Refused { why },
-            OpenError::NotTarantool { .. } => Self::Unsuitable { why },
-            OpenError::Timeout { .. }
-            | OpenError::Unreachable(_)
-            | OpenError::Auth { .. }
-            | OpenError::Closed(_) => Self::Other { why },
+impl Vshard {
+    fn new(config: &VshardConfig) -> Self {
+        Self {
+            on: config.on,
+            undecided: config.on && config.role == Role::Auto,
+            looks: 0,
         }
-    }
-
-    fn from_guard(error: &GuardError, config: &TarantoolConfig) -> Self {
-        if let GuardError::OwnRule { .. } = error {
-            return Self::Unsuitable { why: chain(error) };
-        }
-        let mut why = format!("{}: {}", peer(config), chain(error));
-        if let GuardError::Request { source, .. } = error
-            && source.code() == Some(code::ACCESS_DENIED)
-        {
-            let user = config.user.as_deref().unwrap_or("guest");
-            why = format!(
-                "{why}; as admin, on the master or at bootstrap: box.schema.user.grant('{user}', 'execute', 'universe')"
-            );
-        }
-        Self::Other { why }
     }
 }

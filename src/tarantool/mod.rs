@@ -5,3 +5,4 @@ mod guard;
 pub mod iproto;
 pub mod link;
 pub mod peers;
+pub(crate) mod vshard;

@@ -38,7 +38,12 @@ end
 local function begin_reign()
     local reign = {epoch = state.epoch, ends = state.deadline}
     function reign.check()
-        local ends = reign.epoch == state.epoch and state.deadline or reign.ends
+        local goes_on = reign.epoch == state.epoch
+        -- In a pause nothing bounds it.
+        if goes_on and state.stood_down then
+            return
+        end
+        local ends = goes_on and state.deadline or reign.ends
         if monotonic64() >= ends then
             kill_this_process()
         end

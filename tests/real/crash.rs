@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tarsec_harness::{Change, Verdict, eventually, json};
+use tarsec_harness::{Change, Handover, Moment, Verdict, eventually, json};
 
 use crate::scene::{SOME_WRITES, Scene, assert_reigns, wait_for_master};
 use crate::support::{LEASE, SOON, world};
@@ -25,8 +25,15 @@ async fn a_killed_master_is_proven_dead_and_followed_without_waiting_for_its_lea
             let scene = Scene::start(world, 3).await?;
             let old = scene.master;
             scene.wait_for_refreshes().await?;
+            let killed = Moment::now();
             scene.master().process().kill_no_wait()?;
             let heir = scene.wait_for_heir(SOON).await?;
+            let stages = eventually(SOON, "the stages, logged", async || {
+                Handover::after_crash(&scene.agents, old.instance, killed)
+            })
+            .await?;
+            assert_eq!(stages.winner, heir.instance);
+            assert!(stages.death_seen <= stages.released, "{stages:?}");
 
             // What the dead one's agent left in the key, in the words of both who wrote it and who read it.
             let released = scene.master_agent();

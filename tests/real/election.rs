@@ -29,6 +29,8 @@ impl Scene {
     async fn order_by_rows(&self, order: &[usize]) -> Result<()> {
         for at in order.iter().skip(1).rev() {
             self.set.hold_back(*at).await?;
+            // What had passed the link by then still arrives.
+            self.writers.wait_for_writes(LAG, SOON).await?;
             let held = self.set[*at].standing().await?.vclock;
             self.writers.wait_for_writes(LAG, SOON).await?;
             assert_eq!(self.set[*at].standing().await?.vclock, held);
@@ -37,6 +39,7 @@ impl Scene {
     }
 }
 
+/// Rows decide, not who came first.
 #[tokio::test]
 async fn of_three_replicas_the_freshest_wins_whatever_the_start_order() {
     world()
@@ -81,6 +84,7 @@ fn assert_reigns_again(verdict: &tarsec_harness::Verdict, expected: &[tarsec_har
     assert_eq!(tenures(verdict), expected, "{verdict}");
 }
 
+/// `MAX_LAG_ROWS` excludes whoever else is there to be elected.
 #[tokio::test]
 async fn with_nobody_fit_the_set_stays_read_only_and_says_why_until_the_data_is_back() {
     world()
@@ -134,6 +138,7 @@ async fn wait_for_record(board: &Board<'_>, status: &str) -> Result<Value> {
     .await
 }
 
+/// Priority decides only where rows do not.
 #[tokio::test]
 async fn of_equals_the_highest_priority_goes_first_and_a_negative_one_never() {
     world()
@@ -181,6 +186,7 @@ async fn of_equals_the_highest_priority_goes_first_and_a_negative_one_never() {
         .await;
 }
 
+/// Ballots go by way of Consul: neither needs to hear the other.
 #[tokio::test]
 async fn two_candidates_cut_off_from_each_other_but_not_from_consul_agree() {
     world()
@@ -273,6 +279,7 @@ async fn the_best_dies(world: &World, moment: DeathAfter) -> Result<()> {
     Ok(())
 }
 
+/// A window is all that the best is worth waiting for.
 #[tokio::test]
 async fn a_candidate_that_dies_between_ballot_and_lock_is_waited_for_no_longer_than_a_window() {
     world()
@@ -282,6 +289,7 @@ async fn a_candidate_that_dies_between_ballot_and_lock_is_waited_for_no_longer_t
         .await;
 }
 
+/// R4 holds for a master that never was one.
 #[tokio::test]
 async fn a_candidate_that_dies_between_lock_and_promotion_is_taken_over_from() {
     world()
@@ -291,6 +299,7 @@ async fn a_candidate_that_dies_between_lock_and_promotion_is_taken_over_from() {
         .await;
 }
 
+/// Its lease, and no more, is waited for.
 #[tokio::test]
 async fn a_candidate_that_dies_right_after_its_promotion_is_taken_over_from() {
     world()

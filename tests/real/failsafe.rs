@@ -49,6 +49,7 @@ async fn reaches_consul(agent: &Agent, reaches: bool) -> Result<()> {
     }
 }
 
+/// Promises are asked for again and again: each carries one lease.
 #[tokio::test]
 async fn consul_gone_for_a_minute_with_all_members_up_costs_not_one_write() {
     world()
@@ -134,6 +135,7 @@ async fn a_master_alone_cut_off_from_consul_keeps_its_role_and_says_so() {
             let agent = &cluster.agents[master];
             reaches_consul(agent, false).await?;
             wait_for_reason(agent, ON_PROMISES).await?;
+            assert_status_knows_of_promises(world, &cluster, "").await?;
             // Long enough for its session to expire and for anybody who runs for a free lock to have it.
             wait_until_lock_is_free(&cluster, world).await?;
             cluster.set.stays_master(master, LEASE * 3).await?;
@@ -145,6 +147,7 @@ async fn a_master_alone_cut_off_from_consul_keeps_its_role_and_says_so() {
             let lock = cluster.lock(world).await?;
             assert_eq!(lock.json()?["term"], cluster.master.term);
             assert_eq!(lock.session, None);
+            assert_status_knows_of_promises(world, &cluster, "the lock is free").await?;
 
             reaches_consul(agent, true).await?;
             cluster.wait_until_masters_own_record_stands(world).await?;
@@ -152,6 +155,25 @@ async fn a_master_alone_cut_off_from_consul_keeps_its_role_and_says_so() {
             cluster.assert_undisturbed().await
         })
         .await;
+}
+
+/// `tarsec status` sees no refresh, does not take the master for gone all the same, and says this besides.
+async fn assert_status_knows_of_promises(
+    world: &World,
+    cluster: &Cluster,
+    words: &str,
+) -> Result<()> {
+    let status = world.command(&cluster.consul, &["status"])?;
+    let output = status.run(SOON * 2).await?;
+    let text = output.stdout.split_whitespace().collect::<Vec<_>>();
+    let text = text.join(" ");
+    let promises = "may go on for as long as every member promises it another lease";
+    assert!(
+        text.contains(promises) && text.contains(words),
+        "{output:?}"
+    );
+    assert_ne!(output.code, Some(0), "{output:?}");
+    Ok(())
 }
 
 async fn wait_until_lock_is_free(cluster: &Cluster, world: &World) -> Result<()> {
@@ -169,6 +191,7 @@ async fn wait_until_lock_is_free(cluster: &Cluster, world: &World) -> Result<()>
     .await
 }
 
+/// Neither the master's silence nor the time without Consul gives anybody the lock.
 #[tokio::test]
 async fn a_master_lost_without_consul_is_succeeded_when_consul_is_back_and_not_before() {
     world()
@@ -185,7 +208,11 @@ async fn a_master_lost_without_consul_is_succeeded_when_consul_is_back_and_not_b
                 .await?;
             stays_read_only(&scene.set, LEASE * 3).await?;
             scene.consul.start_all().await?;
+            let back = Instant::now();
             let heir = scene.wait_for_heir(SESSION_EXPIRY).await?;
+            // However long it has been silent: it gets another lease to come back, as R3 counts only while it can read.
+            // Half of it is for who found Consul back before us.
+            assert!(back.elapsed() > LEASE / 2, "{:?}", back.elapsed());
             let verdict = scene.writers.verdict().await?;
             assert_reigns(&verdict, &[scene.master, heir]);
             Ok(())
@@ -193,6 +220,7 @@ async fn a_master_lost_without_consul_is_succeeded_when_consul_is_back_and_not_b
         .await;
 }
 
+/// A promise to a master whose record says `fenced` is void.
 #[tokio::test]
 async fn a_promise_that_runs_does_not_delay_the_succession_of_a_master_that_is_proven_dead() {
     world()
@@ -277,6 +305,7 @@ async fn members_restarted_while_their_promises_run_are_not_promoted_too_early()
         .await;
 }
 
+/// The outage is several leases long, whoever the agents ask.
 #[tokio::test]
 async fn the_death_of_consuls_leader_with_the_default_raft_multiplier_costs_not_one_write() {
     world()

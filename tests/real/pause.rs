@@ -23,7 +23,7 @@ async fn paused(world: &World) -> Result<Scene> {
     Ok(scene)
 }
 
-async fn wait_until_stood_down(scene: &Scene, down: bool) -> Result<()> {
+pub(crate) async fn wait_until_stood_down(scene: &Scene, down: bool) -> Result<()> {
     // Where a refresh got no answer before the pause, it may still be carried out, and the guard waits a minute for that.
     let patience = SOON + Duration::from_secs(60);
     eventually(patience, "the guard and the pause", async || {

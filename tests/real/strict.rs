@@ -1,10 +1,14 @@
 //! `GUARD=strict`: a machine that is frozen as a whole, agent and instance, and wakes up after its succession.
 
+use std::os::unix::process::ExitStatusExt;
+
 use tarsec_harness::{
-    AgentBuilder, Machine, ReplicaSetOptions, Result, Verdict, World, WritersBuilder, eventually,
+    AgentBuilder, Machine, ReplicaSetOptions, Result, Value, Verdict, World, WritersBuilder,
+    eventually,
 };
 
-use crate::scene::{Scene, assert_reigns, guard, wait_for_master};
+use crate::pause::wait_until_stood_down;
+use crate::scene::{Scene, assert_never_refused, assert_reigns, guard, wait_for_master};
 use crate::support::{LEASE, SOON, world};
 
 /// A write of which the end is taken when it has landed. One that landed in time may be acknowledged at any time: a
@@ -119,6 +123,85 @@ async fn an_ordinary_end_of_the_lease_under_load_kills_nothing() {
             );
             let verdict = scene.writers.verdict().await?;
             assert_reigns(&verdict, &[scene.master]);
+            assert_nothing_late(&verdict);
+            Ok(())
+        })
+        .await;
+}
+
+/// In one turn of the event loop, so that no fiber can fence: a write that begins in time and lands late, and one that
+/// begins late.
+const LATE_WRITES: &str = "
+local clock, log = require('clock'), require('log')
+box.session.su('admin', function()
+    local journal, term = box.space.journal, tarsec_guard.term()
+    box.begin()
+    journal:insert{'late', 1, 'the story', term}
+    while clock.monotonic64() < tarsec_guard.deadline() do end
+    local ok = pcall(journal.insert, journal, {'late', 2, 'the story', term})
+    log.info('story: what began late was %s', ok and 'accepted' or 'refused')
+    box.commit()
+end)
+return 'acknowledged'
+";
+
+const PAST_DEADLINE: &str = "
+return tarsec_guard.deadline() < require('clock').monotonic64() and box.space.journal:on_replace()[1] ~= nil";
+
+#[tokio::test]
+async fn a_paused_master_writes_on_past_its_lease_and_is_held_to_it_again_afterwards() {
+    world()
+        .story("strict-pause", async |world| {
+            let options = ReplicaSetOptions::of(3).extra_lua(EXACT_WRITES);
+            // No promises: the lease is to end.
+            let alone = |at, agent: AgentBuilder| strict(at, agent).env("FAILSAFE", "off");
+            let mut scene = Scene::start_with(world, options, alone, |writers| writers).await?;
+            let old = scene.master;
+            scene.set.wait_for_mesh(SOON).await?;
+            let board = world.board(&scene.consul, &scene.set);
+            board.pause("a story").await?;
+            wait_until_stood_down(&scene, true).await?;
+            scene.consul.kill().await?;
+            eventually(SOON, "a strict guard past its deadline", async || {
+                let said = scene.master().eval(PAST_DEADLINE, &[]).await;
+                match said.as_deref() {
+                    Ok([Value::Bool(true)]) => Ok(()),
+                    other => Err(format!("{other:?}")),
+                }
+            })
+            .await?;
+            scene.set.stays_master(old.instance, LEASE).await?;
+            scene.writers.wait_for_writes(200, SOON).await?;
+            scene.consul.restart().await?;
+            scene.consul.wait_for_leader(SOON).await?;
+            board.resume().await?;
+            wait_until_stood_down(&scene, false).await?;
+            scene.wait_for_refreshes().await?;
+
+            let after = scene.set.writers().start();
+            let before = std::mem::replace(&mut scene.writers, after);
+            let history = before.stop().await?;
+            assert_reigns(&history.judge(), &[old]);
+            assert_never_refused(&history, old.instance);
+
+            scene.writers.wait_for_writes(100, SOON).await?;
+            scene.master_agent().freeze().await?;
+            let answer = scene.master().eval(LATE_WRITES, &[]).await;
+            assert!(answer.is_err(), "{answer:?}");
+            let status = scene.master().process().wait(SOON).await?;
+            assert_eq!(status.signal(), Some(9), "{status}");
+            let log = scene.master().process().stderr()?;
+            assert!(log.contains("what began late was refused"), "{log}");
+            scene.master_agent().thaw()?;
+            scene.set.start_all().await?;
+            let heir = wait_for_master(&scene.set, |seen| seen.term >= old.term, SOON).await?;
+            scene.writers.wait_for_writes(100, SOON).await?;
+            scene.set.wait_for_mesh(SOON).await?;
+            let late = "return box.space.journal:get{'late', 2} == nil";
+            let is_absent = scene.set[heir.instance].eval(late, &[]).await?;
+            assert_eq!(is_absent, [Value::Bool(true)]);
+            let verdict = scene.writers.verdict().await?;
+            verdict.assert_safe();
             assert_nothing_late(&verdict);
             Ok(())
         })

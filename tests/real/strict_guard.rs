@@ -241,6 +241,26 @@ async fn a_write_that_is_in_the_wal_while_the_process_stalls_kills_it() {
 }
 
 #[tokio::test]
+async fn a_commit_that_lands_in_a_pause_kills_nothing_though_it_began_under_a_lease() {
+    let story = async |world: &World| {
+        let set = alone(world).await?;
+        let late = "
+            assert(story_lease(1) == nil)
+            box.session.su('admin', function()
+                box.begin()
+                box.space.memtx:insert{10, 1}
+                assert(tarsec_guard.stand_down('story', true).refused == nil)
+                story_stall()
+                box.commit()
+            end)
+            return 'acknowledged'";
+        assert_eq!(set[0].eval(late, &[]).await?, [json!("acknowledged")]);
+        Ok(())
+    };
+    world().story("strict-pause-commit", story).await;
+}
+
+#[tokio::test]
 async fn a_late_commit_of_a_changed_schema_kills_the_process() {
     let write = "
         box.begin()

@@ -3,7 +3,7 @@
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use tarsec::config::settings::{RESERVED, settings};
+use tarsec::config::settings::settings;
 use tarsec::exit::Exit;
 
 /// Whoever refuses its settings does so at once; this machine may be busy.
@@ -467,24 +467,28 @@ fn typos_are_refused() {
     assert_refused(TYPOS);
 }
 
-const FEATURES_OF_LATER_VERSIONS: &[Case] = &[
+const VSHARD: &[Case] = &[
     Case(
-        &[("ROLE", "router")],
-        &[
-            "ROLE is \"router\", which is not available in this version, allowed is storage, or not to set it",
-        ],
+        &[("ROLE", "master")],
+        &["ROLE is \"master\", allowed is auto, storage or router"],
     ),
     Case(
-        &[("VSHARD", "auto")],
-        &[
-            "VSHARD is \"auto\", which is not available in this version, allowed is off, or not to set it",
-        ],
+        &[("VSHARD", "on")],
+        &["VSHARD is \"on\", allowed is auto or off"],
+    ),
+    Case(
+        &[("ROLE", "router"), ("VSHARD", "off")],
+        &["VSHARD is \"off\", allowed is auto, where ROLE is router"],
+    ),
+    Case(
+        &[("VSHARD_CONFIG_KEY", "shop/vshard"), ("VSHARD", "off")],
+        &["VSHARD is \"off\", allowed is auto, where VSHARD_CONFIG_KEY is set"],
     ),
 ];
 
 #[test]
-fn features_of_later_versions_are_refused() {
-    assert_refused(FEATURES_OF_LATER_VERSIONS);
+fn settings_of_vshard_that_contradict_each_other_are_refused() {
+    assert_refused(VSHARD);
 }
 
 #[test]
@@ -522,9 +526,6 @@ fn help_says_what_every_variable_and_exit_code_is_and_ends_well() {
                 entry.contains(&first_words),
                 "{name}: {first_words:?} is not in:\n{entry}"
             );
-        }
-        for reserved in RESERVED {
-            assert!(help.contains(reserved.name), "{}", reserved.name);
         }
         for exit in Exit::ALL {
             let first_words: Vec<&str> = exit.meaning().split(' ').take(3).collect();

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use tarsec_harness::{
-    Board, ConsulOptions, ReplicaSetOptions, Result, Tenure, Value, World, eventually,
+    Board, ConsulOptions, Moment, ReplicaSetOptions, Result, Switch, Tenure, Value, World,
+    eventually,
 };
 
 use crate::scene::{SOME_WRITES, Scene, assert_reigns, wait_for_master};
@@ -19,7 +20,7 @@ async fn switch(board: &Board<'_>, target: Option<&str>, catch_up: Duration) -> 
 }
 
 /// Waits until the master's own probe shows that it is followed by everybody else.
-async fn wait_for_followers(board: &Board<'_>, followers: usize) -> Result<()> {
+pub(crate) async fn wait_for_followers(board: &Board<'_>, followers: usize) -> Result<()> {
     eventually(SOON, "followers in the record", async || {
         let record = board.record().await.map_err(|error| error.to_string())?;
         match record["following"].as_array() {
@@ -122,10 +123,17 @@ async fn a_switchover_without_a_target_goes_to_a_follower_that_has_everything() 
                 .set
                 .wait_for_lag(behind, old.instance, 100, SOON)
                 .await?;
+            let ordered = Moment::now();
             let order = switch(&board, None, CATCH_UP).await?;
             assert_eq!(said(&order), ("done", ""), "{order}");
             let heir = scene.wait_for_heir(SOON).await?;
             assert_eq!(heir.instance, level);
+            let stages = eventually(SOON, "the stages, logged", async || {
+                Switch::by_order(&scene.agents, old.instance, ordered)
+            })
+            .await?;
+            assert_eq!(stages.winner, level);
+            assert!(stages.fenced <= stages.released, "{stages:?}");
             scene.set.let_catch_up(behind).await?;
             let history = scene.writers.stop().await?;
             assert_reigns(&history.judge(), &[old, heir]);

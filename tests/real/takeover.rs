@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use tarsec_harness::{
-    Change, ConsulOptions, Fault, Machine, ReplicaSetOptions, Result, Tenure, Value, Verdict,
-    eventually, json,
+    Change, ConsulOptions, Fault, Machine, Moment, ReplicaSetOptions, Result, TakeOver, Tenure,
+    Value, Verdict, eventually, json,
 };
 
 use crate::scene::{SOME_WRITES, Scene, assert_reigns, lock_entry, lock_key, wait_for_master};
@@ -29,9 +29,16 @@ async fn a_lost_machine_is_succeeded_after_a_lease_and_comes_back_as_a_replica()
             let scene = Scene::start(world, 3).await?;
             let old = scene.master;
             let machine = Machine::of(scene.master(), scene.master_agent());
+            let killed = Moment::now();
             machine.kill_no_wait()?;
             let heir = scene.wait_for_heir(SOON).await?;
             machine.wait_gone().await?;
+            let stages = eventually(SOON, "the stages, logged", async || {
+                TakeOver::after_loss(&scene.agents, old.instance, killed)
+            })
+            .await?;
+            assert_eq!(stages.winner, heir.instance);
+            assert!(stages.elected <= stages.acquired, "{stages:?}");
             assert_eq!(scene.lock().await?.json()?["cause"], "taken_over");
 
             machine.start().await?;

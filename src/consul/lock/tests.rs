@@ -56,8 +56,9 @@ impl Scene {
         self.consul.read_lock(&self.key).await.unwrap().key.unwrap()
     }
 
-    fn refresh(&self, value: &[u8]) -> LockStep {
+    fn refresh(&self, index: u64, value: &[u8]) -> LockStep {
         LockStep::Refresh {
+            index,
             session: self.mine.clone(),
             value: value.to_vec(),
         }
@@ -144,11 +145,14 @@ async fn a_held_lock_is_not_acquired() {
 async fn a_refresh_moves_the_index_only_with_a_new_value() {
     let scene = Scene::new("refresh").await;
     let created = scene.created(&scene.mine).await;
-    let refreshed = scene.done(scene.refresh(b"\xff\x00 not utf-8")).await;
+    let refreshed = scene.refresh(created, b"\xff\x00 not utf-8");
+    let refreshed = scene.done(refreshed).await;
     assert!(refreshed > created);
     assert_eq!(scene.found().await.value, b"\xff\x00 not utf-8");
     assert_eq!(
-        scene.done(scene.refresh(b"\xff\x00 not utf-8")).await,
+        scene
+            .done(scene.refresh(refreshed, b"\xff\x00 not utf-8"))
+            .await,
         refreshed
     );
 }
@@ -158,7 +162,8 @@ async fn a_refresh_is_refused_once_the_session_is_gone() {
     let scene = Scene::new("refresh gone").await;
     scene.created(&scene.mine).await;
     scene.consul.destroy_session(&scene.mine).await.unwrap();
-    scene.refused(scene.refresh(b"late")).await;
+    let index = scene.found().await.modify_index;
+    scene.refused(scene.refresh(index, b"late")).await;
     let found = scene.found().await;
     assert_eq!((found.session, found.value), (None, b"created".to_vec()));
 }
@@ -167,20 +172,20 @@ async fn a_refresh_is_refused_once_the_session_is_gone() {
 async fn a_refresh_is_refused_on_a_free_lock() {
     let scene = Scene::new("refresh free").await;
     let created = scene.created(&scene.mine).await;
-    scene.done(scene.release(created)).await;
-    scene.refused(scene.refresh(b"late")).await;
+    let released = scene.done(scene.release(created)).await;
+    scene.refused(scene.refresh(released, b"late")).await;
     assert_eq!(scene.found().await.session, None);
 }
 
 #[tokio::test]
 async fn a_refresh_is_refused_on_a_key_that_was_deleted() {
     let scene = Scene::new("refresh deleted").await;
-    scene.created(&scene.mine).await;
+    let created = scene.created(&scene.mine).await;
     let delete = format!(r#"[{{"KV":{{"Verb":"delete","Key":"{}"}}}}]"#, scene.key);
     scene.consul.tell("/v1/txn", &delete).await;
     assert!(
         scene
-            .refused(scene.refresh(b"late"))
+            .refused(scene.refresh(created, b"late"))
             .await
             .contains("doesn't exist")
     );
@@ -190,10 +195,14 @@ async fn a_refresh_is_refused_on_a_key_that_was_deleted() {
 #[tokio::test]
 async fn a_refresh_mends_what_a_plain_write_left() {
     let scene = Scene::new("refresh overwritten").await;
-    scene.created(&scene.mine).await;
+    let created = scene.created(&scene.mine).await;
     scene.consul.put_key(&scene.key, b"somebody").await.unwrap();
-    assert_eq!(scene.found().await.session, Some(scene.mine.clone()));
-    scene.done(scene.refresh(b"mine again")).await;
+    let found = scene.found().await;
+    assert_eq!(found.session, Some(scene.mine.clone()));
+    scene.refused(scene.refresh(created, b"not seen")).await;
+    scene
+        .done(scene.refresh(found.modify_index, b"mine again"))
+        .await;
     assert_eq!(scene.found().await.value, b"mine again");
 }
 
@@ -224,7 +233,7 @@ async fn a_release_is_refused_to_whoever_does_not_hold_it() {
 async fn a_release_that_comes_after_a_later_refresh_is_refused() {
     let scene = Scene::new("release late").await;
     let created = scene.created(&scene.mine).await;
-    scene.done(scene.refresh(b"later")).await;
+    scene.done(scene.refresh(created, b"later")).await;
     assert!(
         scene
             .refused(scene.release(created))
@@ -234,11 +243,24 @@ async fn a_release_that_comes_after_a_later_refresh_is_refused() {
     assert_eq!(scene.found().await.session, Some(scene.mine.clone()));
 }
 
+/// The same session may have released the lock and taken it again in a higher term by then.
+#[tokio::test]
+async fn a_refresh_that_comes_after_a_later_acquisition_with_the_same_session_is_refused() {
+    let scene = Scene::new("refresh late").await;
+    let created = scene.created(&scene.mine).await;
+    let released = scene.done(scene.release(created)).await;
+    scene.done(scene.acquire(released)).await;
+    let why = scene.refused(scene.refresh(created, b"late")).await;
+    assert!(why.contains("index"), "{why}");
+    assert_eq!(scene.found().await.value, b"acquired");
+}
+
 #[tokio::test]
 async fn a_silent_holder_loses_the_lock_and_one_that_refreshes_keeps_it() {
     let scene = Scene::new("take over").await;
     let index = scene.created(&scene.theirs).await;
     let refreshed = LockStep::Refresh {
+        index,
         session: scene.theirs.clone(),
         value: b"here".to_vec(),
     };
@@ -258,6 +280,7 @@ async fn a_silent_holder_loses_the_lock_and_one_that_refreshes_keeps_it() {
     };
     assert_eq!(scene.found().await, taken);
     let late = LockStep::Refresh {
+        index: modify_index,
         session: scene.theirs.clone(),
         value: b"late".to_vec(),
     };
@@ -274,6 +297,7 @@ async fn the_end_of_a_silent_hold_is_declared_and_of_one_that_refreshes_is_not()
         value: b"declared".to_vec(),
     };
     let refreshed = LockStep::Refresh {
+        index,
         session: scene.theirs.clone(),
         value: b"here".to_vec(),
     };
@@ -288,6 +312,7 @@ async fn the_end_of_a_silent_hold_is_declared_and_of_one_that_refreshes_is_not()
     };
     assert_eq!(scene.found().await, declared);
     let late = LockStep::Refresh {
+        index: modify_index,
         session: scene.theirs.clone(),
         value: b"late".to_vec(),
     };
@@ -333,7 +358,7 @@ async fn a_free_lock_is_declared_over_unless_somebody_has_taken_it() {
 #[tokio::test]
 async fn a_watch_waits_for_a_change_and_sees_it() {
     let scene = Scene::new("watch").await;
-    scene.created(&scene.mine).await;
+    let created = scene.created(&scene.mine).await;
     let mut watch = LockWatch::new(&scene.key, Duration::from_secs(20));
     let first = watch.next(&scene.consul).await.unwrap();
     assert!(
@@ -341,11 +366,25 @@ async fn a_watch_waits_for_a_change_and_sees_it() {
             .await
             .is_err()
     );
-    let refreshed = scene.refresh(b"changed");
+    let refreshed = scene.refresh(created, b"changed");
     let (second, modify_index) = tokio::join!(watch.next(&scene.consul), scene.done(refreshed));
     let second = second.unwrap();
     assert!(second.index > first.index);
     assert_eq!(second.key.unwrap().modify_index, modify_index);
+}
+
+#[tokio::test]
+async fn a_watch_that_failed_answers_at_once_when_consul_is_back() {
+    let scene = Scene::new("watch back").await;
+    scene.created(&scene.mine).await;
+    let wait = Duration::from_secs(20);
+    let mut watch = LockWatch::new(&scene.key, wait);
+    let seen = watch.next(&scene.consul).await.unwrap();
+    let nobody = testing::settings("http://127.0.0.1:9".to_owned());
+    let nobody = Consul::new(&nobody, Duration::from_secs(1)).unwrap();
+    watch.next(&nobody).await.unwrap_err();
+    let back = tokio::time::timeout(wait / 2, watch.next(&scene.consul)).await;
+    assert_eq!(back.unwrap().unwrap(), seen);
 }
 
 #[tokio::test]
@@ -372,7 +411,9 @@ async fn a_refresh_brings_what_stands_beside_the_lock() {
     };
     consul.transact(key, &create, &[]).await.unwrap();
     consul.put_key("beside/pause", b"{}").await.unwrap();
+    let found = consul.read_lock(key).await.unwrap().key.unwrap();
     let refresh = LockStep::Refresh {
+        index: found.modify_index,
         session,
         value: b"b".to_vec(),
     };
@@ -411,6 +452,7 @@ async fn a_denial_is_no_refusal() {
         agent.client_with_token("00000000-0000-0000-0000-00000000dead"),
     ] {
         let step = LockStep::Refresh {
+            index: 1,
             session: session.clone(),
             value: b"b".to_vec(),
         };

@@ -12,6 +12,7 @@ use crate::ctl::view::{Signs, Space};
 use crate::decide::board::{Ballot, Member, Party, Returned};
 use crate::decide::ids::SessionId;
 use crate::decide::record::{Record, Status};
+use crate::decide::router::RouterKey;
 
 #[track_caller]
 fn assert_golden(name: &str, text: &str) {
@@ -42,6 +43,44 @@ fn assert_screen(name: &str, keys: &Keys, verdict: Verdict) {
 #[test]
 fn a_healthy_cluster() {
     assert_screen("healthy", &Keys::healthy(), Verdict::Well);
+}
+
+/// A cluster of vshard, with a router that has lost a master and a storage that has another configuration.
+#[test]
+fn a_cluster_of_vshard() {
+    let storage = |number, fingerprint: &str| Member {
+        fingerprint: Some(fingerprint.to_owned()),
+        ..member(number)
+    };
+    let router = |number: u64, health: &str, reason: &str| RouterKey {
+        v: 1,
+        instance: uuid(number),
+        name: format!("router-{number}.example.net:3301"),
+        health: health.to_owned(),
+        reason: reason.to_owned(),
+        fingerprint: Some("0123456789abcdef".to_owned()),
+        vshard_version: "0.1.24".to_owned(),
+        written: NOW - 60,
+        tarsec_version: "0.1.0".to_owned(),
+    };
+    let refused = Member {
+        vshard: Some("the central configuration is refused: Weight must be a number".to_owned()),
+        ..storage(3, "0123456789abcdef")
+    };
+    let lost = format!("no way to the master of replica set {SET}");
+    let keys = Keys::none()
+        .lock(&record())
+        .member(&storage(1, "0123456789abcdef"))
+        .member(&storage(2, "fedcba9876543210"))
+        .member(&refused)
+        .router(&router(
+            8,
+            "passing",
+            "routes to the master of every replica set",
+        ))
+        .router(&router(9, "warning", &lost))
+        .seen(Duration::from_millis(400));
+    assert_screen("vshard", &keys, Verdict::Unwell);
 }
 
 #[test]
@@ -139,6 +178,8 @@ fn a_silent_master_that_may_go_on_by_promises() {
     let keys = Keys::healthy().lock(&record);
     let keys = keys.looked(Duration::from_secs(60), None);
     assert_screen("failsafe", &keys, Verdict::Unwell);
+    let freed = Keys::healthy().free_lock(&record);
+    assert_screen("failsafe_free", &freed, Verdict::NoMaster);
 }
 
 #[test]

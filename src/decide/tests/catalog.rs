@@ -3,6 +3,7 @@
 use super::fixtures::*;
 use crate::decide::event::Event;
 use crate::decide::plan::{Action, Health, Role};
+use crate::decide::record::Status;
 
 fn is_tell(action: &Action) -> bool {
     matches!(action, Action::Tell { .. })
@@ -30,7 +31,40 @@ fn a_replica_is_a_passing_replica_and_says_whose() {
 
 #[test]
 fn a_holder_that_is_not_writable_yet_is_no_master() {
-    assert_eq!(waiting_holder().catalog().registered.role, Role::Replica);
+    let node = waiting_holder().later(250.ms());
+    assert_eq!(node.catalog().registered.role, Role::Replica);
+}
+
+/// Each word is a write of its own to Consul, at the moment when every other one counts.
+#[test]
+fn while_the_lock_changes_hands_nobody_is_told_what_can_wait() {
+    let telling =
+        |action: &Action| matches!(action, Action::Tell { .. } | Action::WriteMember { .. });
+    let mut node = replica();
+    let fenced = record().says(Status::Fenced);
+    node.lock.put_record(None, &fenced);
+    node.watch_shows_lock();
+    for _ in 0..64 {
+        let plan = node.round();
+        let serving = node.instance.is_writable();
+        assert!(serving || !plan.actions.iter().any(telling), "{plan:?}");
+        if serving && plan.actions.iter().any(telling) {
+            return;
+        }
+    }
+    panic!("it is never told");
+}
+
+#[test]
+fn a_change_of_hands_that_lasts_is_told_all_the_same() {
+    let mut node = replica().with(|settings| settings.priority = -1);
+    let fenced = record().says(Status::Fenced);
+    node.lock.put_record(None, &fenced);
+    node.watch_shows_lock();
+    node.settles();
+    node.passes(250.ms());
+    let entry = part!(node.plan(), Action::Tell { entry, .. } => entry.clone()).expect("a word");
+    assert!(entry.output.contains("PRIORITY"), "{}", entry.output);
 }
 
 #[test]
@@ -207,9 +241,38 @@ fn a_new_agent_writes_its_member_key_only_after_it_knows_the_terms() {
     let plan = node.plan();
     assert!(does!(plan, Action::ReadBoard), "{plan:?}");
     assert!(!does!(plan, Action::WriteMember { .. }), "{plan:?}");
-    let write = node.runs_until(|action| matches!(action, Action::WriteMember { .. }));
+    let write = node.comes_to(|action| matches!(action, Action::WriteMember { .. }));
     let Action::WriteMember { member } = write else {
         unreachable!()
     };
-    assert_eq!(member.term, 11);
+    assert_eq!(member.term, 12, "its own, one above");
+}
+
+/// A Consul agent that hung carries out late what was given up: the role of then would stand there for good.
+#[test]
+fn after_a_lost_registration_the_service_is_registered_until_none_can_come_behind() {
+    let mut node = replica();
+    let ttl = node.catalog().registered.ttl;
+    node.passes(ttl / 3);
+    let registers = |node: &Node| part!(node.plan(), Action::Tell { register, .. } => *register);
+    assert_eq!(registers(&node), Some(false));
+    let plan = node.turn();
+    for action in &plan.actions {
+        if is_tell(action) {
+            node.loses_reply(action);
+        } else {
+            node.answers(action);
+        }
+    }
+    let lost_at = node.now;
+    let mut last = false;
+    while node.now.since(lost_at) < ttl * 3 {
+        if let Some(register) = registers(&node) {
+            last = register;
+            assert!(register || node.now.since(lost_at) > 30.secs());
+        }
+        node.round();
+        node.passes(100.ms());
+    }
+    assert!(!last, "in the end a word is enough again");
 }

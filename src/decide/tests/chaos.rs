@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use self::events::any_event;
 
 use super::fixtures::{LEASE, MOMENT, OTHER, OWN, Span, cases, fault, record, settings};
-use super::toys::{ToyInstance, ToyLock, follower, guard_command, lost, member};
+use super::toys::{ToyInstance, ToyLock, follower, lost, member};
 use crate::decide::board::{Pause, Switchover, SwitchoverState, rows_missing};
 use crate::decide::decide;
 use crate::decide::event::{Event, LockSight};
@@ -324,7 +324,7 @@ impl Chaos {
             }
         }
         for (action, asked_at) in std::mem::take(&mut self.requests) {
-            if guard_command(&action).is_none() {
+            if action.guard_command().is_none() {
                 self.requests.push((action, asked_at));
             } else if let Some(event) = lost(&action, asked_at) {
                 self.hears(event);
@@ -364,14 +364,14 @@ impl Chaos {
         }
         let at = index.index(self.requests.len());
         let at = in_order(&self.requests, at, |(action, _)| {
-            guard_command(action).is_some()
+            action.guard_command().is_some()
         });
         let (action, asked_at) = self.requests.remove(at);
         let answer = if matches!(action, Action::Kill) {
             Some(Event::KillEnded {
                 result: KillResult::Failed("not permitted".to_owned()),
             })
-        } else if guard_command(&action).is_some() {
+        } else if action.guard_command().is_some() {
             if self.instance.alive {
                 self.instance.obey(&action, self.now)
             } else {

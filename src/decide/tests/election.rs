@@ -1,6 +1,7 @@
 //! Who goes first when the lock is up for grabs, who does not run at all, and that nobody waits in vain.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 use super::fixtures::*;
 use super::toys::follower;
@@ -208,6 +209,26 @@ fn who_is_not_the_best_holds_back_one_window_and_then_tries() {
     assert_eq!(first, ahead.name);
     assert!(!node.holds() && until.since(node.now) > WINDOW / 2);
     node.passes(until.since(node.now));
+    node.settles();
+    assert!(node.holds());
+}
+
+/// Its way to the lock takes calls, too.
+#[test]
+fn a_better_one_that_comes_late_has_its_whole_window() {
+    let mut node = candidate().waiting_for_ballots();
+    node.passes(WINDOW - 10.ms());
+    let ahead = Ballot {
+        vclock: vclock(11),
+        ..ballot(THIRD)
+    };
+    node.lock.write_ballot(&ahead);
+    node.hears_ballots();
+    node.settles();
+    node.passes(WINDOW - 10.ms());
+    node.settles();
+    assert!(!node.holds());
+    node.passes(20.ms());
     node.settles();
     assert!(node.holds());
 }
@@ -449,7 +470,7 @@ fn words_about_ballots_of_an_election_that_is_over_change_nothing() {
     node.hears_ballots();
     node.hears(Event::BallotWritten {
         index: 1,
-        result: Ok(()),
+        result: Ok((1, BTreeMap::new())),
     });
     node.settles();
     assert!(matches!(node.plan().reason, Reason::FollowingMaster { .. }));

@@ -10,7 +10,6 @@ use proptest::prelude::*;
 
 use super::fixtures::*;
 use super::scenarios::{any_fault, any_weather, reasons, strike};
-use super::toys::guard_command;
 use super::world::{Broken, FAIR, World, failsafe_world};
 use crate::decide::board::Board;
 use crate::decide::event::Event;
@@ -69,7 +68,7 @@ type Answers = BTreeMap<String, Result<(), String>>;
 /// Nobody answers but the guard and, for promises, whoever `member` answers for.
 fn without_consul(node: &mut Node, plan: &Plan, member: impl Fn(&str) -> Result<(), String>) {
     for action in &plan.actions {
-        if guard_command(action).is_some() {
+        if action.guard_command().is_some() {
             node.answers(action);
         } else if let Action::AskPromises {
             members, reading, ..
@@ -232,7 +231,7 @@ fn a_refresh_that_hangs_makes_it_ask_with_half_of_the_lease_left() {
             assert!(node.now.since(lease_from) >= LEASE / 2);
             return;
         }
-        for action in plan.actions.iter().filter(|a| guard_command(a).is_some()) {
+        for action in plan.actions.iter().filter(|a| a.guard_command().is_some()) {
             node.answers(action);
         }
         node.passes(20.ms());
@@ -327,7 +326,7 @@ fn a_refused_refresh_is_no_reason_to_ask() {
     for _ in 0..20 {
         let plan = node.turn();
         assert_eq!(question(&plan), None);
-        for action in plan.actions.iter().filter(|a| guard_command(a).is_some()) {
+        for action in plan.actions.iter().filter(|a| a.guard_command().is_some()) {
             node.answers(action);
         }
         node.passes(100.ms());

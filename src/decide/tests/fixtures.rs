@@ -322,7 +322,7 @@ impl Node {
             });
         }
         let hears = self.instance.alive && !self.instance.frozen;
-        if super::toys::guard_command(action).is_some() {
+        if action.guard_command().is_some() {
             return if hears {
                 self.instance.obey(action, self.now)
             } else {

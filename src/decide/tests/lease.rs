@@ -207,7 +207,7 @@ fn without_consul_a_master_serves_until_its_lease_ends_and_not_longer() {
     for _ in 0..96 {
         node.passes(100.ms());
         for action in node.turn().actions {
-            if super::toys::guard_command(&action).is_some() {
+            if action.guard_command().is_some() {
                 node.answers(&action);
             } else {
                 node.loses(&action);

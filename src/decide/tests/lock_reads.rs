@@ -293,6 +293,42 @@ fn a_fault_is_forgotten_with_the_next_answer() {
     assert!(node.state.consul_fault.is_none() && !node.state.lock.unreadable);
 }
 
+/// Measured on 1.8.7: a server that has just become leader answers 404 to a renewal before it has read its log.
+#[test]
+fn a_session_that_consul_denies_and_the_key_shows_is_kept() {
+    let mut node = master().later(1.secs());
+    let session = node.own_session();
+    for _ in 0..3 {
+        node.state.session.doubted = true;
+        let renewal = node.comes_to(|action| matches!(action, Action::RenewSession { .. }));
+        assert_eq!(
+            renewal,
+            Action::RenewSession {
+                session: session.clone()
+            }
+        );
+        node.hears(Event::SessionRenewed {
+            session: session.clone(),
+            result: Ok(false),
+        });
+    }
+    node.lives_on(3.secs());
+    assert_eq!(node.lock.holder(), Some(&session));
+    assert!(node.state.holds_lock() && node.state.is_serving());
+    assert_eq!(node.lock.record().map(|record| record.term), Some(7));
+}
+
+#[test]
+fn a_session_that_is_gone_is_replaced_within_the_lease() {
+    let mut node = master().later(1.secs());
+    let session = node.own_session();
+    node.lock.end_session(&session);
+    node.state.session.doubted = true;
+    node.lives_on(1.secs());
+    assert!(node.state.holds_lock() && node.state.is_serving());
+    assert_ne!(node.own_session(), session);
+}
+
 #[test]
 fn one_call_at_a_time_in_each_place() {
     let mut node = master().later(2500.ms());

@@ -90,17 +90,24 @@ fn the_guard_does_not_stand_down_while_the_record_may_not_say_so() {
 }
 
 #[test]
-fn a_write_without_the_word_that_was_lost_is_waited_out() {
+fn a_write_without_the_word_that_was_lost_comes_to_nothing_once_one_with_it_is_accepted() {
     let mut node = master();
     node.passes(3.secs());
-    let refresh = node.runs_until(is_refresh);
-    node.loses(&refresh);
+    let lost = node.runs_until(is_refresh);
+    node.loses(&lost);
     node.is_paused_by_ann();
-    node.lives_on(50.secs());
+    node.comes_to(is_stand);
     assert!(says_paused(&node));
-    assert!(!node.instance.guard.stood_down, "that write may still land");
-    node.lives_on(15.secs());
-    assert!(node.instance.guard.stood_down);
+    let late = node.lock.obey(&lost, node.now, node.now);
+    let refused = matches!(
+        late,
+        Some(Event::LockStepEnded {
+            result: Ok(Err(_)),
+            ..
+        })
+    );
+    assert!(refused, "{late:?}");
+    assert!(says_paused(&node));
 }
 
 #[test]
@@ -162,7 +169,7 @@ fn a_guard_whose_lease_ended_in_the_pause_gets_a_new_one_before_it_stands_up() {
     while node.now.since(begun) < 30.secs() {
         node.passes(500.ms());
         for action in node.turn().actions {
-            if super::toys::guard_command(&action).is_some() {
+            if action.guard_command().is_some() {
                 node.answers(&action);
             } else {
                 node.loses(&action);

@@ -34,6 +34,41 @@ fn the_lock_of_a_dead_master_is_released_at_once_as_fenced() {
     assert_eq!(node.lock.holder(), None);
 }
 
+/// The agent that replaced us adopted our session, and what it has handed to the guard since nobody here knows.
+#[test]
+fn the_lock_is_not_released_over_the_word_of_the_agent_that_replaced_us() {
+    let mut node = master();
+    let session = node.own_session();
+    let mut record = node.lock.record().expect("a record");
+    record.agent = "second".to_owned();
+    record.refresh += 1;
+    node.lock.put_record(Some(session), &record);
+    node.watch_shows_lock();
+    node.is_killed();
+    node.settles();
+    assert_eq!(node.lock.record(), Some(record));
+    assert!(node.lock.holder().is_some());
+}
+
+/// What we know of the guard is from before that agent attached, however short a time ago.
+#[test]
+fn nothing_is_written_over_the_word_of_another_agent_before_the_guard_was_asked_anew() {
+    let mut node = master().later(2500.ms());
+    node.answers(&Action::Probe);
+    let session = node.own_session();
+    let mut record = node.lock.record().expect("a record");
+    record.agent = "second".to_owned();
+    record.refresh += 1;
+    node.lock.put_record(Some(session), &record);
+    node.watch_shows_lock();
+    let plan = node.turn();
+    assert!(!does!(plan, Action::Refresh { .. }), "{plan:?}");
+    assert!(does!(plan, Action::Probe), "{plan:?}");
+    node.answers(&Action::Probe);
+    let plan = node.turn();
+    assert!(does!(plan, Action::Refresh { .. }), "{plan:?}");
+}
+
 #[test]
 fn a_lost_connection_is_no_death() {
     let mut node = master().having(|instance| instance.frozen = true);
@@ -338,4 +373,20 @@ fn a_fence_that_does_not_land_is_not_repeated_without_a_pause() {
         }
     }
     panic!("eight fences in a millisecond");
+}
+
+/// The agent that replaced us has begun a new term under our session: to write ours again would take terms back.
+#[test]
+fn a_higher_term_of_the_agent_that_replaced_us_is_not_written_over() {
+    let mut node = master();
+    let session = node.own_session();
+    let mut record = node.lock.record().expect("a record").term(8);
+    record.agent = "second".to_owned();
+    node.lock.put_record(Some(session), &record);
+    node.watch_shows_lock();
+    for _ in 0..20 {
+        node.round();
+        assert!(node.lock.record().expect("a record").term >= 8);
+        node.passes(100.ms());
+    }
 }

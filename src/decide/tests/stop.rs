@@ -182,7 +182,7 @@ fn it_ends_some_day_though_consul_never_answers() {
         }
         assert!(plan.wake_at.is_some(), "{plan:?}");
         for action in &plan.actions {
-            if super::toys::guard_command(action).is_some() {
+            if action.guard_command().is_some() {
                 node.answers(action);
             } else {
                 node.loses(action);

@@ -98,6 +98,25 @@ fn time_without_consul_does_not_count() {
 }
 
 #[test]
+fn a_free_lock_is_not_taken_while_consul_cannot_be_read() {
+    for record in [record(), record().says(Status::Fenced)] {
+        let mut node = after(&record);
+        node.watch_fails();
+        node.passes(60.secs());
+        let plan = node.plan();
+        assert!(
+            matches!(plan.reason, Reason::WaitingForConsul { .. }),
+            "{plan:?}"
+        );
+        assert!(does!(plan, Action::ReadLock), "{plan:?}");
+        assert!(
+            !does!(plan, Action::CreateSession | Action::Acquire { .. }),
+            "{plan:?}"
+        );
+    }
+}
+
+#[test]
 fn the_wait_is_for_the_predecessors_lease_not_for_ones_own() {
     let node = after(&record().lease_of(30.secs()));
     let until = node.now + 30.secs() + 850.ms();

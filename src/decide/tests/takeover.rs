@@ -1,6 +1,7 @@
 //! R4: a lock that is held and has not been refreshed for a lease is taken over, in one transaction.
 
 use super::fixtures::*;
+use super::toys::member;
 use super::world::world_with;
 use crate::decide::board::Cause;
 use crate::decide::ids::SessionId;
@@ -303,4 +304,45 @@ fn of_two_that_take_over_at_once_one_does() {
         world.plays(30.secs());
         assert_eq!(world.reigns.len(), 2, "seed {seed}");
     }
+}
+
+/// Whoever deletes the record has not made the guard of its writer stand up.
+#[test]
+fn a_paused_master_is_not_succeeded_when_its_record_is_deleted() {
+    let mut node = replica();
+    let mut paused = record();
+    paused.paused = true;
+    node.lock.put_record(None, &paused);
+    node.watch_shows_lock();
+    node.lock.delete_key();
+    for _ in 0..40 {
+        node.watch_shows_lock();
+        let plan = node.round();
+        assert!(!does!(plan, Action::Acquire { .. }), "{plan:?}");
+        node.passes(1.secs());
+    }
+    assert!(matches!(node.plan().reason, Reason::Paused { .. }));
+}
+
+/// An agent that has just come knows no record; what is left of it is its writer's own key.
+#[test]
+fn a_paused_master_whose_record_was_deleted_is_not_succeeded_by_a_newcomer() {
+    let mut node = node()
+        .finding(|lock| {
+            lock.delete_key();
+            let mut master = member(OTHER, "b:3301");
+            master.role = "master".to_owned();
+            master.paused = true;
+            lock.members.insert(OTHER.to_owned(), master);
+        })
+        .attached()
+        .seeing_lock();
+    for _ in 0..40 {
+        let plan = node.round();
+        assert!(!does!(plan, Action::Acquire { .. }), "{plan:?}");
+        node.passes(1.secs());
+    }
+    assert!(matches!(node.plan().reason, Reason::Paused { .. }));
+    node.lock.members.clear();
+    node.comes_to(|action| matches!(action, Action::Acquire { .. }));
 }

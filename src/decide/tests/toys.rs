@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::decide::board::{Ballot, Board, HistoryLine, Member, Pause, Switchover};
-use crate::decide::event::{ConsulFault, Event, GuardCommand, KeySight, LockSight, LockStepKind};
+use crate::decide::event::{ConsulFault, Event, KeySight, LockSight, LockStepKind};
 use crate::decide::ids::SessionId;
 use crate::decide::observed::{GuardState, Peer, Probe, Promise, Upstream};
 use crate::decide::plan::{Action, Before};
 use crate::decide::record::{Record, Vclock};
 use crate::decide::timing::{InstanceTime, Tick};
+use crate::decide::vshard::{VshardAction, VshardEvent};
 
 /// Consul, as far as one lock key needs it.
 #[derive(Debug, Default)]
@@ -245,15 +246,19 @@ impl ToyLock {
         })
     }
 
-    /// `check-session` and a write that keeps or ends the hold.
+    /// `check-session`, `check-index` and a write that keeps or ends the hold.
     fn write_held(
         &mut self,
         session: &SessionId,
+        index: u64,
         keep: bool,
         record: &Record,
     ) -> Result<u64, String> {
         if self.holder() != Some(session) {
             return Err("the session does not hold the lock".to_owned());
+        }
+        if self.key.as_ref().map(|key| key.modify_index) != Some(index) {
+            return Err("failed index check".to_owned());
         }
         Ok(self.put_record(keep.then(|| session.clone()), record))
     }
@@ -292,9 +297,13 @@ impl ToyLock {
                 LockStepKind::Acquire,
                 self.acquire(session, *index, &attempt.record),
             ),
-            Action::Refresh { session, attempt } => step(
+            Action::Refresh {
+                session,
+                index,
+                attempt,
+            } => step(
                 LockStepKind::Refresh,
-                self.write_held(session, true, &attempt.record),
+                self.write_held(session, *index, true, &attempt.record),
             ),
             Action::TakeOver {
                 session,
@@ -309,7 +318,7 @@ impl ToyLock {
                 self.write_ballot(ballot);
                 Event::BallotWritten {
                     index: ballot.index,
-                    result: Ok(()),
+                    result: Ok((self.ballots_index, self.ballots.clone())),
                 }
             }
             Action::ReadBallots { after, wait } => {
@@ -346,11 +355,7 @@ impl ToyLock {
                 record,
             } => step(
                 LockStepKind::Release,
-                if self.key.as_ref().map(|key| key.modify_index) == Some(*index) {
-                    self.write_held(session, false, record)
-                } else {
-                    Err("failed index check".to_owned())
-                },
+                self.write_held(session, *index, false, record),
             ),
             Action::Tell { .. } | Action::Deregister => Event::CatalogEnded { result: Ok(true) },
             Action::WriteMember { member } => {
@@ -368,6 +373,7 @@ impl ToyLock {
             | Action::StandDown { .. }
             | Action::Follow { .. }
             | Action::Kill
+            | Action::Vshard(_)
             | Action::Exit { .. } => return None,
         })
     }
@@ -425,6 +431,15 @@ pub(super) fn lost(action: &Action, asked_at: Tick) -> Option<Event> {
         Action::Kill => Event::KillEnded {
             result: KillResult::Failed("no answer".to_owned()),
         },
+        Action::Vshard(VshardAction::Apply { sequence, .. }) => {
+            Event::Vshard(VshardEvent::Applied {
+                sequence: *sequence,
+                result: Err("no answer".to_owned()),
+            })
+        }
+        Action::Vshard(VshardAction::WriteMaster { .. }) => {
+            Event::Vshard(VshardEvent::MasterWritten { result: Err(fault) })
+        }
         Action::Exit { .. } => return None,
         Action::Probe
         | Action::Remember { .. }
@@ -434,43 +449,9 @@ pub(super) fn lost(action: &Action, asked_at: Tick) -> Option<Event> {
         | Action::Observe { .. }
         | Action::StandDown { .. }
         | Action::Follow { .. } => Event::GuardFailed {
-            command: guard_command(action)?,
+            command: action.guard_command()?,
             why: "no answer".to_owned(),
         },
-    })
-}
-
-/// The guard's name for it; `None`: not for the guard.
-pub(super) fn guard_command(action: &Action) -> Option<GuardCommand> {
-    Some(match action {
-        Action::Probe => GuardCommand::Probe,
-        Action::Remember { .. } => GuardCommand::Remember,
-        Action::Promote { .. } => GuardCommand::Promote,
-        Action::Grant { .. } => GuardCommand::Grant,
-        Action::Fence { .. } => GuardCommand::Fence,
-        Action::Observe { .. } => GuardCommand::Observe,
-        Action::StandDown { .. } => GuardCommand::StandDown,
-        Action::Follow { .. } => GuardCommand::Follow,
-        Action::Kill
-        | Action::CreateSession
-        | Action::RenewSession { .. }
-        | Action::DestroySession { .. }
-        | Action::ReadLock
-        | Action::ReadBoard
-        | Action::WriteBallot { .. }
-        | Action::ReadBallots { .. }
-        | Action::WriteSwitchover { .. }
-        | Action::ReadHistory
-        | Action::WriteHistory { .. }
-        | Action::AskPromises { .. }
-        | Action::Acquire { .. }
-        | Action::TakeOver { .. }
-        | Action::Refresh { .. }
-        | Action::Release { .. }
-        | Action::Tell { .. }
-        | Action::Deregister
-        | Action::WriteMember { .. }
-        | Action::Exit { .. } => return None,
     })
 }
 

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::fixtures::{Span, fault, settings};
-use super::toys::{ToyInstance, ToyLock, follower, guard_command, lost};
+use super::toys::{ToyInstance, ToyLock, follower, lost};
 use crate::decide::decide;
 use crate::decide::event::Event;
 use crate::decide::observed::Peer;

@@ -85,7 +85,7 @@ impl TakeOver {
         let winner = logs.winner(old, &won)?;
         Ok(Self {
             winner,
-            elected: logs.find(winner, &[ELECTED])?,
+            elected: logs.find(winner, &[TAKING_OVER, ELECTED])?,
             acquired: logs.find(winner, &won)?,
             promoted: logs.find(winner, &[PROMOTED])?,
         })
@@ -115,6 +115,7 @@ const RELEASED: &str = "lock released";
 const WOKEN: &str = "lock seen free";
 const ELECTED: &str = "acquiring the lock";
 const ACQUIRED: &str = "lock acquired";
+const TAKING_OVER: &str = "taking the lock over from a holder that has not been heard of";
 const TAKEN_OVER: &str = "lock taken over";
 const PROMOTED: &str = "promoted";
 

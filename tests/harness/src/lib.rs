@@ -1,4 +1,4 @@
-//! Real Consul, real Tarantool and faults between them, for tests, demo and benchmark of tarsec.
+//! Real Consul, real Tarantool and faults between them, for tests, demo, benchmark and chaos of tarsec.
 //!
 //! ```text
 //!  World ── temp dir, ports, pids, logs; ends everything when it is dropped
@@ -34,6 +34,7 @@ mod proxy;
 mod requests;
 mod tarantool;
 mod usage;
+mod vshard;
 mod wait;
 mod world;
 mod writers;
@@ -57,6 +58,9 @@ pub use tarantool::{
     Standing,
 };
 pub use usage::Usage;
+pub use vshard::{
+    RouterWrite, RouterWriters, VshardCluster, VshardOptions, vshard_root, wait_for_flag,
+};
 pub use wait::eventually;
 pub use world::{World, WorldBuilder};
 pub use writers::{Writers, WritersBuilder};

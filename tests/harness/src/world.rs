@@ -259,6 +259,10 @@ impl World {
         Ok(process)
     }
 
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// A port that no other world on this machine gets.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Writers against every instance at once, so that whoever accepts a write is seen doing it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -50,6 +50,7 @@ pub struct Writers {
     writes: Vec<Arc<Mutex<Vec<Write>>>>,
     accepted: Vec<Arc<AtomicU64>>,
     stop: watch::Sender<bool>,
+    quiet: Arc<AtomicBool>,
     epoch: Epoch,
 }
 
@@ -103,6 +104,7 @@ impl WritersBuilder {
     pub fn start(self) -> Writers {
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
         let (stop, stopped) = watch::channel(false);
+        let quiet = Arc::<AtomicBool>::default();
         let epoch = Epoch::now();
         let mut writers = Writers {
             names: Vec::new(),
@@ -111,6 +113,7 @@ impl WritersBuilder {
             writes: Vec::new(),
             accepted: Vec::new(),
             stop,
+            quiet: quiet.clone(),
             epoch,
         };
         for (instance, (name, addr)) in self.targets.into_iter().enumerate() {
@@ -122,6 +125,7 @@ impl WritersBuilder {
                 pace: self.pace,
                 epoch,
                 stopped: stopped.clone(),
+                quiet: quiet.clone(),
                 accepted: accepted.clone(),
                 writes: Arc::default(),
                 unanswered: HashMap::new(),
@@ -167,6 +171,11 @@ impl Writers {
             .iter()
             .map(|count| count.load(Ordering::Relaxed))
             .collect()
+    }
+
+    /// Keeps the writers from sending anything new, or lets them go on. What is under way is not waited for.
+    pub fn keep_quiet(&self, quiet: bool) {
+        self.quiet.store(quiet, Ordering::Relaxed);
     }
 
     /// Waits until so many more writes have been accepted by anyone.
@@ -240,6 +249,7 @@ struct Writer {
     pace: Pace,
     epoch: Epoch,
     stopped: watch::Receiver<bool>,
+    quiet: Arc<AtomicBool>,
     accepted: Arc<AtomicU64>,
     /// Shared with whoever asks for them meanwhile.
     writes: Arc<Mutex<Vec<Write>>>,
@@ -312,6 +322,9 @@ impl Writer {
         let now = Instant::now();
         let room = self.pace.window.saturating_sub(self.unanswered.len());
         let wanted = earned.take(now);
+        if self.quiet.load(Ordering::Relaxed) {
+            return;
+        }
         let count = match *mood {
             Mood::Welcome => wanted,
             Mood::Refused { again_at } if again_at > now => 0,

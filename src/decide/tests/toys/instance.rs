@@ -1,6 +1,7 @@
 //! An instance with its guard, to play with.
 
 use super::*;
+use crate::decide::vshard::Look;
 
 /// An instance with its guard. Its clock is its own.
 #[derive(Debug, Clone)]
@@ -19,6 +20,7 @@ pub(in crate::decide::tests) struct ToyInstance {
     pub(in crate::decide::tests) failover: Option<String>,
     pub(in crate::decide::tests) vclock: Vclock,
     pub(in crate::decide::tests) replication: Vec<Peer>,
+    pub(in crate::decide::tests) vshard: Option<Look>,
     pub(in crate::decide::tests) guard: GuardState,
     /// When its guard was installed, on its own clock.
     pub(in crate::decide::tests) born: InstanceTime,
@@ -42,6 +44,7 @@ impl ToyInstance {
             failover: None,
             vclock: Vclock::from([("1".to_owned(), 10)]),
             replication: Vec::new(),
+            vshard: None,
             guard: GuardState {
                 session: None,
                 term: 0,
@@ -151,6 +154,7 @@ impl ToyInstance {
             boot_id: None,
             version: "2.6.0".to_owned(),
             failover: self.failover.clone(),
+            vshard: self.vshard.clone(),
             guard: GuardState {
                 promise: self.promise(now),
                 age_ns: self.age(now),
@@ -218,7 +222,7 @@ impl ToyInstance {
 
     /// Carries out what is the guard's to carry out, and answers; `None`: not for the guard.
     pub(in crate::decide::tests) fn obey(&mut self, action: &Action, now: Tick) -> Option<Event> {
-        let command = guard_command(action)?;
+        let command = action.guard_command()?;
         let refused = self.carry_out(action, now);
         Some(Event::GuardAnswered {
             command,

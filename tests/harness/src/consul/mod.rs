@@ -252,10 +252,15 @@ impl Consul {
     /// When no server runs or answers.
     pub async fn leader(&self) -> Result<Option<usize>> {
         let addr = self.api()?.leader().await?;
-        Ok(self
-            .servers
+        Ok(self.server_at(&addr))
+    }
+
+    /// The server that others know by this address, as `/v1/status/leader` has it.
+    #[must_use]
+    pub fn server_at(&self, addr: &str) -> Option<usize> {
+        self.servers
             .iter()
-            .position(|server| addr == format!("127.0.0.1:{}", server.ports.server)))
+            .position(|server| addr == format!("127.0.0.1:{}", server.ports.server))
     }
 
     /// Kills the leader and says which server it was.

@@ -23,7 +23,7 @@ pub struct Standing {
     pub read_only: bool,
     /// `box.info.status`: `running`, `orphan`, `loading`, …
     pub status: String,
-    /// `box.info.vclock`, by replica id.
+    /// `box.info.vclock`, ordered by replica id.
     pub vclock: Vec<(u32, u64)>,
     /// The term of the guard, where one is installed.
     pub term: Option<u64>,
@@ -305,5 +305,7 @@ if type(guard) == 'table' and type(guard.term) == 'number' then term = guard.ter
 local vclock = setmetatable({}, {__serialize = 'seq'})
 -- Component 0 counts local rows, which nobody else has.
 for id, lsn in pairs(box.info.vclock) do if id ~= 0 then table.insert(vclock, {id, lsn}) end end
+-- pairs() has no order, and who compares two of them wants one.
+table.sort(vclock, function(a, b) return a[1] < b[1] end)
 return box.info.ro, box.info.status, vclock, term
 ";

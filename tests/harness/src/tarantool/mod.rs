@@ -8,4 +8,5 @@ mod replica_set;
 
 pub use instance::{Instance, Standing};
 pub use iproto::{Connection, Login, Replies, Reply, Request, Requests};
+pub(crate) use replica_set::make_uuid;
 pub use replica_set::{ReplicaSet, ReplicaSetOptions};

@@ -440,7 +440,7 @@ fn instance_env(
 }
 
 /// A UUID that tells its reader the port.
-fn make_uuid(port: u16, kind: u16) -> String {
+pub(crate) fn make_uuid(port: u16, kind: u16) -> String {
     format!("{port:08}-{kind:04x}-4000-8000-{:012x}", std::process::id())
 }
 

@@ -11,7 +11,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// How often an instance that refuses writes is tried: half of it is how late the first write is seen on average.
 pub(crate) const WRITE_PROBE: Duration = Duration::from_millis(2);
 /// Accepted writes that make sure that a master is at work.
-const SOME_WRITES: u64 = 50;
+pub(crate) const SOME_WRITES: u64 = 50;
 
 pub(crate) struct Cluster<'a> {
     world: &'a World,

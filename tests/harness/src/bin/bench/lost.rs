@@ -56,8 +56,9 @@ async fn lose(cluster: &Cluster<'_>, lease: Duration, number: u32) -> Result<(Ru
     tokio::time::sleep(phase(number, lease / 4)).await;
     let killed = Moment::now();
     cluster.machine(old).kill_no_wait()?;
-    let last_word = word.seen_at();
-    word.stop();
+    // A refresh may have been on its way.
+    cluster.machine(old).wait_gone().await?;
+    let last_word = word.last(cluster).await?;
     cluster.wait_for_heir(&writers, old).await?;
     let began = writers.began_at();
     let history = writers.stop().await?;
@@ -75,7 +76,6 @@ async fn lose(cluster: &Cluster<'_>, lease: Duration, number: u32) -> Result<(Ru
         promoted: ms(stages.promoted),
         first_write: ms(first_write),
     };
-    cluster.machine(old).wait_gone().await?;
     cluster.machine(old).start().await?;
     cluster.rest().await?;
     Ok((run, verdict.accepted()))
@@ -108,12 +108,18 @@ impl LastWord {
         Ok(Self { seen, task })
     }
 
-    fn seen_at(&self) -> Moment {
-        self.seen.borrow().1
-    }
-
-    fn stop(self) {
+    /// When the last write of a holder that is gone was seen.
+    async fn last(mut self, cluster: &Cluster<'_>) -> Result<Moment> {
+        let index = cluster
+            .board()
+            .lock()
+            .await?
+            .map_or(0, |key| key.modify_index);
+        let seen = tokio::time::timeout(SOON, self.seen.wait_for(|(seen, _)| *seen >= index)).await;
         self.task.abort();
+        let seen = seen.map_err(|_| wrong("when the record was refreshed last"))?;
+        let (_, at) = *seen.map_err(|_| wrong("why the record cannot be watched"))?;
+        Ok(at)
     }
 }
 

@@ -15,12 +15,13 @@ mod lost;
 mod report;
 mod strict;
 mod switchover;
+mod vshard;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tarsec_harness::{Consul, ConsulOptions, Error, Result, World};
+use tarsec_harness::{Consul, ConsulOptions, Error, Result, World, vshard_root};
 
 use cluster::Cluster;
 
@@ -43,6 +44,10 @@ to the first write that the next master accepts:
   switchover      an order in Consul, as 'tarsec switchover' gives it; the gap is the
                   time between two accepted writes of a writer that writes 1000 times
                   a second to whoever is master
+vshard: two replica sets of three and two routers, an agent beside each; SIGKILL to a
+master's process, and the first write that the next one accepts from a client of its own
+and through a router. Runs where VSHARD_ROOT names a directory with vshard's sources.
+
 Dead Consul leader: three Consul servers on disk with the default raft_multiplier, agents
 at servers that survive, writers; the longest gap between accepted writes.
 
@@ -55,6 +60,8 @@ Variables:
   RUNS           crash failovers at either size, 30
   RUNS_LOST      lost machines at either lease, 10
   SWITCHOVERS    switchovers, 50
+  RUNS_VSHARD    crash failovers in a vshard cluster, 20
+  VSHARD_ROOT    vshard's sources, a directory with vshard/init.lua
   RUNS_LEADER    dead Consul leaders with FAILSAFE=on, 3; one more with FAILSAFE=off
   IDLE_SECONDS   how long idle agents are watched, 60
   LARGE_GIB      resident memory of each instance in large runs, 3; needs three
@@ -76,6 +83,7 @@ struct Options {
     runs: u32,
     runs_lost: u32,
     switchovers: u32,
+    runs_vshard: u32,
     runs_leader: u32,
     large_mib: Option<u64>,
     idle: Duration,
@@ -96,6 +104,7 @@ impl Options {
             runs: count("RUNS", 30)?,
             runs_lost: count("RUNS_LOST", 10)?,
             switchovers: count("SWITCHOVERS", 50)?,
+            runs_vshard: count("RUNS_VSHARD", 20)?,
             runs_leader: count("RUNS_LEADER", 3)?,
             large_mib: (!skip_large).then_some(large_gib * 1024),
             idle: Duration::from_secs(number("IDLE_SECONDS", 60)?),
@@ -177,6 +186,14 @@ async fn measure(options: &Options) -> Result<()> {
     }
     if let (Some(mib), 1..) = (options.large_mib, options.runs) {
         measure_large(options, mib).await?;
+    }
+    if options.runs_vshard > 0
+        && let Some(root) = vshard_root("the vshard cluster")
+    {
+        let world = options.world("bench-vshard")?;
+        let consul = options.consul(&world).await?;
+        let runs = vshard::run(&world, &consul, &root, options.runs_vshard).await?;
+        report::vshard(&runs);
     }
     if options.runs_leader > 0 {
         let world = options.world("bench-leader")?;

@@ -9,7 +9,8 @@ use super::floor::Floor;
 use super::idle::Cost;
 use super::leader::{self, Deaths};
 use super::lost::{self, Losses};
-use super::switchover::{self, Switchovers};
+use super::switchover::{self, Switchovers, Undone};
+use super::vshard;
 
 /// Median of a failover, kill to first accepted write.
 const SMALL_MS: f64 = 50.0;
@@ -18,6 +19,8 @@ const LARGE_MS: f64 = 100.0;
 const LOST_BEYOND_LEASE_MS: f64 = 1000.0;
 /// Median of a switchover's gap.
 const SWITCHOVER_MS: f64 = 20.0;
+/// Median of a failover, kill to the first write through a router.
+const VSHARD_MS: f64 = 100.0;
 const RESIDENT_MIB: f64 = 12.0;
 const CPU_PERCENT: f64 = 0.5;
 const HOLDER_PER_SECOND: f64 = 1.5;
@@ -244,10 +247,12 @@ pub(crate) fn switchovers(switchovers: &Switchovers, floor: &Floor) {
         ("first write accepted", |run| run.first_write),
     ];
     let runs = &switchovers.runs;
-    println!(
-        "\nSwitchover: {} orders, under 1000 writes a second",
-        runs.len()
-    );
+    let orders = runs.len() + switchovers.undone.len();
+    println!("\nSwitchover: {orders} orders, under 1000 writes a second");
+    print!("{}", undone(&switchovers.undone, orders));
+    if runs.is_empty() {
+        return;
+    }
     let order = Summary::of(runs.iter().map(|run| run.last_write));
     println!("  order to last write   {}", order.columns());
     stages("since the last write", runs, &STAGES);
@@ -269,6 +274,44 @@ pub(crate) fn switchovers(switchovers: &Switchovers, floor: &Floor) {
         "  writes accepted {}, by one master at a time, none of them missing; failed {}",
         switchovers.accepted, switchovers.failed
     );
+}
+
+pub(crate) fn vshard(runs: &[vshard::Run]) {
+    println!("\nvshard: {} crash failovers, seen by clients", runs.len());
+    println!("  milliseconds since the kill                       median      p90      max");
+    let rows: [Stage<vshard::Run>; 3] = [
+        ("first write, at the instance", |run| run.direct),
+        ("first write, through a router", |run| run.routed),
+        ("the same, through every router", |run| run.every_router),
+    ];
+    for (name, value) in rows {
+        println!(
+            "  {name:<46}{}",
+            Summary::of(runs.iter().map(value)).columns()
+        );
+    }
+    let median = Summary::of(runs.iter().map(|run| run.routed)).median;
+    println!(
+        "  {}",
+        verdict("median through a router", median, VSHARD_MS, "ms")
+    );
+}
+
+/// How many orders left the same master, and why; each was counted among the orders, and in no figure of those done.
+fn undone(undone: &[Undone], orders: usize) -> String {
+    let mut text = format!("  {} of {orders} undone or refused\n", undone.len());
+    let mut reasons: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for one in undone {
+        reasons.entry(&one.why).or_default().push(one.gap);
+    }
+    for (why, gaps) in reasons {
+        let longest = Summary::of(gaps.iter().copied()).max;
+        let times = gaps.len();
+        text.push_str(&format!(
+            "    {times}× {why}; the longest gap for a writer {longest:.1} ms\n"
+        ));
+    }
+    text
 }
 
 pub(crate) fn leaders(all: &[Deaths]) {
@@ -350,6 +393,26 @@ mod tests {
         );
         let one = Summary::of([7.0]);
         assert_eq!((one.median, one.p90, one.max), (7.0, 7.0, 7.0));
+    }
+
+    #[test]
+    fn switchovers_that_were_undone_are_counted_by_reason() {
+        assert_eq!(undone(&[], 50), "  0 of 50 undone or refused\n");
+        let one = |why: &str, gap| Undone {
+            why: why.to_owned(),
+            gap,
+        };
+        let some = [
+            one("undone: late", 2100.0),
+            one("refused: unfit", 2.0),
+            one("undone: late", 2200.0),
+        ];
+        assert_eq!(
+            undone(&some, 50),
+            "  3 of 50 undone or refused\n\
+             \x20   1× refused: unfit; the longest gap for a writer 2.0 ms\n\
+             \x20   2× undone: late; the longest gap for a writer 2200.0 ms\n"
+        );
     }
 
     #[test]

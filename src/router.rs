@@ -1,0 +1,335 @@
+//! The loop of a vshard router's agent, and its way to the router.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use serde_json::json;
+use signal_hook::consts::{SIGUSR1, SIGUSR2};
+use signal_hook_tokio::Signals;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+use crate::agent::{Outfit, wake};
+use crate::clock::{self, Clock};
+use crate::config::Config;
+use crate::consul::Consul;
+use crate::decide::plan::Ending;
+use crate::decide::router::{
+    Identity, RouterAction, RouterEvent, RouterKey, RouterPlan, RouterSettings, RouterState, decide,
+};
+use crate::decide::vshard::{VshardAction, VshardEvent};
+use crate::dump;
+use crate::errors::chain;
+use crate::execute::fault;
+use crate::execute_catalog::{service_id, tell};
+use crate::execute_vshard::{ConfigText, Watcher, masters_prefix, watch_config, watch_masters};
+use crate::exit::Exit;
+use crate::journal;
+use crate::tarantool::conn::Connection;
+use crate::tarantool::vshard::{self, Order};
+
+/// Between two tries to reach a router that does not answer.
+const RETRY: Duration = Duration::from_millis(100);
+/// Events wait here for their turn, which takes microseconds.
+const EVENTS: usize = 64;
+
+/// Runs a router's agent until it is asked to stop or has to.
+pub(crate) async fn run(config: Arc<Config>) -> Exit {
+    match RouterAgent::start(config) {
+        Ok((agent, events, signals)) => agent.run(events, signals).await,
+        Err(exit) => exit,
+    }
+}
+
+/// What actions are carried out with.
+#[derive(Clone)]
+struct Hands {
+    config: Arc<Config>,
+    consul: Consul,
+    consul_back: Arc<Notify>,
+    config_text: ConfigText,
+    events: mpsc::Sender<RouterEvent>,
+    conn: Option<Connection>,
+}
+
+struct RouterAgent {
+    clock: Clock,
+    state: RouterState,
+    hands: Hands,
+    connections: mpsc::Receiver<Option<Connection>>,
+    plan: Option<RouterPlan>,
+    said: journal::Said,
+    agent: String,
+}
+
+impl RouterAgent {
+    fn start(config: Arc<Config>) -> Result<(Self, mpsc::Receiver<RouterEvent>, Signals), Exit> {
+        let Outfit {
+            agent_id: agent,
+            consul,
+            signals,
+        } = Outfit::new(&config)?;
+        let (sender, events) = mpsc::channel(EVENTS);
+        let (connector, connections) = mpsc::channel(1);
+        let hands = Hands {
+            config: Arc::clone(&config),
+            consul,
+            consul_back: Arc::default(),
+            config_text: ConfigText::default(),
+            events: sender,
+            conn: None,
+        };
+        tokio::spawn(hands.clone().keep_connected(connector));
+        hands.watch();
+        info!(
+            agent,
+            version = env!("CARGO_PKG_VERSION"),
+            router = config.announce.id,
+            "router's agent started"
+        );
+        let agent = Self {
+            clock: Clock::start(),
+            state: RouterState::new(RouterSettings {
+                announce: config.announce.id.clone(),
+                interval: config.timing.healthcheck_interval(),
+                started_at: clock::seconds_since_epoch(),
+            }),
+            hands,
+            connections,
+            plan: None,
+            said: journal::Said::default(),
+            agent,
+        };
+        Ok((agent, events, signals))
+    }
+
+    async fn run(mut self, mut events: mpsc::Receiver<RouterEvent>, mut signals: Signals) -> Exit {
+        loop {
+            let wake_at = self.plan.as_ref().and_then(|plan| plan.wake_at);
+            let event = tokio::select! {
+                biased;
+                Some(signal) = signals.next() => match self.on_signal(signal) {
+                    Ok(Some(event)) => event,
+                    Ok(None) => continue,
+                    Err(exit) => return exit,
+                },
+                Some(conn) = self.connections.recv() => {
+                    self.hands.conn = conn;
+                    continue;
+                }
+                Some(event) = events.recv() => event,
+                () = wake(&self.clock, wake_at) => RouterEvent::Woke,
+            };
+            if let Some(exit) = self.step(event) {
+                return exit;
+            }
+        }
+    }
+
+    fn step(&mut self, event: RouterEvent) -> Option<Exit> {
+        let now = self.clock.now();
+        journal::vshard::router(&mut self.said, &event);
+        let had_fault = self.state.consul_fault.is_some();
+        self.state.apply(event, now);
+        if had_fault && self.state.consul_fault.is_none() {
+            self.hands.consul_back.notify_waiters();
+        }
+        let plan = decide(&self.state, now);
+        let old = self.plan.as_ref().map(|plan| plan.reason.as_str());
+        if old != Some(plan.reason.as_str()) {
+            info!(from = old, to = plan.reason, "reason changed");
+        }
+        let mut ending = None;
+        for action in &plan.actions {
+            self.state.begin(action, now);
+            if let RouterAction::Exit { how } = action {
+                ending = Some(exit_of(*how, &plan));
+            } else {
+                let hands = self.hands.clone();
+                let action = action.clone();
+                tokio::spawn(async move {
+                    if let Some(event) = hands.carry_out(action).await {
+                        // The receiver is gone only when the agent ends.
+                        let _ = hands.events.send(event).await;
+                    }
+                });
+            }
+        }
+        self.plan = Some(plan);
+        ending
+    }
+
+    fn on_signal(&mut self, signal: i32) -> Result<Option<RouterEvent>, Exit> {
+        match signal {
+            SIGUSR1 | SIGUSR2 => {
+                let settings: serde_json::Map<String, serde_json::Value> = self
+                    .hands
+                    .config
+                    .effective()
+                    .into_iter()
+                    .map(|(name, value)| (name.to_owned(), value.into()))
+                    .collect();
+                let all = signal == SIGUSR2;
+                dump::print(&json!({
+                    "dump": if all { "reconciler" } else { "outside" },
+                    "role": "router",
+                    "agent": self.agent,
+                    "now": self.clock.now(),
+                    "reason": self.plan.as_ref().map(|plan| &plan.reason),
+                    "state": self.state,
+                    "plan": self.plan.as_ref().filter(|_| all),
+                    "settings": all.then_some(settings),
+                }));
+                Ok(None)
+            }
+            _ if self
+                .plan
+                .as_ref()
+                .is_some_and(|plan| plan.reason == "stopping") =>
+            {
+                warn!("second signal: stopped at once");
+                Err(Exit::SecondSignal)
+            }
+            _ => {
+                info!(signal, "asked to stop");
+                Ok(Some(RouterEvent::StopRequested))
+            }
+        }
+    }
+}
+
+fn exit_of(how: Ending, plan: &RouterPlan) -> Exit {
+    match how {
+        Ending::Stopped => {
+            info!("stopped");
+            Exit::Stopped
+        }
+        Ending::Superseded => Exit::Superseded,
+        Ending::Unsuitable => {
+            error!(reason = plan.reason, "stopped: waiting cannot mend this");
+            Exit::Unsuitable
+        }
+    }
+}
+
+impl Hands {
+    fn watch(&self) {
+        let watcher = Watcher {
+            consul: self.consul.clone(),
+            consul_back: Arc::clone(&self.consul_back),
+        };
+        let prefix = masters_prefix(&self.config.consul, &self.config.cluster);
+        let (own, events) = (watcher.clone(), self.events.clone());
+        tokio::spawn(async move {
+            watch_masters(&own, &prefix, events).await;
+        });
+        if let Some(key) = self.config.vshard.config_key.clone() {
+            let (cell, events) = (self.config_text.clone(), self.events.clone());
+            tokio::spawn(async move {
+                watch_config(&watcher, &key, &cell, events).await;
+            });
+        }
+    }
+
+    /// One connection after the other, for as long as the agent runs.
+    async fn keep_connected(self, connector: mpsc::Sender<Option<Connection>>) {
+        while !self.events.is_closed() {
+            let why = match self.attach().await {
+                Ok((conn, event)) => {
+                    // The receivers are gone only when the agent ends.
+                    let _ = connector.send(Some(conn.clone())).await;
+                    let _ = self.events.send(event).await;
+                    let ended = conn.closed().await;
+                    let _ = connector.send(None).await;
+                    format!("its connection ended: {ended}")
+                }
+                Err(why) => why,
+            };
+            let _ = self.events.send(RouterEvent::Lost { why }).await;
+            sleep(RETRY).await;
+        }
+    }
+
+    async fn attach(&self) -> Result<(Connection, RouterEvent), String> {
+        let deadline = self.config.timing.healthcheck_timeout();
+        let conn = Connection::open(&self.config.tarantool, deadline)
+            .await
+            .map_err(|error| chain(&error))?;
+        vshard::install(&conn, deadline)
+            .await
+            .map_err(|error| chain(&error))?;
+        let identity: Identity = conn
+            .eval(IDENTITY, &(), deadline)
+            .await
+            .map_err(|error| chain(&error))?;
+        let look = vshard::look(&conn, deadline)
+            .await
+            .map_err(|error| chain(&error))?;
+        let look = Box::new(look);
+        Ok((conn, RouterEvent::Attached { identity, look }))
+    }
+
+    async fn carry_out(&self, action: RouterAction) -> Option<RouterEvent> {
+        let deadline = self.config.timing.healthcheck_timeout();
+        let no_connection = || "there is no connection to the router".to_owned();
+        Some(match action {
+            RouterAction::Look => {
+                let result = match &self.conn {
+                    Some(conn) => vshard::look(conn, deadline)
+                        .await
+                        .map(Box::new)
+                        .map_err(|error| chain(&error)),
+                    None => Err(no_connection()),
+                };
+                RouterEvent::Looked { result }
+            }
+            RouterAction::Apply(VshardAction::Apply { sequence, wanted }) => {
+                let text = self.config_text.get();
+                let order = Order {
+                    sequence,
+                    wanted: &wanted,
+                    config: text.as_deref(),
+                    login: self.config.vshard.login.as_ref(),
+                    is_router: true,
+                    follows: false,
+                };
+                let result = match &self.conn {
+                    Some(conn) => vshard::apply(conn, None, &order, deadline)
+                        .await
+                        .map(|reply| (reply.busy, Box::new(reply.vshard)))
+                        .map_err(|error| chain(&error)),
+                    None => Err(no_connection()),
+                };
+                RouterEvent::Vshard(VshardEvent::Applied { sequence, result })
+            }
+            RouterAction::Tell { entry, register } => RouterEvent::Told {
+                result: tell(&self.config, &self.consul, entry, register).await,
+            },
+            RouterAction::WriteKey { key } => RouterEvent::KeyWritten {
+                result: self.write_key(&key).await,
+            },
+            RouterAction::Deregister => {
+                let removed = self.consul.deregister(&service_id(&self.config)).await;
+                RouterEvent::Told {
+                    result: removed.map(|()| true).map_err(|error| fault(&error)),
+                }
+            }
+            RouterAction::Apply(VshardAction::WriteMaster { .. }) | RouterAction::Exit { .. } => {
+                return None;
+            }
+        })
+    }
+
+    async fn write_key(&self, key: &RouterKey) -> Result<(), crate::decide::event::ConsulFault> {
+        let config = &self.config;
+        let prefix = &config.consul.kv_prefix;
+        let path = format!("{prefix}/{}/routers/{}", config.cluster, key.instance);
+        let bytes = serde_json::to_vec(key).unwrap_or_default();
+        let written = self.consul.put_key(&path, &bytes).await;
+        written.map_err(|error| fault(&error))
+    }
+}
+
+const IDENTITY: &str = "return {uuid = box.info.uuid, version = box.info.version}";
