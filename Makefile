@@ -1,11 +1,18 @@
 # Every target works from a fresh checkout on Debian; scripts/setup.sh installs what is missing.
 SHELL := /bin/bash
 CARGO ?= cargo
-# What the demo and the benchmark start as the agent.
+# What the simulation plays.
+SEEDS ?= 20000
+FROM ?= 1
+THREADS ?= 2
+# How long and from which seed chaos breaks things.
+MINUTES ?= 2
+SEED ?= 1
+# What the demo, the benchmark and chaos start as the agent.
 export TARSEC_BIN ?= $(CURDIR)/target/release/tarsec
 
 .DEFAULT_GOAL := help
-.PHONY: help build setup test demo bench lint clean
+.PHONY: help build setup test sim mutants model chaos demo bench lint clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,10 +26,22 @@ build: ## build the release binary, target/release/tarsec
 test: setup ## run all tests, against real Consul and real Tarantool
 	$(CARGO) test --workspace --locked -- --test-threads=2
 
+sim: ## play SEEDS seeds (20000) from FROM (1) on in a simulated world, on THREADS threads (2)
+	$(CARGO) run --profile sim --locked -p tarsec-sim --bin sim -- --seeds $(SEEDS) --from $(FROM) --threads $(THREADS)
+
+mutants: ## break the core on purpose, one rule at a time, and see after how many seeds the simulation says so
+	$(CARGO) run --profile sim --locked -p tarsec-sim --bin sim -- mutants --seeds $(SEEDS) --threads $(THREADS)
+
+chaos: setup build ## random faults from SEED (1) on a real cluster for about MINUTES (2): one master at a time, nothing synchronous lost
+	$(CARGO) run --release --locked -p tarsec-harness --bin chaos -- --minutes $(MINUTES) --seed $(SEED)
+
+model: ## search every world of the core that one fault leads to, with two agents and with three; part of test
+	$(CARGO) test --locked -p tarsec-sim --test model -- --nocapture --test-threads=1
+
 demo: setup build ## kill and freeze masters, kill an agent, live; under a minute
 	$(CARGO) run --release --locked -p tarsec-harness --bin demo
 
-bench: setup build ## changes of hands stage by stage, and what an agent costs; RUNS, RUNS_LOST, SWITCHOVERS, RUNS_LEADER, IDLE_SECONDS (0: leave out), LARGE_GIB, SKIP_LARGE=1
+bench: setup build ## changes of hands stage by stage, and what an agent costs; RUNS, RUNS_LOST, SWITCHOVERS, RUNS_LEADER, IDLE_SECONDS (0: leave out), RUNS_VSHARD with VSHARD_ROOT, LARGE_GIB, SKIP_LARGE=1
 	$(CARGO) run --release --locked -p tarsec-harness --bin bench
 
 lint: ## formatting, clippy, docs, shell scripts; warnings are errors

@@ -1,0 +1,213 @@
+//! Random faults, drawn from a seed, on a real cluster: three Consul servers, two replica sets of three under tarsec, one
+//! of them synchronous, writers on every instance, and the oracle.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a program for people that measures real time"
+)]
+
+mod journal;
+mod schedule;
+mod settle;
+mod stage;
+mod strike;
+mod verdict;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use journal::Journal;
+use schedule::{LANES, ROUND, Strike};
+use settle::wrong;
+use stage::{Stage, chain};
+use tarsec_harness::{Result, World};
+
+const HELP: &str = "\
+Breaks a real cluster under tarsec in random ways, at most two at once, and sees
+that there was one master at a time, that there is one again afterwards, and that
+no acknowledged synchronous write was lost.
+
+Usage: TARSEC_BIN=path/to/tarsec chaos [--minutes N] [--seed S] [--guard strict|lease] [--schedule]
+
+  --minutes N   about how long (2): rounds of 30 s of faults, each followed by a look
+  --seed S      what the faults are drawn from (1)
+  --guard G     the agents' GUARD (strict). With lease, a machine that is frozen and
+                wakes up late may acknowledge what was queued in it
+  --schedule    print the faults and do nothing
+
+Needs consul, tarantool and setpriv on the PATH. Exit code 0: nothing was found, and
+the logs are removed. 1: something was; the logs are kept and named. 2: bad arguments.
+";
+/// Seconds of a round with its look at the end, by which minutes become rounds.
+const ROUND_WITH_LOOK: u64 = 40;
+
+/// What was asked for.
+struct Options {
+    minutes: u64,
+    seed: u64,
+    guard: String,
+    schedule_only: bool,
+}
+
+fn main() -> ExitCode {
+    let options = match Options::parse(std::env::args().skip(1)) {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Err(what) => {
+            eprintln!("chaos: {what}, try --help");
+            return ExitCode::from(2);
+        }
+    };
+    if options.schedule_only {
+        print_schedule(&options);
+        return ExitCode::SUCCESS;
+    }
+    let Some(binary) = std::env::var_os("TARSEC_BIN") else {
+        eprintln!("chaos: TARSEC_BIN is not set, it is to be the agent's binary");
+        return ExitCode::from(2);
+    };
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("chaos: could not start the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let world = match World::builder().agent_binary(binary).start("chaos") {
+        Ok(world) => world,
+        Err(error) => {
+            eprintln!("chaos: {}", chain(&error));
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(run(&options, world))
+}
+
+impl Options {
+    fn parse(args: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
+        let mut options = Self {
+            minutes: 2,
+            seed: 1,
+            guard: "strict".to_owned(),
+            schedule_only: false,
+        };
+        let mut args = args;
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or(format!("{arg} needs a value"));
+            let number = |text: String| {
+                text.parse()
+                    .map_err(|_| format!("'{text}' is not a whole number"))
+            };
+            match arg.as_str() {
+                "--minutes" => options.minutes = number(value()?)?,
+                "--seed" => options.seed = number(value()?)?,
+                "--guard" => options.guard = value()?,
+                "--schedule" => options.schedule_only = true,
+                "--help" | "-h" => return Ok(None),
+                other => return Err(format!("unknown argument '{other}'")),
+            }
+        }
+        if !["strict", "lease"].contains(&options.guard.as_str()) {
+            return Err(format!("'{}' is no GUARD", options.guard));
+        }
+        Ok(Some(options))
+    }
+
+    fn rounds(&self) -> u64 {
+        (self.minutes * 60).div_ceil(ROUND_WITH_LOOK)
+    }
+}
+
+fn print_schedule(options: &Options) {
+    for round in 0..options.rounds() {
+        println!("round {}", round + 1);
+        let mut strikes = schedule::draw(options.seed, round).concat();
+        strikes.sort_by_key(|strike| strike.at);
+        for strike in strikes {
+            println!("  {strike}");
+        }
+    }
+}
+
+async fn run(options: &Options, world: World) -> ExitCode {
+    let journal = Journal::new(world.dir());
+    let started = Instant::now();
+    if let Err(error) = break_things(options, &world, &journal).await {
+        journal.violation(format!("the run could not go on: {}", chain(&error)));
+    }
+    journal.sum_up();
+    let seconds = started.elapsed().as_secs_f64();
+    let (minutes, seed) = (options.minutes, options.seed);
+    if journal.is_clean() {
+        journal.print(&format!(
+            "\nverdict: safe. MINUTES={minutes} SEED={seed} took {seconds:.0} s"
+        ));
+        return ExitCode::SUCCESS;
+    }
+    world.keep();
+    let dir = world.dir().display();
+    journal.print(&format!(
+        "\nverdict: VIOLATION. MINUTES={minutes} SEED={seed} took {seconds:.0} s; the logs are in {dir}"
+    ));
+    ExitCode::FAILURE
+}
+
+async fn break_things(options: &Options, world: &World, journal: &Journal) -> Result<()> {
+    journal.say(&format!(
+        "seed {}, {} rounds, GUARD={}; logs in {}",
+        options.seed,
+        options.rounds(),
+        options.guard,
+        world.dir().display()
+    ));
+    let stage = Stage::start(world, journal, &options.guard).await?;
+    // Neither ends by itself before the rounds do.
+    let rounds = tokio::select! {
+        ended = all_rounds(options, &stage) => ended,
+        never = stage.supervise() => match never {},
+    };
+    let judged = verdict::judge(stage, journal).await;
+    rounds.and(judged)
+}
+
+async fn all_rounds(options: &Options, stage: &Stage<'_>) -> Result<()> {
+    for round in 0..options.rounds() {
+        stage
+            .journal
+            .say(&format!("round {} of {}", round + 1, options.rounds()));
+        let [one, other] = schedule::draw(options.seed, round);
+        const { assert!(LANES == 2, "as many as are joined here") };
+        let begun = tokio::time::Instant::now();
+        tokio::join!(
+            Box::pin(lane(stage, begun, one)),
+            Box::pin(lane(stage, begun, other))
+        );
+        stage.journal.say(&format!(
+            "    no fault any more, {:.1} s after the round began",
+            begun.elapsed().as_secs_f64()
+        ));
+        settle::settle(stage).await?;
+        if !stage.journal.is_clean() {
+            return Err(wrong("what follows a violation"));
+        }
+    }
+    Ok(())
+}
+
+/// One fault after the other. What lasts longer than it should moves the next ones back, up to half a round.
+async fn lane(stage: &Stage<'_>, begun: tokio::time::Instant, strikes: Vec<Strike>) {
+    for strike in strikes {
+        tokio::time::sleep_until(begun + strike.at).await;
+        if begun.elapsed() > ROUND * 3 / 2 {
+            stage.journal.in_vain(strike.label());
+            continue;
+        }
+        stage.wait_until_over(strike.kind).await;
+        strike::carry_out(stage, &strike).await;
+        stage.is_over(strike.kind);
+    }
+}

@@ -1,0 +1,306 @@
+//! The guard inside an instance, line by line what `src/tarantool/guard.lua` does, with the process and the disk under
+//! it. Nothing here knows of agents' decisions or of Consul.
+
+use crate::decide::observed::{GuardState, Promise};
+use crate::decide::plan::Before;
+use crate::decide::record::Vclock;
+use crate::decide::timing::InstanceTime;
+use crate::time::{MS, SEC, Time, ns};
+
+/// No lease is longer: a deadline beyond that comes from another clock.
+const LEASE_MAX_NS: u64 = 61 * SEC;
+/// No promise is longer.
+const PROMISE_MAX_NS: u64 = 64 * SEC;
+/// The longest a promotion waits for the synchronous queue.
+pub(crate) const QUEUE_PATIENCE: Time = 500 * MS;
+/// The longest a fence waits for its barrier.
+pub(crate) const BARRIER_PATIENCE: Time = 5 * SEC;
+
+/// Which agent owns the guard: its number, and which attach of it.
+pub(crate) type Owner = (usize, u32);
+
+/// A promise not to be promoted (R6).
+#[derive(Debug, Clone)]
+pub(crate) struct Promised {
+    pub(crate) to: String,
+    pub(crate) term: u64,
+    pub(crate) until_ns: u64,
+}
+
+/// What a guard keeps.
+#[derive(Debug, Clone)]
+pub(crate) struct Guard {
+    pub(crate) owner: Owner,
+    pub(crate) session: Option<String>,
+    pub(crate) term: u64,
+    pub(crate) deadline_ns: u64,
+    pub(crate) leased: bool,
+    pub(crate) epoch: u64,
+    pub(crate) promoting: u32,
+    /// The queue is being taken, perhaps for a promotion that has been given up.
+    pub(crate) taking: bool,
+    /// The epoch whose last commits are known to have landed.
+    pub(crate) barrier_epoch: Option<u64>,
+    pub(crate) passing: bool,
+    pub(crate) dirty: bool,
+    pub(crate) fences: u64,
+    pub(crate) unleased: u64,
+    pub(crate) last_fence: Option<&'static str>,
+    pub(crate) promise: Option<Promised>,
+    pub(crate) born_ns: u64,
+    pub(crate) stood_down: bool,
+    pub(crate) base: Option<(u64, Vclock)>,
+    pub(crate) follows: Option<String>,
+}
+
+/// A promotion that may go on to the switch.
+#[derive(Debug, Clone)]
+pub(crate) struct Promotion {
+    pub(crate) term: u64,
+    pub(crate) deadline: InstanceTime,
+    pub(crate) owner: Owner,
+    /// As it was before the queue was taken; `None`: it was leased already and takes nothing.
+    pub(crate) epoch: Option<u64>,
+}
+
+impl Guard {
+    pub(crate) fn new(now_ns: u64, writable: bool) -> Self {
+        Self {
+            owner: (0, 0),
+            session: None,
+            term: 0,
+            deadline_ns: 0,
+            leased: false,
+            epoch: 0,
+            promoting: 0,
+            taking: false,
+            barrier_epoch: None,
+            passing: false,
+            dirty: writable,
+            fences: 0,
+            unleased: 0,
+            last_fence: None,
+            promise: None,
+            born_ns: now_ns,
+            stood_down: false,
+            base: None,
+            follows: None,
+        }
+    }
+
+    fn promise_left_ns(&self, now_ns: u64) -> Option<u64> {
+        let promise = self.promise.as_ref()?;
+        promise
+            .until_ns
+            .checked_sub(now_ns)
+            .filter(|left| *left > 0)
+    }
+
+    fn useless_deadline(deadline: InstanceTime, now_ns: u64) -> Option<String> {
+        if now_ns >= deadline.monotonic_ns {
+            return Some("that lease ended before word of it arrived".to_owned());
+        }
+        (deadline.monotonic_ns > now_ns + LEASE_MAX_NS)
+            .then(|| "no lease is that long: its deadline comes from another clock".to_owned())
+    }
+
+    fn bound_by_promise(&self, own: &str, before: Before, now_ns: u64) -> Option<String> {
+        if self.promise_left_ns(now_ns).is_some()
+            && let Some(promise) = &self.promise
+            && promise.to != own
+            && promise.term > before.fenced_term
+        {
+            return Some(format!(
+                "it has promised {}, master of term {}",
+                promise.to, promise.term
+            ));
+        }
+        (now_ns - self.born_ns < ns(before.guard_age))
+            .then(|| "its guard is too young to know of all its promises".to_owned())
+    }
+
+    /// The first half of a promotion. `Err` is a refusal.
+    pub(crate) fn may_promote(
+        &self,
+        own: &str,
+        promotion: &Promotion,
+        before: Before,
+        now_ns: u64,
+    ) -> Result<(), String> {
+        if promotion.term < self.term {
+            return Err("that term is over".to_owned());
+        }
+        if let Some(why) = self
+            .bound_by_promise(own, before, now_ns)
+            .or_else(|| Self::useless_deadline(promotion.deadline, now_ns))
+        {
+            return Err(why);
+        }
+        if promotion.epoch.is_some() && self.taking {
+            return Err("the synchronous queue is still being taken".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The second half, from which on nothing yields. The caller switches `read_only` off.
+    pub(crate) fn promote(
+        &mut self,
+        promotion: &Promotion,
+        vclock: &Vclock,
+        now_ns: u64,
+    ) -> Result<(), String> {
+        if let Some(epoch) = promotion.epoch {
+            if self.owner != promotion.owner || promotion.term < self.term || self.epoch != epoch {
+                return Err("another word came while the synchronous queue was taken".to_owned());
+            }
+            if now_ns >= promotion.deadline.monotonic_ns {
+                return Err("the lease ended while the synchronous queue was taken".to_owned());
+            }
+            self.epoch += 1;
+        }
+        if self
+            .base
+            .as_ref()
+            .is_none_or(|(term, _)| *term != promotion.term)
+        {
+            self.base = Some((promotion.term, vclock.clone()));
+        }
+        self.term = promotion.term;
+        self.deadline_ns = promotion.deadline.monotonic_ns;
+        self.leased = true;
+        self.dirty = true;
+        self.promise = None;
+        Ok(())
+    }
+
+    pub(crate) fn grant(
+        &mut self,
+        term: u64,
+        deadline: InstanceTime,
+        now_ns: u64,
+    ) -> Result<(), String> {
+        if term != self.term {
+            return Err("the lease is for another term".to_owned());
+        }
+        if !self.leased {
+            return Err("no lease is running here".to_owned());
+        }
+        if let Some(why) = Self::useless_deadline(deadline, now_ns) {
+            return Err(why);
+        }
+        self.deadline_ns = self.deadline_ns.max(deadline.monotonic_ns);
+        Ok(())
+    }
+
+    /// The caller switches `read_only` on; `was_read_only` is what it was.
+    pub(crate) fn fence(&mut self, was_read_only: bool, why: &'static str) {
+        self.leased = false;
+        self.stood_down = false;
+        self.deadline_ns = 0;
+        self.epoch += 1;
+        if was_read_only {
+            if self.barrier_epoch == Some(self.epoch - 1) {
+                self.barrier_epoch = Some(self.epoch);
+            }
+        } else {
+            self.dirty = true;
+            self.fences += 1;
+            self.last_fence = Some(why);
+        }
+    }
+
+    pub(crate) fn needs_barrier(&self, has_barrier: bool) -> bool {
+        !self.leased && self.barrier_epoch != Some(self.epoch) && has_barrier
+    }
+
+    fn cannot_promise(
+        &self,
+        own: &str,
+        read_only: bool,
+        asked: &Promised,
+        lasting_ns: u64,
+        now_ns: u64,
+    ) -> Option<&'static str> {
+        if asked.to == own {
+            return Some("it is the one that asks");
+        }
+        if self.leased || self.promoting > 0 || !read_only {
+            return Some("it is writable itself, or about to be");
+        }
+        if asked.term < self.term {
+            return Some("that term is over");
+        }
+        if self.promise_left_ns(now_ns).is_some()
+            && let Some(known) = &self.promise
+            && known.to != asked.to
+            && known.term >= asked.term
+        {
+            return Some("it has promised that to another");
+        }
+        (lasting_ns > PROMISE_MAX_NS).then_some("no lease is that long")
+    }
+
+    pub(crate) fn promise(
+        &mut self,
+        own: &str,
+        read_only: bool,
+        (to, term, lasting_ns): (&str, u64, u64),
+        now_ns: u64,
+    ) -> Result<(), String> {
+        let mut asked = Promised {
+            to: to.to_owned(),
+            term,
+            until_ns: now_ns + lasting_ns,
+        };
+        if let Some(why) = self.cannot_promise(own, read_only, &asked, lasting_ns, now_ns) {
+            return Err(why.to_owned());
+        }
+        if let Some(known) = self.promise.as_ref().filter(|known| known.to == to) {
+            asked.until_ns = asked.until_ns.max(known.until_ns);
+        }
+        self.promise = Some(asked);
+        self.term = term;
+        Ok(())
+    }
+
+    pub(crate) fn observe(&mut self, term: u64) {
+        if term > self.term && !self.leased {
+            self.term = term;
+        }
+    }
+
+    pub(crate) fn state(&self, now_ns: u64, has_barrier: bool) -> GuardState {
+        let promise = self.promise_left_ns(now_ns).and_then(|left_ns| {
+            let promise = self.promise.as_ref()?;
+            Some(Promise {
+                to: promise.to.clone(),
+                term: promise.term,
+                left_ns,
+            })
+        });
+        let passed = self.barrier_epoch == Some(self.epoch);
+        let base = self
+            .base
+            .as_ref()
+            .filter(|(term, _)| self.leased && *term == self.term);
+        GuardState {
+            session: self.session.clone(),
+            term: self.term,
+            deadline: InstanceTime {
+                monotonic_ns: self.deadline_ns,
+            },
+            leased: self.leased,
+            landed: !self.leased && (passed || !(self.dirty || has_barrier)),
+            promoting: self.promoting > 0,
+            barrier: has_barrier,
+            follows: self.follows.clone(),
+            fences: self.fences,
+            unleased: self.unleased,
+            last_fence: self.last_fence.map(str::to_owned),
+            promise,
+            age_ns: now_ns - self.born_ns,
+            stood_down: self.stood_down,
+            base: base.map(|(_, vclock)| vclock.clone()),
+        }
+    }
+}
