@@ -103,6 +103,7 @@ pub(super) fn ballot(number: u64) -> Ballot {
         priority: 0,
         idle_ms: 0,
         same_configuration: true,
+        open_ms: 0,
         excluded: None,
     }
 }

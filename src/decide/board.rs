@@ -116,6 +116,10 @@ pub struct Ballot {
     /// It has the last master's vshard configuration, or there is none.
     #[serde(default)]
     pub same_configuration: bool,
+    /// How long it still waits for ballots that are missing, counted from when this was written: whoever would cast them
+    /// may be bound by a promise.
+    #[serde(default)]
+    pub open_ms: u64,
     /// Why it does not run; `None`: it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excluded: Option<String>,

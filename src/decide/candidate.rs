@@ -183,7 +183,7 @@ impl Planner<'_> {
     }
 
     /// When the lease that may rest on this record is certainly over, if nothing is written any more (R3).
-    fn outlived_at(&self, record: &Record) -> Tick {
+    pub(super) fn outlived_at(&self, record: &Record) -> Tick {
         let known = self.state.lock.unchanged.as_ref();
         let known = known.filter(|known| known.stamp == record.stamp());
         let since = known.map_or(self.now, |known| known.since);

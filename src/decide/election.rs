@@ -11,7 +11,7 @@ use super::observed::Probe;
 use super::plan::{Action, Reason};
 use super::record::{Record, Status, Vclock};
 use super::state::{Elector, Unchanged};
-use super::timing::Tick;
+use super::timing::{Tick, Timing};
 use super::{Place, Planner};
 
 /// "Never" in a ballot: longer than anybody waits, and a number that every reader of JSON can hold.
@@ -37,20 +37,31 @@ pub struct Election {
     pub ballots: BTreeMap<String, Ballot>,
     /// The index that they were read at; 0: not yet.
     pub ballots_index: u64,
-    /// When one that counts was last seen to come.
-    pub ballots_at: Tick,
+    /// When each of the others' that count was first seen as it stands, by instance UUID.
+    pub came_at: BTreeMap<String, Tick>,
 }
 
 impl Election {
     /// Takes what stands under the ballots' prefix.
     pub(super) fn reads(&mut self, index: u64, ballots: BTreeMap<String, Ballot>, now: Tick) {
-        let known = self.counting().len();
         // An index that went backwards is of another store: start over.
         self.ballots_index = if index < self.ballots_index { 0 } else { index };
-        self.ballots = ballots;
-        if self.counting().len() > known {
-            self.ballots_at = now;
-        }
+        let before = std::mem::replace(&mut self.ballots, ballots);
+        let own = self.own.as_ref().map(|ballot| ballot.instance.as_str());
+        let counting = self.counting().into_iter();
+        let others = counting.filter(|(uuid, _)| Some(*uuid) != own);
+        self.came_at = others
+            .map(|(uuid, ballot)| {
+                let known = self.came_at.get(uuid);
+                let known = known.filter(|_| before.get(uuid) == Some(ballot));
+                (uuid.to_owned(), known.copied().unwrap_or(now))
+            })
+            .collect();
+    }
+
+    /// When one that counts was last seen to come.
+    fn last_came_at(&self) -> Tick {
+        self.came_at.values().copied().max().unwrap_or_default()
     }
 
     /// The ballots of this election, ours among them, by instance UUID.
@@ -223,8 +234,25 @@ impl Planner<'_> {
             priority: self.state.priority(),
             idle_ms: record.map_or(0, |record| self.idle_ms(probe, record)),
             same_configuration: record.is_none_or(|record| self.is_configured_like(probe, record)),
+            open_ms: self.open_ms(record),
             excluded,
         })
+    }
+
+    /// From then on no member is kept from running by a promise to the last master (R6), whatever we have seen of it: it
+    /// asks the members for as long as its lease runs, and that rests on Consul's last acceptance or on promises of which
+    /// one is ours.
+    fn all_are_free_at(&self, record: Option<&Record>) -> Tick {
+        let promised = record.filter(|record| record.failsafe && record.status != Status::Fenced);
+        promised.map_or_else(Tick::default, |record| {
+            let ours = self.state.instance.bound_until;
+            self.outlived_at(record).max(ours) + Timing::lease_and_margin(record.lease())
+        })
+    }
+
+    fn open_ms(&self, record: Option<&Record>) -> u64 {
+        let left = self.all_are_free_at(record).since(self.now);
+        u64::try_from(left.as_millis()).map_or(NEVER_MS, |ms| ms.min(NEVER_MS))
     }
 
     /// Whether it has the vshard configuration of the last master, where both say which they have.
@@ -309,10 +337,12 @@ impl Planner<'_> {
             let until = self.now + window * 2;
             return Some(Reason::WaitingForBallots { until });
         };
+        // Who is bound by a promise casts no ballot, and may have what nobody else has.
+        let free_at = self.all_are_free_at(contest.record);
         let Some(own) = election.own.as_ref().filter(|own| own.excluded.is_none()) else {
             self.run(contest);
             // Where Consul lets us write the lock and no ballot, the lock alone decides.
-            let until = election.begun_at + window * 2;
+            let until = election.begun_at.max(free_at) + window * 2;
             self.wake(until);
             return (self.now < until).then_some(Reason::WaitingForBallots { until });
         };
@@ -321,16 +351,22 @@ impl Planner<'_> {
         let mut queue: Vec<&Ballot> = ballots.into_values().collect();
         queue.retain(|ballot| ballot.excluded.is_none());
         queue.sort_by(|a, b| compare(settings.elector, a, b));
-        let ahead = queue
+        let better = queue
             .iter()
             .take_while(|ballot| ballot.instance != own.instance);
-        let ahead = u32::try_from(ahead.count()).unwrap_or(u32::MAX);
-        let closes_at = election.own_at + window;
+        let ahead = u32::try_from(better.clone().count()).unwrap_or(u32::MAX);
+        let closes_at = election.own_at.max(free_at) + window;
         // Whoever is better gets its whole window, however late in ours its ballot came.
         let ranked_at = if complete {
-            election.own_at.max(election.ballots_at)
+            election.own_at.max(election.last_came_at())
         } else {
-            closes_at.max(election.ballots_at)
+            let lease = contest.record.map(Record::lease).unwrap_or_default();
+            let theirs = better.filter_map(|ballot| {
+                let came_at = election.came_at.get(&ballot.instance)?;
+                let open = Duration::from_millis(ballot.open_ms);
+                Some(*came_at + open.min(Timing::lease_and_margin(lease)) + window)
+            });
+            theirs.fold(closes_at.max(election.last_came_at()), Tick::max)
         };
         let until = ranked_at + window.saturating_mul(ahead);
         if self.now >= until {
@@ -339,7 +375,9 @@ impl Planner<'_> {
         self.wake(until);
         if !complete && self.now < closes_at {
             self.wake(closes_at);
-            let wait = closes_at.since(self.now);
+            // No longer than this, for it keeps us from writing a ballot.
+            let longest = settings.timing.healthcheck_interval().max(window);
+            let wait = closes_at.since(self.now).min(longest);
             self.read_ballots(election.ballots_index, wait);
             return Some(Reason::WaitingForBallots { until: closes_at });
         }

@@ -65,6 +65,14 @@ impl State {
         promised.max(grown).filter(|until| *until > now)
     }
 
+    pub(super) fn note_promise(&mut self, probe: &Probe, now: Tick) {
+        let promise = probe.guard.promise.as_ref();
+        if let Some(promise) = promise.filter(|it| it.to != probe.uuid && it.left_ns > 0) {
+            let until = now + Duration::from_nanos(promise.left_ns);
+            self.instance.bound_until = self.instance.bound_until.max(until);
+        }
+    }
+
     /// Whether nobody is master any more on a promise that the hold's predecessor was given: its record said `fenced`,
     /// or we are among those who must have promised, and our promise is over.
     pub(super) fn is_free_of_promises(&self, now: Tick) -> bool {

@@ -113,6 +113,8 @@ pub struct Instance {
     pub probe: Option<Probe>,
     /// When that arrived.
     pub probed_at: Option<Tick>,
+    /// A promise to another (R6), as far as it was ever seen here, runs until then.
+    pub bound_until: Tick,
     /// Its clock as last read, for the next lease.
     pub reading: Option<Reading>,
     /// When it heard its peers, by instance UUID.

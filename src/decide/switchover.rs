@@ -448,6 +448,7 @@ impl Planner<'_> {
                     priority: self.state.priority(),
                     idle_ms: 0,
                     same_configuration: true,
+                    open_ms: 0,
                     excluded,
                 }),
             });

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use self::events::any_event;
 
-use super::fixtures::{LEASE, MOMENT, OTHER, OWN, Span, cases, fault, record, settings};
+use super::fixtures::{LEASE, MOMENT, OTHER, OWN, Span, fault, record, settings, trying};
 use super::toys::{ToyInstance, ToyLock, follower, lost, member};
 use crate::decide::board::{Pause, Switchover, SwitchoverState, rows_missing};
 use crate::decide::decide;
@@ -518,7 +518,7 @@ fn in_order<T>(under_way: &[T], chosen: usize, kind: impl Fn(&T) -> bool) -> usi
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: cases(256), ..ProptestConfig::default() })]
+    #![proptest_config(trying(256))]
 
     /// Every request has one answer at most, everything else is in any order.
     #[test]

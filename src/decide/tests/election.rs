@@ -34,6 +34,7 @@ fn ballot(instance: &str) -> Ballot {
         priority: 0,
         idle_ms: 0,
         same_configuration: true,
+        open_ms: 0,
         excluded: None,
     }
 }

@@ -1,6 +1,7 @@
 //! R6: without Consul a master goes on for as long as every member promises, and no longer; and whoever has promised
 //! is not promoted.
 
+mod elections;
 mod successors;
 
 use std::collections::BTreeMap;
@@ -463,3 +464,9 @@ fn members_are_reached_where_they_are_followed_else_where_their_agents_say() {
 }
 
 // The other side: who has promised.
+
+fn cut_off_from_consul(world: &mut World, places: impl IntoIterator<Item = usize>, time: Duration) {
+    for at in places {
+        world.breaks(at, Broken::Consul, time);
+    }
+}

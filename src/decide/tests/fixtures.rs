@@ -1,5 +1,7 @@
 //! One agent with a toy instance and a toy lock, where the test says what is answered, when, and what gets lost.
 
+use proptest::test_runner::{Config as ProptestConfig, RngSeed};
+
 use crate::decide::event::KillResult;
 use std::time::Duration;
 
@@ -404,10 +406,17 @@ impl Node {
     }
 }
 
-/// How many cases a property is tried with: `PROPTEST_CASES`, or what takes a second or two.
-pub(super) fn cases(usual: u32) -> u32 {
+/// How a property is tried: with the same cases every time, as many as take a second or two, so that what fails is the
+/// change; with `PROPTEST_CASES` random ones.
+pub(super) fn trying(usual: u32) -> ProptestConfig {
     let wanted = std::env::var("PROPTEST_CASES").ok();
-    wanted.and_then(|cases| cases.parse().ok()).unwrap_or(usual)
+    let wanted = wanted.and_then(|cases| cases.parse().ok());
+    ProptestConfig {
+        failure_persistence: None,
+        cases: wanted.unwrap_or(usual),
+        rng_seed: wanted.map_or(RngSeed::Fixed(1), |_: u32| RngSeed::Random),
+        ..ProptestConfig::default()
+    }
 }
 
 pub(super) fn fault() -> ConsulFault {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::fixtures::{LEASE, LEASE_AND_MARGIN, Span, cases};
+use super::fixtures::{LEASE, LEASE_AND_MARGIN, Span, trying};
 use super::world::{Broken, FAIR, Weather, World, world, world_with};
 use crate::decide::board::Cause;
 use crate::decide::plan::Reason;
@@ -180,6 +180,18 @@ fn a_broken_link_to_a_master_ends_its_reign_in_time() {
     assert_eq!(world.reigns.len(), 2);
 }
 
+#[test]
+fn a_link_that_is_whole_again_before_its_end_was_noticed_is_used() {
+    let (mut world, master) = reigned(2);
+    let other = 1 - master;
+    world.breaks(other, Broken::Link, 1.ms());
+    world.breaks(master, Broken::Frozen, 1.ms());
+    world.plays(1.secs());
+    world.asks_to_stop(master);
+    let (_, took) = world.plays_until_master(Some(master));
+    assert!(took < 200.ms(), "{took:?}");
+}
+
 /// What may go wrong, at any time, for any time.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Fault {
@@ -239,7 +251,7 @@ pub(super) fn strike(world: &mut World, at: usize, fault: Fault) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: cases(64), ..ProptestConfig::default() })]
+    #![proptest_config(trying(64))]
 
     #[test]
     fn whatever_goes_wrong_there_is_one_master_at_most_and_one_in_the_end(

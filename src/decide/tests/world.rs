@@ -249,14 +249,20 @@ fn toy_peer(at: usize) -> Peer {
 impl World {
     /// Everybody replicates from everybody, and says so whatever becomes of the others.
     pub(super) fn all_follow_each_other(&mut self) {
-        let all: Vec<Peer> = self
-            .places
-            .iter()
-            .map(|place| follower(&place.instance.uuid))
-            .collect();
-        for place in &mut self.places {
-            let others = all.iter().filter(|peer| peer.uuid != place.instance.uuid);
-            place.instance.replication = others.cloned().collect();
+        let size = self.places.len();
+        for (at, place) in self.places.iter_mut().enumerate() {
+            // Tarantool lists the instance itself, too.
+            let peers = (0..size).map(toy_peer);
+            place.instance.replication = peers
+                .enumerate()
+                .map(|(other, peer)| {
+                    if other == at {
+                        peer
+                    } else {
+                        follower(&peer.uuid)
+                    }
+                })
+                .collect();
         }
     }
 
@@ -388,7 +394,12 @@ impl World {
                 if self.places[at].agent == agent {
                     let by_watch = matches!(event, Event::LockRead { by_watch: true, .. });
                     let failed = matches!(event, Event::LockRead { result: Err(_), .. });
+                    let lost = matches!(event, Event::Unreachable { .. });
                     self.step(at, event);
+                    if lost {
+                        // It connects again: the link may be whole by now.
+                        self.attach(at);
+                    }
                     if by_watch {
                         self.places[at].watch.asked_at = self.now;
                         let pause = if failed { 100.ms() } else { Duration::ZERO };

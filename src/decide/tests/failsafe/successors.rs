@@ -204,12 +204,6 @@ fn stays_master(world: &mut World, master: usize, time: Duration) {
     }
 }
 
-fn cut_off_from_consul(world: &mut World, places: impl IntoIterator<Item = usize>, time: Duration) {
-    for at in places {
-        world.breaks(at, Broken::Consul, time);
-    }
-}
-
 #[test]
 fn consul_gone_for_a_minute_goes_unnoticed_with_all_members_up() {
     let (mut world, master) = reigned();
@@ -299,7 +293,7 @@ fn a_member_restarted_while_it_had_promised_is_not_promoted_too_early() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: cases(64), ..ProptestConfig::default() })]
+    #![proptest_config(trying(64))]
 
     #[test]
     fn whatever_goes_wrong_with_failsafe_there_is_one_master_at_most_and_one_in_the_end(

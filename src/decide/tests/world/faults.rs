@@ -110,7 +110,8 @@ impl World {
                     self.look();
                 }
                 self.places[at].instance.guard_wakes(self.now);
-                self.hear(at, 50.ms(), Event::SpokeAgain);
+                // Never before the silence, however short it was.
+                self.hear(at, 60.ms(), Event::SpokeAgain);
                 for (agent, action, asked_at, reply_lost) in
                     std::mem::take(&mut self.places[at].waiting_for_thaw)
                 {

@@ -16,13 +16,7 @@ impl World {
     pub(super) fn is_fit(&self, set: usize, at: usize) -> bool {
         let it = &self.instances[at];
         let quiet = self.checks.places[at].disturbed_until + self.quiet_time(set) <= self.now;
-        let now_ns = it.clock.instance(self.now).monotonic_ns;
-        let free = it.guard.as_ref().is_some_and(|guard| {
-            let promise = guard.promise.as_ref();
-            promise.is_none_or(|promise| promise.until_ns <= now_ns)
-        });
         self.params.sets[set].priorities[it.n] >= 0
-            && free
             && it.answers()
             && self.running_agent(at).is_some()
             && quiet
