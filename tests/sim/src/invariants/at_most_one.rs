@@ -46,7 +46,9 @@ impl World {
         let margin =
             crate::agent::duration(crate::decide::timing::Timing::margin(params.timing.lease()));
         let stood_down = it.guard.as_ref().is_some_and(|guard| guard.stood_down);
-        let paused = self.checks.sets[set].paused_until + margin > ended_at;
+        // Its agent may not have been able to read that the pause is over; nobody succeeds it before that.
+        let paused =
+            self.checks.sets[set].paused_until + margin > ended_at || self.is_recorded_paused(at);
         let could_kill = self.running_agent(at).is_some_and(|agent| {
             let agent = &self.agents[agent];
             agent.sees == Some(pid)

@@ -8,15 +8,18 @@ impl World {
     /// The guard is told to stand down.
     pub(crate) fn check_stands_down(&mut self, at: usize) {
         let set = self.instances[at].set;
-        let said = self
-            .consul
-            .record(set)
-            .is_some_and(|record| record.paused && record.instance == self.instances[at].name);
-        if !said && !self.checks.sets[set].key_lost {
+        if !self.is_recorded_paused(at) && !self.checks.sets[set].key_lost {
             let words =
                 format!("the guard of instance {at} stands down, and the record does not say so");
             self.fail("the record says paused before and until after", words);
         }
+    }
+
+    /// The lock says that it is paused, so that nobody succeeds it.
+    pub(super) fn is_recorded_paused(&self, at: usize) -> bool {
+        let it = &self.instances[at];
+        let record = self.consul.record(it.set);
+        record.is_some_and(|record| record.paused && record.instance == it.name)
     }
 
     /// A record of this instance is accepted.
