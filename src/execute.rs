@@ -11,10 +11,10 @@ use crate::config::{Config, ConsulConfig};
 use crate::consul::{Consul, ConsulError, Found, LockOutcome, LockStep, LockView, Renewal};
 use crate::decide::board::{self, Ballot, Board, HISTORY_LINES, HistoryLine, Member, Switchover};
 use crate::decide::event::{ConsulFault, Event, KeySight, LockSight, LockStepKind};
-use crate::decide::plan::{Action, Ending};
+use crate::decide::plan::{Action, Ending, Role};
 use crate::decide::record::Record;
 use crate::errors::chain;
-use crate::execute_catalog::{service_id, tell};
+use crate::execute_catalog::{service_id, service_ref, tell};
 use crate::execute_vshard::ConfigText;
 use crate::tarantool::link::{Command, Instance};
 use crate::tarantool::peers::Peers;
@@ -332,7 +332,12 @@ impl Executor {
         let Some(keys) = &self.keys else {
             return Ok(());
         };
-        self.put(&format!("{}{}", keys.members, member.instance), member)
+        let roles = [Role::Master, Role::Replica];
+        let member = Member {
+            service: Some(service_ref(&self.config, &roles)),
+            ..member.clone()
+        };
+        self.put(&format!("{}{}", keys.members, member.instance), &member)
             .await
     }
 

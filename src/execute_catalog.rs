@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::config::{Config, ServiceNaming};
 use crate::consul::{CheckStatus, CheckUpdate, Consul, Registration};
+use crate::decide::board::ServiceRef;
 use crate::decide::event::ConsulFault;
 use crate::decide::plan::{CatalogEntry, Health, Role};
 use crate::execute::fault;
@@ -15,6 +16,32 @@ pub(crate) fn service_id(config: &Config) -> String {
         ServiceNaming::Prefix(prefix) => prefix,
     };
     format!("{base}@{}", config.announce.id)
+}
+
+/// The name of the service of an instance in this role.
+fn service_name(config: &Config, role: Role) -> String {
+    let suffix = match role {
+        Role::Master => "master",
+        Role::Replica => "replica",
+        Role::Router => "router",
+    };
+    match &config.catalog.naming {
+        ServiceNaming::Name(name) => name.clone(),
+        ServiceNaming::Prefix(prefix) => format!("{prefix}-{suffix}"),
+    }
+}
+
+/// For whoever wants to know whether this agent lives: where it is registered in any of these roles.
+pub(crate) fn service_ref(config: &Config, roles: &[Role]) -> ServiceRef {
+    let mut names: Vec<String> = roles
+        .iter()
+        .map(|role| service_name(config, *role))
+        .collect();
+    names.dedup();
+    ServiceRef {
+        id: service_id(config),
+        names,
+    }
 }
 
 /// Registers the service, or updates its check; `Ok(false)`: Consul does not know it.
@@ -50,15 +77,12 @@ pub(crate) async fn tell(
 fn registration(config: &Config, entry: CatalogEntry, status: CheckStatus) -> Registration {
     let catalog = &config.catalog;
     let registered = entry.registered;
-    let (suffix, tags) = match registered.role {
-        Role::Master => ("master", &catalog.master_tags),
-        Role::Replica => ("replica", &catalog.replica_tags),
-        Role::Router => ("router", &catalog.router_tags),
+    let tags = match registered.role {
+        Role::Master => &catalog.master_tags,
+        Role::Replica => &catalog.replica_tags,
+        Role::Router => &catalog.router_tags,
     };
-    let name = match &catalog.naming {
-        ServiceNaming::Name(name) => name.clone(),
-        ServiceNaming::Prefix(prefix) => format!("{prefix}-{suffix}"),
-    };
+    let name = service_name(config, registered.role);
     let mut meta = BTreeMap::from([
         ("instance_uuid".to_owned(), registered.instance),
         ("tarantool_version".to_owned(), registered.version),

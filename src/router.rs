@@ -15,7 +15,7 @@ use crate::agent::{Outfit, wake};
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::consul::Consul;
-use crate::decide::plan::Ending;
+use crate::decide::plan::{Ending, Role};
 use crate::decide::router::{
     Identity, RouterAction, RouterEvent, RouterKey, RouterPlan, RouterSettings, RouterState, decide,
 };
@@ -23,7 +23,7 @@ use crate::decide::vshard::{VshardAction, VshardEvent};
 use crate::dump;
 use crate::errors::chain;
 use crate::execute::fault;
-use crate::execute_catalog::{service_id, tell};
+use crate::execute_catalog::{service_id, service_ref, tell};
 use crate::execute_vshard::{ConfigText, Watcher, masters_prefix, watch_config, watch_masters};
 use crate::exit::Exit;
 use crate::journal;
@@ -326,7 +326,11 @@ impl Hands {
         let config = &self.config;
         let prefix = &config.consul.kv_prefix;
         let path = format!("{prefix}/{}/routers/{}", config.cluster, key.instance);
-        let bytes = serde_json::to_vec(key).unwrap_or_default();
+        let key = RouterKey {
+            service: Some(service_ref(config, &[Role::Router])),
+            ..key.clone()
+        };
+        let bytes = serde_json::to_vec(&key).unwrap_or_default();
         let written = self.consul.put_key(&path, &bytes).await;
         written.map_err(|error| fault(&error))
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Consul;
 use super::advice::service_rule;
@@ -96,7 +96,86 @@ struct CheckState<'a> {
     output: &'a str,
 }
 
+/// What the catalog says of whoever keeps a service's check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeper {
+    /// The check was set within its TTL.
+    Heard,
+    /// It was not.
+    Silent,
+    /// The Consul agent that would notice is not heard of itself, so neither is its machine.
+    Lost,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HealthEntry {
+    service: HealthService,
+    checks: Vec<HealthCheck>,
+}
+
+#[derive(Deserialize)]
+struct HealthService {
+    #[serde(rename = "ID")]
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct HealthCheck {
+    #[serde(rename = "CheckID")]
+    id: String,
+    #[serde(rename = "Status")]
+    status: String,
+    #[serde(rename = "Output", default)]
+    output: String,
+}
+
+/// Of a Consul agent that the others hear no more.
+const NODE_CHECK: &str = "serfHealth";
+/// What a check says that was not set within its TTL, before its last output (Consul, `agent/checks/check.go`).
+const EXPIRED: &str = "TTL expired";
+
+impl HealthEntry {
+    fn keeper(&self) -> Keeper {
+        let own = check_id(&self.service.id);
+        let is_critical = |id: &str| {
+            let mut checks = self.checks.iter();
+            checks.find(|check| check.id == id && check.status == "critical")
+        };
+        if is_critical(NODE_CHECK).is_some() {
+            Keeper::Lost
+        } else if is_critical(&own).is_some_and(|check| check.output.starts_with(EXPIRED)) {
+            Keeper::Silent
+        } else {
+            Keeper::Heard
+        }
+    }
+}
+
 impl Consul {
+    /// Who keeps the checks of the services of this name, by their ids. Consul leaves out what the token may not read.
+    ///
+    /// # Errors
+    /// It is unknown.
+    pub async fn keepers(&self, name: &str) -> Result<BTreeMap<String, Keeper>, ConsulError> {
+        let path = format!("/v1/health/service/{}", encode(name));
+        let what = format!("read the health of service {name}");
+        let rule = format!("service \"{name}\" {{ policy = \"read\" }}");
+        let answer = self
+            .wire()
+            .send(Call::get(what, path).allowed_by(rule))
+            .await?;
+        if answer.code != 200 {
+            return Err(answer.unexpected());
+        }
+        let entries = answer.json::<Vec<HealthEntry>>()?;
+        let keepers = entries.into_iter().map(|entry| {
+            let keeper = entry.keeper();
+            (entry.service.id, keeper)
+        });
+        Ok(keepers.collect())
+    }
+
     /// Registers the service, or changes it where it is registered already, and sets its check.
     ///
     /// Two to four requests, because of three habits of Consul's. A registration carries no output, and of a check that

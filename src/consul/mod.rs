@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use advice::Advice;
-pub use catalog::{CheckStatus, CheckUpdate, Registration};
+pub use catalog::{CheckStatus, CheckUpdate, Keeper, Registration};
 pub use error::{BodyError, Cause, ConsulError, SetupError};
 pub use lock::{LockKey, LockOutcome, LockStep, LockView};
 pub use session::Renewal;

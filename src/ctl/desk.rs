@@ -2,11 +2,11 @@
 
 use std::io::{BufRead, Write};
 
-use super::Ended;
 use super::outcome::Outcome;
 use super::reader::Reader;
 use super::view::{ClusterView, MemberView, SetView};
 use super::words::{clean, wrapped};
+use super::{Ended, agents};
 use crate::config::OperatorConfig;
 use crate::consul::{Consul, ConsulError};
 
@@ -87,6 +87,14 @@ impl Desk<'_> {
             self.consul.check_readable(prefix).await?;
         }
         Ok(view)
+    }
+}
+
+impl Desk<'_> {
+    /// The same with whether the agents live that it was told by.
+    pub(super) async fn with_agents(&self, view: ClusterView) -> ClusterView {
+        let keepers = agents::listen(&self.consul, &view).await;
+        view.with_agents(&keepers)
     }
 }
 

@@ -9,6 +9,7 @@
 //! | `desk` | which replica set is meant, questions and answers |
 //! | `status`, `switchover`, `pause`, `declare` | the commands |
 
+mod agents;
 mod declare;
 mod desk;
 pub mod help;

@@ -245,7 +245,11 @@ fn members(set: &SetView, at: u64) -> String {
     }
     for member in members {
         let name = short(&member.name, width);
-        let health = short(&member.health, 8);
+        let health = match member.is_looked_after() {
+            true => short(&member.health, 8),
+            // What it wrote is old.
+            false => "no agent".to_owned(),
+        };
         let behind = about_lag(member);
         let priority = member.priority.map_or("?".to_owned(), |p| p.to_string());
         let priority = short(&priority, 8);

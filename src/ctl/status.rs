@@ -37,6 +37,7 @@ pub(super) async fn status(desk: &mut Desk<'_>, args: &StatusArgs) -> Result<Out
             Err(error) => return Err(unreachable(desk, args, error)),
         };
     }
+    view = desk.with_agents(view).await;
     show(desk, &view, args)?;
     Ok(match view.verdict {
         Verdict::Well => Outcome::Done,
@@ -111,7 +112,7 @@ async fn watch(desk: &mut Desk<'_>, args: &StatusArgs) -> Result<Outcome, Ended>
         match desk.reader.next().await {
             Ok(view) => {
                 last_seen = Some(view.at);
-                let view = narrowed(view, args)?;
+                let view = desk.with_agents(narrowed(view, args)?).await;
                 show(desk, &view, args)?;
             }
             Err(error) if args.json || error.is_denied() => return Err(error.into()),

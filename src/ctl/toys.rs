@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::view::{self, ClusterView, Sign, Signs, Space};
 use crate::consul::Found;
 use crate::decide::board::{
-    Ballot, Cause, HistoryLine, Member, Party, Pause, Stages, Switchover, SwitchoverState, VERSION,
+    Ballot, Cause, HistoryLine, Member, Party, Pause, ServiceRef, Stages, Switchover,
+    SwitchoverState, VERSION,
 };
 use crate::decide::ids::SessionId;
 use crate::decide::record::{Record, Status, Vclock};
@@ -84,6 +85,13 @@ pub(super) fn member(number: u64) -> Member {
         fingerprint: None,
         vshard: None,
         paused: false,
+        service: Some(ServiceRef {
+            id: format!("tarantool@{}", name(number)),
+            names: vec![
+                "tarantool-master".to_owned(),
+                "tarantool-replica".to_owned(),
+            ],
+        }),
         written: NOW - 3 * number,
         tarantool_version: "2.6.0".to_owned(),
         tarsec_version: "0.1.0".to_owned(),

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::agents::AgentState;
 use super::notes;
 use super::sorted::Sorted;
 pub(crate) use super::sorted::Space;
 use crate::consul::Found;
 use crate::decide::board::{
-    Ballot, Cause, HistoryLine, Member, Party, Pause, Returned, Switchover, rows_missing,
+    Ballot, Cause, HistoryLine, Member, Party, Pause, Returned, ServiceRef, Switchover,
+    rows_missing,
 };
 use crate::decide::ids::SessionId;
 use crate::decide::record::{Record, RecordError, Status};
@@ -188,6 +190,11 @@ pub(crate) struct MemberView {
     pub(crate) written: Option<u64>,
     /// Its agent does not act because of a pause.
     pub(crate) paused: bool,
+    /// Whether its agent lives; `None`: unknown, or nobody looked.
+    pub(crate) agent: Option<AgentState>,
+    /// Where that is to be seen.
+    #[serde(skip)]
+    pub(crate) service: Option<ServiceRef>,
     /// Of its vshard configuration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) fingerprint: Option<String>,
@@ -268,9 +275,7 @@ pub(crate) fn cluster(space: &Space, found: &[Found], signs: &Signs, at: u64) ->
         routers: sorted.routers,
     };
     view.notes = notes::about_vshard(&view);
-    if !view.notes.is_empty() {
-        view.verdict = view.verdict.max(Verdict::Unwell);
-    }
+    view.judge();
     view
 }
 
@@ -280,6 +285,13 @@ fn worst(sets: &[SetView]) -> Verdict {
 }
 
 impl ClusterView {
+    pub(super) fn judge(&mut self) {
+        self.verdict = worst(&self.replicasets);
+        if !self.notes.is_empty() {
+            self.verdict = self.verdict.max(Verdict::Unwell);
+        }
+    }
+
     /// The same with one replica set alone.
     pub(crate) fn only(mut self, replicaset: &str) -> Self {
         self.replicasets.retain(|set| set.replicaset == replicaset);
@@ -388,7 +400,7 @@ impl SetView {
         })
     }
 
-    fn judge(&self) -> Verdict {
+    pub(super) fn judge(&self) -> Verdict {
         let bounded = !self.failsafe && !self.paused;
         match self.state {
             SetState::None | SetState::Promoting | SetState::Unreadable => Verdict::NoMaster,
@@ -502,6 +514,8 @@ impl Set<'_> {
             priority: member.map(|member| member.priority),
             written: member.map(|member| member.written),
             paused: member.is_some_and(|member| member.paused),
+            agent: None,
+            service: member.and_then(|member| member.service.clone()),
             fingerprint: member.and_then(|member| member.fingerprint.clone()),
             vshard: member.and_then(|member| member.vshard.clone()),
             tarantool_version: member.map_or("", |m| &m.tarantool_version).to_owned(),

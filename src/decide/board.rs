@@ -34,6 +34,15 @@ impl Board {
     }
 }
 
+/// Where an agent registers its instance in Consul's catalog.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceRef {
+    /// The service's id, whatever its name is at the moment.
+    pub id: String,
+    /// The names that it may have.
+    pub names: Vec<String>,
+}
+
 /// `members/<instance-uuid>`: an instance as its agent sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
@@ -77,6 +86,9 @@ pub struct Member {
     /// It does not act because of a pause.
     #[serde(default)]
     pub paused: bool,
+    /// Where the catalog says whether its agent lives. Whoever writes the key puts it in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceRef>,
     /// Wall-clock seconds since the epoch when this was written, for people.
     #[serde(default)]
     pub written: u64,

@@ -220,6 +220,7 @@ impl Planner<'_> {
             fingerprint: look.and_then(|look| look.fingerprint.clone()),
             vshard: self.state.vshard.problem(look),
             paused: self.is_paused(),
+            service: None,
             written: settings.started_at + self.now.elapsed().as_secs(),
             tarantool_version: registered.version.clone(),
             tarsec_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::apply::CONSUL_RETRY;
-use super::board;
+use super::board::{self, ServiceRef};
 use super::event::ConsulFault;
 use super::plan::{CatalogEntry, Ending, Health, Registered, Role};
 use super::timing::Tick;
@@ -58,6 +58,9 @@ pub struct RouterKey {
     /// vshard's version, as far as it says.
     #[serde(default)]
     pub vshard_version: String,
+    /// Where the catalog says whether its agent lives. Whoever writes the key puts it in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceRef>,
     /// Wall-clock seconds since the epoch when this was written, for people.
     #[serde(default)]
     pub written: u64,
@@ -457,6 +460,7 @@ impl Planner<'_> {
                 .as_ref()
                 .and_then(|look| look.version.clone())
                 .unwrap_or_default(),
+            service: None,
             written: state.settings.started_at + self.now.elapsed().as_secs(),
             tarsec_version: env!("CARGO_PKG_VERSION").to_owned(),
         };

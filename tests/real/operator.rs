@@ -226,3 +226,52 @@ async fn a_machine_lost_in_a_pause_is_succeeded_at_the_operators_word_and_not_wh
         })
         .await;
 }
+
+#[tokio::test]
+async fn a_dead_agent_beside_a_living_replica_is_seen_and_its_return_too() {
+    world()
+        .story("operator-dead-agent", async |world| {
+            let consul = world
+                .consul_with(ConsulOptions::default().in_memory())
+                .await?;
+            let set = world
+                .replica_set_with(ReplicaSetOptions::of(2).linked())
+                .await?;
+            let quiet = |_: usize, agent: AgentBuilder| agent.env("MASTER_LEASE", "10s");
+            let scene = Scene::start_on(world, consul, set, quiet, |writers| writers).await?;
+            let replica = scene.replica();
+            let words = format!("the agent of {} is not", scene.set[replica].addr());
+            wait_until_status(world, &scene, 0, |text| !text.contains(&words)).await?;
+            scene.agents[replica].kill().await?;
+            wait_until_status(world, &scene, 10, |text| {
+                text.contains(&words) && text.contains("no agent")
+            })
+            .await?;
+            scene.agents[replica].restart().await?;
+            wait_until_status(world, &scene, 0, |text| !text.contains(&words)).await?;
+            scene.assert_undisturbed().await
+        })
+        .await;
+}
+
+/// Waits until `tarsec status` ends with this code and shows what is wanted.
+async fn wait_until_status(
+    world: &World,
+    scene: &Scene,
+    code: i32,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<()> {
+    eventually(
+        SOON,
+        &format!("a status that ends with {code}"),
+        async || {
+            let output = tarsec(world, scene, &["status", "--no-wait"]).await;
+            let output = output.map_err(|error| error.to_string())?;
+            let text = format!("{}{}", output.stdout, output.stderr);
+            (output.code == Some(code) && wanted(&text))
+                .then_some(())
+                .ok_or(text)
+        },
+    )
+    .await
+}

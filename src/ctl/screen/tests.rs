@@ -60,6 +60,7 @@ fn a_cluster_of_vshard() {
         reason: reason.to_owned(),
         fingerprint: Some("0123456789abcdef".to_owned()),
         vshard_version: "0.1.24".to_owned(),
+        service: None,
         written: NOW - 60,
         tarsec_version: "0.1.0".to_owned(),
     };

@@ -1,0 +1,193 @@
+//! Whether the agents live whose words a view is made of: their checks in Consul's catalog say so.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::view::{ClusterView, MemberView, SetView};
+use crate::consul::{Consul, Keeper};
+use crate::decide::board::ServiceRef;
+
+/// What is known of an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum AgentState {
+    /// It was heard of within its check's TTL.
+    Alive,
+    /// It was not.
+    Silent,
+    /// Nor is the Consul agent that it speaks with.
+    MachineSilent,
+    /// It was stopped, or was silent for so long that Consul took it out of the catalog.
+    Unregistered,
+}
+
+/// Who keeps which service's check, by the service's id.
+pub(super) type Keepers = BTreeMap<String, Keeper>;
+
+/// Looks all agents of a view up. What cannot be read is unknown, which is no reason to keep the rest back.
+pub(super) async fn listen(consul: &Consul, view: &ClusterView) -> Keepers {
+    let members = view.replicasets.iter().flat_map(|set| &set.members);
+    let services = members.filter_map(|member| member.service.as_ref());
+    let routers = view.routers.iter().filter_map(|it| it.service.as_ref());
+    let names: BTreeSet<&String> = services.chain(routers).flat_map(|it| &it.names).collect();
+    let mut keepers = Keepers::new();
+    for name in names {
+        keepers.extend(consul.keepers(name).await.unwrap_or_default());
+    }
+    keepers
+}
+
+/// Where none of a group is in the catalog, the token may just not be allowed to read it.
+fn state_of(service: Option<&ServiceRef>, keepers: &Keepers, any: bool) -> Option<AgentState> {
+    match keepers.get(&service?.id) {
+        Some(Keeper::Heard) => Some(AgentState::Alive),
+        Some(Keeper::Silent) => Some(AgentState::Silent),
+        Some(Keeper::Lost) => Some(AgentState::MachineSilent),
+        None => any.then_some(AgentState::Unregistered),
+    }
+}
+
+fn about(name: &str, state: AgentState) -> Option<String> {
+    let what = match state {
+        AgentState::Alive => return None,
+        AgentState::Silent => "is not heard of any more",
+        AgentState::MachineSilent => "is not heard of any more, nor is the Consul agent beside it",
+        AgentState::Unregistered => {
+            "is not in Consul's catalog: it was stopped, or silent for long"
+        }
+    };
+    Some(format!("the agent of {name} {what}"))
+}
+
+impl ClusterView {
+    /// The same with what is known of the agents.
+    pub(super) fn with_agents(mut self, keepers: &Keepers) -> Self {
+        let any = !keepers.is_empty();
+        for set in &mut self.replicasets {
+            set.hear(keepers, any);
+        }
+        let routers = self.routers.iter().filter_map(|router| {
+            let state = state_of(router.service.as_ref(), keepers, any)?;
+            about(&format!("router {}", router.name), state)
+        });
+        self.notes.extend(routers);
+        self.judge();
+        self
+    }
+}
+
+impl SetView {
+    fn hear(&mut self, keepers: &Keepers, any: bool) {
+        for member in &mut self.members {
+            member.agent = state_of(member.service.as_ref(), keepers, any);
+        }
+        let notes = self.members.iter().filter_map(|member| {
+            let state = member.agent?;
+            about(&member.name, state)
+        });
+        let notes: Vec<String> = notes.collect();
+        self.notes.extend(notes);
+        self.verdict = self.judge();
+    }
+}
+
+impl MemberView {
+    /// Its agent lives, as far as anybody can tell.
+    pub(super) fn is_looked_after(&self) -> bool {
+        self.agent.is_none_or(|agent| agent == AgentState::Alive)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ctl::toys::{Keys, NOW, member, name, uuid};
+    use crate::ctl::view::Verdict;
+    use crate::decide::router::RouterKey;
+
+    fn id(number: u64) -> String {
+        format!("tarantool@{}", name(number))
+    }
+
+    fn keepers(of: &[(u64, Keeper)]) -> Keepers {
+        of.iter().map(|(number, it)| (id(*number), *it)).collect()
+    }
+
+    /// The healthy replica set of three.
+    fn heard(of: &[(u64, Keeper)]) -> ClusterView {
+        Keys::healthy().view().with_agents(&keepers(of))
+    }
+
+    fn agent(view: &ClusterView, number: u64) -> Option<AgentState> {
+        let mut members = view.replicasets[0].members.iter();
+        members
+            .find(|member| member.instance == uuid(number))?
+            .agent
+    }
+
+    #[test]
+    fn agents_that_are_heard_of_are_no_news() {
+        let view = heard(&[(1, Keeper::Heard), (2, Keeper::Heard), (3, Keeper::Heard)]);
+        assert_eq!(agent(&view, 2), Some(AgentState::Alive));
+        assert_eq!(view, {
+            let mut same = Keys::healthy().view();
+            for member in &mut same.replicasets[0].members {
+                member.agent = Some(AgentState::Alive);
+            }
+            same
+        });
+    }
+
+    #[test]
+    fn an_agent_that_is_not_heard_of_makes_its_replica_set_unwell_and_is_named() {
+        let view = heard(&[(1, Keeper::Heard), (2, Keeper::Silent)]);
+        assert_eq!(agent(&view, 2), Some(AgentState::Silent));
+        assert_eq!(agent(&view, 3), Some(AgentState::Unregistered));
+        assert_eq!(view.verdict, Verdict::Unwell);
+        let notes = view.replicasets[0].notes.join("\n");
+        let silent = format!("the agent of {} is not heard of any more", name(2));
+        let gone = format!("the agent of {} is not in Consul's catalog", name(3));
+        assert!(notes.contains(&silent) && notes.contains(&gone), "{notes}");
+        let view = heard(&[(1, Keeper::Heard), (2, Keeper::Lost), (3, Keeper::Heard)]);
+        assert_eq!(agent(&view, 2), Some(AgentState::MachineSilent));
+        assert_eq!(view.verdict, Verdict::Unwell);
+    }
+
+    #[test]
+    fn a_catalog_that_may_not_be_read_says_nothing() {
+        let view = heard(&[]);
+        assert_eq!(agent(&view, 2), None);
+        assert_eq!(view, Keys::healthy().view());
+    }
+
+    #[test]
+    fn members_and_routers_of_older_agents_say_nothing() {
+        let mut old = member(2);
+        old.service = None;
+        let router = RouterKey {
+            v: 1,
+            instance: uuid(9),
+            name: "router".to_owned(),
+            health: "passing".to_owned(),
+            reason: String::new(),
+            fingerprint: None,
+            vshard_version: String::new(),
+            service: None,
+            written: NOW,
+            tarsec_version: String::new(),
+        };
+        let keys = || Keys::healthy().member(&old);
+        let all = keepers(&[(1, Keeper::Heard), (3, Keeper::Heard)]);
+        let view = keys().router(&router).view().with_agents(&all);
+        assert_eq!(agent(&view, 2), None);
+        assert_eq!(view.verdict, Verdict::Well);
+        let known = RouterKey {
+            service: member(4).service,
+            ..router
+        };
+        let view = keys().router(&known).view().with_agents(&all);
+        assert_eq!(view.verdict, Verdict::Unwell);
+        assert!(view.notes[0].starts_with("the agent of router router"));
+    }
+}
