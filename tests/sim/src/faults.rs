@@ -1,11 +1,13 @@
 //! What can go wrong, and what operators do. Drawn before the run as a list, so that a failing one can be made shorter.
 
+use serde::{Deserialize, Serialize};
+
 use crate::params::{FAULT_MAX, SetParams};
 use crate::rng::Rng;
 use crate::time::{MS, SEC, Time};
 
 /// Whom a fault strikes; found when it does.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) enum Who {
     /// Whose instance is writable, or has the lock, in this set.
     Master(usize),
@@ -18,7 +20,7 @@ pub(crate) enum Who {
 }
 
 /// How a way is cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Cut {
     /// Everything is refused or reset at once.
     Refused,
@@ -29,7 +31,7 @@ pub(crate) enum Cut {
 }
 
 /// What goes wrong. Times are how long.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Fault {
     KillInstance {
         who: Who,

@@ -13,6 +13,7 @@ mod faults;
 mod guard;
 mod instance;
 mod invariants;
+pub mod kept;
 pub mod mutants;
 mod params;
 mod replication;
