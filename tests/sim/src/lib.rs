@@ -20,6 +20,7 @@ mod replication;
 mod requests;
 mod rng;
 pub mod shrink;
+mod stories;
 mod strikes;
 mod table;
 mod time;
