@@ -1,11 +1,14 @@
 //! What can go wrong, and what operators do. Drawn before the run as a list, so that a failing one can be made shorter.
 
+use serde::{Deserialize, Serialize};
+
 use crate::params::{FAULT_MAX, SetParams};
 use crate::rng::Rng;
+use crate::stories;
 use crate::time::{MS, SEC, Time};
 
 /// Whom a fault strikes; found when it does.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) enum Who {
     /// Whose instance is writable, or has the lock, in this set.
     Master(usize),
@@ -18,7 +21,7 @@ pub(crate) enum Who {
 }
 
 /// How a way is cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Cut {
     /// Everything is refused or reset at once.
     Refused,
@@ -29,7 +32,7 @@ pub(crate) enum Cut {
 }
 
 /// What goes wrong. Times are how long.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Fault {
     KillInstance {
         who: Who,
@@ -167,9 +170,9 @@ pub(crate) fn draw(rng: &mut Rng, sets: &[SetParams]) -> (Vec<(Time, Fault)>, Ti
         faults.push((at, draw_one(rng, sets, set, time)));
         calm_from = calm_from.max(at + time);
     }
-    if rng.percent(20) {
+    if rng.percent(35) {
         let set = rng.index(sets.len());
-        for (at, time, fault) in draw_story(rng, set, at, lease_of(&sets[set])) {
+        for (at, time, fault) in stories::draw(rng, set, at, lease_of(&sets[set])) {
             calm_from = calm_from.max(at + time);
             faults.push((at, fault));
         }
@@ -179,80 +182,6 @@ pub(crate) fn draw(rng: &mut Rng, sets: &[SetParams]) -> (Vec<(Time, Fault)>, Ti
 
 fn lease_of(set: &SetParams) -> Time {
     crate::time::ns(set.timing.lease())
-}
-
-/// Faults that chance alone would hardly put together: a master that Consul does not hear any more and that lives on
-/// promises, or until its lease ends, while its record is deleted, or a promise forgotten, or a successor falls.
-fn draw_story(rng: &mut Rng, set: usize, at: Time, lease: Time) -> Vec<(Time, Time, Fault)> {
-    let at = at + 2 * lease;
-    let cut = lease * 3;
-    if rng.percent(40) {
-        // One replica falls behind while nothing else is wrong, and then the master is gone.
-        let who = Who::Replica(set, rng.index(3));
-        let falls_at = at + 5 * lease + rng.below(lease);
-        let behind = Fault::CutReplication { who, time: cut * 3 };
-        let who = Who::Master(set);
-        let end = Fault::KillInstance {
-            who,
-            restarts_after: lease,
-            new_clock: false,
-        };
-        return vec![(at, cut * 3, behind), (falls_at, lease, end)];
-    }
-    let alone = Fault::CutConsul {
-        who: Who::Master(set),
-        how: Cut::Swallowed,
-        time: cut,
-    };
-    let mut story = vec![(at, cut, alone)];
-    let soon = |rng: &mut Rng| rng.below(300) * MS;
-    if rng.percent(60) {
-        let later = at + rng.below(lease);
-        story.push((later, 0, Fault::DeleteKey { set }));
-        let time = soon(rng);
-        let falls_at = later + 100 * MS + rng.below(lease);
-        let who = Who::Holder(set);
-        story.push(match rng.below(4) {
-            0 => (
-                falls_at,
-                time,
-                Fault::KillInstance {
-                    who,
-                    restarts_after: time,
-                    new_clock: false,
-                },
-            ),
-            1 => (
-                falls_at,
-                time,
-                Fault::KillAgent {
-                    who,
-                    restarts_after: time,
-                },
-            ),
-            2 => (
-                falls_at,
-                time,
-                Fault::StopAgent {
-                    who,
-                    restarts_after: time,
-                },
-            ),
-            _ => (falls_at, 0, Fault::EndSession { set }),
-        });
-    }
-    for _ in 0..rng.below(3) {
-        let time = soon(rng);
-        let restarts_at = at + rng.below(cut);
-        let who = Who::Replica(set, rng.index(2));
-        let restart = Fault::KillInstance {
-            who,
-            restarts_after: time,
-            new_clock: false,
-        };
-        story.push((restarts_at, time, restart));
-    }
-    story
 }
 
 fn draw_who(rng: &mut Rng, set: usize, size: usize) -> Who {

@@ -1,16 +1,29 @@
-//! `sim`: plays seeds, and says what it found. `sim mutants` shows that breakages of the core are found.
+//! `sim`: plays seeds, and says what it found. `sim mutants` shows that breakages of the core are found; `sim keep` prints
+//! a scenario in which one is, to be kept.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use tarsec_sim::kept::Scenario;
 use tarsec_sim::mutants::{MUTANTS, Mutant, switch_to};
 use tarsec_sim::{Failure, Outcome, Params, run, shrink};
 
+/// What to do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Task {
+    /// Play seeds until one fails.
+    Play,
+    /// Play the mutants.
+    Mutants,
+    /// Find the scenarios in which one mutant fails, and print the one that fails most reliably.
+    Keep,
+}
+
 struct Args {
-    /// Play the mutants, all of them or the one with this number, and not the core as it is.
-    mutants: bool,
+    task: Task,
+    /// The mutant with this number; 0: all of them, or none where seeds are played.
     only: usize,
     seeds: u64,
     from: u64,
@@ -22,7 +35,7 @@ struct Args {
 impl Args {
     fn read() -> Result<Self, String> {
         let mut args = Self {
-            mutants: false,
+            task: Task::Play,
             only: 0,
             seeds: 20_000,
             from: 1,
@@ -31,38 +44,48 @@ impl Args {
         };
         let mut given = std::env::args().skip(1);
         while let Some(name) = given.next() {
-            if name == "mutants" {
-                args.mutants = true;
-                continue;
-            }
-            let value = given
-                .next()
-                .ok_or_else(|| format!("{name} needs a value"))?;
-            let number: u64 = value
-                .parse()
-                .map_err(|_| format!("{name} needs a number, not {value}"))?;
             match name.as_str() {
-                "--seeds" => args.seeds = number,
-                "--from" => args.from = number,
-                "--threads" => args.threads = usize::try_from(number.max(1)).unwrap_or(1),
-                "--only" => args.only = usize::try_from(number).unwrap_or(0),
-                "--tail" => args.tail = usize::try_from(number).unwrap_or(0),
-                other => {
-                    return Err(format!(
-                        "{other} is none of mutants, --seeds, --from, --threads, --tail, --only"
-                    ));
-                }
+                "mutants" => args.task = Task::Mutants,
+                "keep" => args.task = Task::Keep,
+                _ => args.set(&name, given.next())?,
             }
         }
         Ok(args)
+    }
+
+    fn set(&mut self, name: &str, value: Option<String>) -> Result<(), String> {
+        let value = value.ok_or_else(|| format!("{name} needs a value"))?;
+        let number: u64 = value
+            .parse()
+            .map_err(|_| format!("{name} needs a number, not {value}"))?;
+        let size = usize::try_from(number).unwrap_or(usize::MAX);
+        match name {
+            "--seeds" => self.seeds = number,
+            "--from" => self.from = number,
+            "--threads" => self.threads = size.max(1),
+            "--only" if size <= MUTANTS.len() => self.only = size,
+            "--tail" => self.tail = size,
+            other => {
+                return Err(format!(
+                    "{other} {value} is none of mutants, keep, --seeds, --from, --threads, --tail, --only (a mutant)"
+                ));
+            }
+        }
+        Ok(())
     }
 }
 
 fn main() -> ExitCode {
     let mut out = io::stdout().lock();
     let result = match Args::read() {
-        Ok(args) if args.mutants => play_mutants(&args, &mut out),
-        Ok(args) => play(&args, &mut out),
+        Ok(args) => match args.task {
+            Task::Play => {
+                switch_to(args.only);
+                play(&args, &mut out)
+            }
+            Task::Mutants => play_mutants(&args, &mut out),
+            Task::Keep => keep(&args, &mut out),
+        },
         Err(why) => writeln!(out, "{why}").map(|()| ExitCode::from(2)),
     };
     result.unwrap_or(ExitCode::FAILURE)
@@ -201,4 +224,39 @@ fn play_mutants(args: &Args, out: &mut impl Write) -> io::Result<ExitCode> {
     }
     writeln!(out, "\n{uncaught} not caught within {} seeds", args.seeds)?;
     Ok(ExitCode::from(u8::from(uncaught > 0)))
+}
+
+/// So many runs that fail are made shorter; the one of which most is sure is printed.
+const TRIED: u64 = 6;
+
+fn keep(args: &Args, out: &mut impl Write) -> io::Result<ExitCode> {
+    let Some(mutant) = args.only.checked_sub(1).and_then(|at| MUTANTS.get(at)) else {
+        writeln!(out, "keep needs --only, the number of a mutant")?;
+        return Ok(ExitCode::from(2));
+    };
+    switch_to(args.only);
+    let (end, mut from) = (args.from + args.seeds, args.from);
+    let mut best: Option<(u64, Scenario)> = None;
+    for _ in 0..TRIED {
+        let rest = Args {
+            from,
+            seeds: end - from,
+            ..*args
+        };
+        let Some((seed, failure)) = search(&rest, &Sum::default()) else {
+            break;
+        };
+        from = seed + 1;
+        let found = Scenario::distil(mutant.name, failure.invariant, &Params::draw(seed));
+        let (fails, _) = found.plays();
+        if fails > best.as_ref().map_or(0, |(known, _)| *known) {
+            best = Some((fails, found));
+        }
+    }
+    let Some((_, scenario)) = best else {
+        writeln!(out, "nothing was found that could be kept")?;
+        return Ok(ExitCode::FAILURE);
+    };
+    writeln!(out, "{}", serde_json::to_string_pretty(&scenario)?)?;
+    Ok(ExitCode::SUCCESS)
 }

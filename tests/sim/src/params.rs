@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::decide::state::Elector;
 use crate::decide::timing::Timing;
 use crate::faults::{self, Fault};
+use crate::kept;
 use crate::rng::Rng;
 use crate::time::{MS, SEC, Time};
 
@@ -12,15 +15,21 @@ use crate::time::{MS, SEC, Time};
 pub(crate) const SIZE_MAX: usize = 5;
 
 /// The settings of one replica set: all its agents have the same (assumption A6), but for the priority.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct SetParams {
     pub(crate) size: usize,
+    #[serde(with = "kept::timing")]
     pub(crate) timing: Timing,
+    #[serde(with = "kept::ElectorWord")]
     pub(crate) elector: Elector,
+    #[serde(with = "kept::ms")]
     pub(crate) window: Duration,
+    #[serde(with = "kept::ms")]
     pub(crate) cooldown: Duration,
+    #[serde(with = "kept::ms")]
     pub(crate) member_interval: Duration,
     pub(crate) max_lag_rows: u64,
+    #[serde(with = "kept::ms")]
     pub(crate) max_idle: Duration,
     pub(crate) failsafe: bool,
     pub(crate) follow: bool,
@@ -36,7 +45,7 @@ pub(crate) struct SetParams {
 }
 
 /// How long things take, and what gets lost, in one case of so many.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Weather {
     pub(crate) delay_max: Time,
     pub(crate) slow_one_in: u64,
@@ -50,7 +59,7 @@ pub(crate) struct Weather {
 }
 
 /// Everything that a seed decides.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Params {
     pub(crate) sets: Vec<SetParams>,
     pub(crate) weather: Weather,

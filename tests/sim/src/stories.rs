@@ -1,0 +1,172 @@
+//! Faults that chance alone would hardly put together: what several rules guard against at once needs several things
+//! to go wrong in one order. A story comes behind the faults that a seed draws anyway.
+
+use crate::faults::{Cut, Fault, Who};
+use crate::rng::Rng;
+use crate::time::{MS, Time};
+
+/// When, for how long, and what.
+type Step = (Time, Time, Fault);
+
+/// One of them, for this set, some time after `at`.
+pub(crate) fn draw(rng: &mut Rng, set: usize, at: Time, lease: Time) -> Vec<Step> {
+    let at = at + 2 * lease;
+    match rng.below(100) {
+        0..25 => left_behind(rng, set, at, lease),
+        25..50 => alone(rng, set, at, lease),
+        50..67 => adopted(rng, set, at, lease),
+        67..78 => boots(rng, set, at, lease),
+        78..89 => hangs_midway(rng, set, at, lease),
+        _ => forgets_a_promise(rng, set, at, lease),
+    }
+}
+
+/// Before a lease could end.
+fn soon(rng: &mut Rng) -> Time {
+    rng.below(300) * MS
+}
+
+fn dies(who: Who, at: Time, restarts_after: Time) -> Step {
+    let fault = Fault::KillInstance {
+        who,
+        restarts_after,
+        new_clock: false,
+    };
+    (at, restarts_after, fault)
+}
+
+fn agent_dies(who: Who, at: Time, restarts_after: Time) -> Step {
+    let fault = Fault::KillAgent {
+        who,
+        restarts_after,
+    };
+    (at, restarts_after, fault)
+}
+
+fn cut(who: Who, how: Cut, at: Time, time: Time) -> Step {
+    (at, time, Fault::CutConsul { who, how, time })
+}
+
+/// One replica falls behind while nothing else is wrong, and then the master is gone.
+fn left_behind(rng: &mut Rng, set: usize, at: Time, lease: Time) -> Vec<Step> {
+    let who = Who::Replica(set, rng.index(3));
+    let time = lease * 9;
+    let falls_at = at + 5 * lease + rng.below(lease);
+    vec![
+        (at, time, Fault::CutReplication { who, time }),
+        dies(Who::Master(set), falls_at, lease),
+    ]
+}
+
+/// A master that Consul does not hear any more lives on promises, or until its lease ends, while its record is deleted,
+/// or a promise forgotten, or a successor falls.
+fn alone(rng: &mut Rng, set: usize, at: Time, lease: Time) -> Vec<Step> {
+    let time = lease * 3;
+    let mut story = vec![cut(Who::Master(set), Cut::Swallowed, at, time)];
+    if rng.percent(60) {
+        let later = at + rng.below(lease);
+        story.push((later, 0, Fault::DeleteKey { set }));
+        let restarts_after = soon(rng);
+        let falls_at = later + 100 * MS + rng.below(lease);
+        let who = Who::Holder(set);
+        story.push(match rng.below(4) {
+            0 => dies(who, falls_at, restarts_after),
+            1 => agent_dies(who, falls_at, restarts_after),
+            2 => (
+                falls_at,
+                restarts_after,
+                Fault::StopAgent {
+                    who,
+                    restarts_after,
+                },
+            ),
+            _ => (falls_at, 0, Fault::EndSession { set }),
+        });
+    }
+    for _ in 0..rng.below(3) {
+        let who = Who::Replica(set, rng.index(2));
+        let restarts_after = soon(rng);
+        story.push(dies(who, at + rng.below(time), restarts_after));
+    }
+    story
+}
+
+/// The same master, whose record is deleted. A replica's agent that comes then has never seen it, and takes the lock;
+/// and before it may be promoted it is followed by another agent, which finds the lock in its hands.
+fn adopted(rng: &mut Rng, set: usize, at: Time, lease: Time) -> Vec<Step> {
+    let who = Who::Replica(set, rng.index(2));
+    let comes_after = rng.below(200) * MS;
+    let mut story = vec![
+        cut(Who::Master(set), Cut::Swallowed, at, lease * 3),
+        (at + rng.below(100) * MS, 0, Fault::DeleteKey { set }),
+        agent_dies(who, at + rng.below(100) * MS, comes_after),
+    ];
+    for _ in 0..2 {
+        let restarts_after = rng.below(200) * MS;
+        let falls_at = at + comes_after + 150 * MS + rng.below(lease * 3 / 4);
+        story.push(agent_dies(Who::Holder(set), falls_at, restarts_after));
+    }
+    story
+}
+
+/// The master's machine starts anew while its last refresh is on its way: what Consul accepts then rests on a clock that
+/// is no more.
+fn boots(rng: &mut Rng, set: usize, at: Time, lease: Time) -> Vec<Step> {
+    let who = Who::Master(set);
+    let time = lease / 4 + rng.below(lease / 3);
+    let away = if rng.percent(50) {
+        (at, time, Fault::LeaderLost { time })
+    } else {
+        cut(who, Cut::RepliesSwallowed, at, time)
+    };
+    let restarts_after = rng.below(150) * MS;
+    let falls_at = at + rng.below(time);
+    let fault = Fault::KillInstance {
+        who,
+        restarts_after,
+        new_clock: true,
+    };
+    vec![away, (falls_at, restarts_after, fault)]
+}
+
+/// Whoever is to be master next hangs while it takes the synchronous queue, for part of its lease.
+fn hangs_midway(rng: &mut Rng, set: usize, at: Time, lease: Time) -> Vec<Step> {
+    let time = lease;
+    let mut story: Vec<Step> = (0..3)
+        .map(|n| {
+            let who = Who::Replica(set, n);
+            (at, time, Fault::SlowQueue { who, time })
+        })
+        .collect();
+    story.push(dies(Who::Master(set), at, lease));
+    let time = lease / 4 + rng.below(lease / 2);
+    let hangs_at = at + 20 * MS + rng.below(700) * MS;
+    let who = Who::Holder(set);
+    story.push((hangs_at, time, Fault::FreezeInstance { who, time }));
+    story
+}
+
+/// A master lives on promises, and its record is deleted. A member whose machine starts anew, out of its reach, knows
+/// neither the record nor its promise and takes the lock; it promises again, and forgets that in another restart, from
+/// which on the master does not reach it.
+fn forgets_a_promise(rng: &mut Rng, set: usize, at: Time, lease: Time) -> Vec<Step> {
+    let who = Who::Replica(set, rng.index(2));
+    let deleted_at = at + lease / 4 + rng.below(lease / 2);
+    let restarts_after = rng.below(50) * MS;
+    let time = 300 * MS + rng.below(400) * MS;
+    let mut story = vec![
+        cut(Who::Master(set), Cut::Swallowed, at, lease * 4),
+        (deleted_at, 0, Fault::DeleteKey { set }),
+        (deleted_at, time, Fault::CutReplication { who, time }),
+        agent_dies(who, deleted_at, restarts_after),
+        dies(who, deleted_at, restarts_after),
+    ];
+    let forgets_at = deleted_at + 700 * MS + rng.below(lease);
+    let (who, time) = (Who::Holder(set), lease * 3);
+    let away = 300 * MS + rng.below(lease / 4);
+    let restarts_after = rng.below(100) * MS;
+    story.push((forgets_at, time, Fault::CutReplication { who, time }));
+    story.push(cut(who, Cut::Swallowed, forgets_at, away));
+    story.push(dies(who, forgets_at, restarts_after));
+    story
+}
