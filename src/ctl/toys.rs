@@ -85,6 +85,7 @@ pub(super) fn member(number: u64) -> Member {
         fingerprint: None,
         vshard: None,
         paused: false,
+        stands_down: false,
         service: Some(ServiceRef {
             id: format!("tarantool@{}", name(number)),
             names: vec![

@@ -86,6 +86,10 @@ pub struct Member {
     /// It does not act because of a pause.
     #[serde(default)]
     pub paused: bool,
+    /// Its guard stands down for a pause, or is about to, so that nothing bounds for how long it may be writable: to an
+    /// agent that comes when the record was deleted this is all that tells.
+    #[serde(default)]
+    pub stands_down: bool,
     /// Where the catalog says whether its agent lives. Whoever writes the key puts it in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceRef>,

@@ -7,7 +7,7 @@ use super::board::Cause;
 use super::election::{Contest, handover};
 use super::event::{KeySight, LockSight};
 use super::ids::SessionId;
-use super::plan::{Action, Reason, Role};
+use super::plan::{Action, Reason};
 use super::record::{Record, RecordError, Status};
 use super::state::Gain;
 use super::timing::Timing;
@@ -345,9 +345,7 @@ impl Planner<'_> {
             // To an agent that has just come its member's key tells.
             let (board, _) = self.state.board.as_ref()?;
             let mut others = board.members.values();
-            let master = others.find(|member| {
-                member.paused && member.role == Role::Master.name() && member.instance != own
-            })?;
+            let master = others.find(|member| member.stands_down && member.instance != own)?;
             return Some(format!("{}, whose guard may stand down", master.name));
         };
         (record.paused && record.status != Status::Fenced && record.instance != own)

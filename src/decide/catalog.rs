@@ -220,6 +220,7 @@ impl Planner<'_> {
             fingerprint: look.and_then(|look| look.fingerprint.clone()),
             vshard: self.state.vshard.problem(look),
             paused: self.is_paused(),
+            stands_down: self.tells_that_it_stands_down(),
             service: None,
             written: settings.started_at + self.now.elapsed().as_secs(),
             tarantool_version: registered.version.clone(),

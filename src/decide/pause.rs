@@ -39,6 +39,13 @@ impl Planner<'_> {
         self.state.orders.pause.is_some() || self.state.stands_down()
     }
 
+    /// For the member's key: before the guard stands down, and until after, whatever has become of the lock.
+    pub(super) fn tells_that_it_stands_down(&self) -> bool {
+        let state = self.state;
+        let will = state.is_serving() && state.holds_lock() && state.orders.pause.is_some();
+        will || state.stands_down() && state.may_be_writable(self.now)
+    }
+
     /// For everybody: by the holder's own knowledge, or by the holder's word.
     pub(super) fn is_paused(&self) -> bool {
         if self.state.holds_lock() {
@@ -101,6 +108,11 @@ impl Planner<'_> {
         }
         let state = self.state;
         let seen = state.seen_record().map(Record::stamp);
+        // To an agent that comes when the record was deleted, the member's key is all that tells.
+        let member = state.catalog.member.as_ref();
+        if !member.is_some_and(|member| member.stands_down) {
+            return false;
+        }
         // A write whose reply was lost before this record was accepted rests on an older index, and comes to nothing.
         !state.pending.lock && !state.lock.outdated && seen == Some(record.stamp())
     }

@@ -331,8 +331,7 @@ fn a_paused_master_whose_record_was_deleted_is_not_succeeded_by_a_newcomer() {
         .finding(|lock| {
             lock.delete_key();
             let mut master = member(OTHER, "b:3301");
-            master.role = "master".to_owned();
-            master.paused = true;
+            master.stands_down = true;
             lock.members.insert(OTHER.to_owned(), master);
         })
         .attached()
