@@ -22,7 +22,7 @@ use crate::decide::timing::Tick;
 use crate::decide::vshard::VshardEvent;
 use crate::dump::Dump;
 use crate::errors::chain;
-use crate::execute::{Executor, Keys, lock_read};
+use crate::execute::{Executor, Keys, KnownIndex, lock_read};
 use crate::execute_vshard::{ConfigText, Watcher, masters_prefix, watch_config, watch_masters};
 use crate::exit::Exit;
 use crate::journal;
@@ -159,6 +159,7 @@ impl Agent {
             clock,
             keys: None,
             config_text: ConfigText::default(),
+            member_index: KnownIndex::default(),
             consul_back: Arc::default(),
         };
         Ok(Self {

@@ -1,7 +1,7 @@
 //! One flat match: action → adapter call → event. Nothing is decided here.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
@@ -111,8 +111,27 @@ pub(crate) struct Executor {
     pub(crate) clock: Clock,
     pub(crate) keys: Option<Keys>,
     pub(crate) config_text: ConfigText,
+    /// Of the member's key.
+    pub(crate) member_index: KnownIndex,
     /// Consul answers again: long watches begin anew, for theirs may have been swallowed.
     pub(crate) consul_back: Arc<Notify>,
+}
+
+/// The `ModifyIndex` of a key that nobody else writes, while nothing is under way or in doubt. Each write rests on it, so
+/// one that was given up comes to nothing once a later one is accepted.
+#[derive(Clone, Default)]
+pub(crate) struct KnownIndex(Arc<Mutex<Option<u64>>>);
+
+impl KnownIndex {
+    fn take(&self) -> Option<u64> {
+        self.0.lock().ok()?.take()
+    }
+
+    fn put(&self, index: u64) {
+        if let Ok(mut known) = self.0.lock() {
+            *known = Some(index);
+        }
+    }
 }
 
 impl Executor {
@@ -337,8 +356,28 @@ impl Executor {
             service: Some(service_ref(&self.config, &roles)),
             ..member.clone()
         };
-        self.put(&format!("{}{}", keys.members, member.instance), &member)
-            .await
+        let key = format!("{}{}", keys.members, member.instance);
+        // Structs of strings, numbers and maps with string keys always serialise.
+        let bytes = serde_json::to_vec(&member).unwrap_or_default();
+        let index = match self.member_index.take() {
+            Some(index) => index,
+            None => {
+                let found = self.consul.read_lock(&key).await;
+                let found = found.map_err(|error| fault(&error))?;
+                found.key.map_or(0, |found| found.modify_index)
+            }
+        };
+        let written = self.consul.put_key_if(&key, index, &bytes).await;
+        match written.map_err(|error| fault(&error))? {
+            Some(index) => {
+                self.member_index.put(index);
+                Ok(())
+            }
+            None => Err(ConsulFault {
+                why: format!("somebody else has written {key} meanwhile"),
+                denied: false,
+            }),
+        }
     }
 
     async fn put(&self, key: &str, value: &impl serde::Serialize) -> Result<(), ConsulFault> {

@@ -51,6 +51,8 @@ pub(crate) struct Session {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Beside {
     pub(crate) members: BTreeMap<String, Member>,
+    /// When each was written.
+    pub(crate) members_at: BTreeMap<String, Time>,
     pub(crate) ballots: BTreeMap<String, Ballot>,
     pub(crate) ballots_index: u64,
     pub(crate) switchover: Option<(u64, Switchover)>,
@@ -307,6 +309,26 @@ impl Store {
         beside
             .ballots
             .insert(ballot.instance.clone(), ballot.clone());
+    }
+
+    /// Check-and-set of a member's key, which rests on how it stood when the request was `sent_at`.
+    pub(crate) fn write_member(
+        &mut self,
+        set: usize,
+        member: &Member,
+        sent_at: Time,
+        now: Time,
+    ) -> bool {
+        let beside = &mut self.beside[set];
+        let written_at = beside.members_at.get(&member.instance);
+        if written_at.is_some_and(|written_at| *written_at > sent_at) {
+            return false;
+        }
+        beside.members_at.insert(member.instance.clone(), now);
+        beside
+            .members
+            .insert(member.instance.clone(), member.clone());
+        true
     }
 
     /// Check-and-set of the switchover key.

@@ -37,6 +37,8 @@ pub(crate) struct Guard {
     pub(crate) leased: bool,
     pub(crate) epoch: u64,
     pub(crate) promoting: u32,
+    /// The epoch in which the last one began, and the lease that it is to begin.
+    pub(crate) promoting_for: (u64, u64),
     /// The queue is being taken, perhaps for a promotion that has been given up.
     pub(crate) taking: bool,
     /// The epoch whose last commits are known to have landed.
@@ -73,6 +75,7 @@ impl Guard {
             leased: false,
             epoch: 0,
             promoting: 0,
+            promoting_for: (0, 0),
             taking: false,
             barrier_epoch: None,
             passing: false,
@@ -140,6 +143,12 @@ impl Guard {
             return Err("the synchronous queue is still being taken".to_owned());
         }
         Ok(())
+    }
+
+    /// A promotion that has yielded will go on, if it is not too late then: it looks at epoch and deadline first.
+    pub(crate) fn may_turn_writable(&self, now_ns: u64) -> bool {
+        let (epoch, deadline_ns) = self.promoting_for;
+        self.promoting > 0 && epoch == self.epoch && now_ns < deadline_ns
     }
 
     /// The second half, from which on nothing yields. The caller switches `read_only` off.

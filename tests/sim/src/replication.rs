@@ -129,6 +129,7 @@ impl World {
             return Some(self.finish_promotion(at, &promotion));
         }
         guard.promoting += 1;
+        guard.promoting_for = (guard.epoch, deadline.monotonic_ns);
         guard.taking = true;
         None
     }

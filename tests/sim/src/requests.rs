@@ -315,11 +315,10 @@ impl World {
                 Event::CatalogEnded { result: Ok(true) }
             }
             Action::WriteMember { member } => {
-                let beside = &mut self.consul.beside[set];
-                beside
-                    .members
-                    .insert(member.instance.clone(), (**member).clone());
-                Event::MemberEnded { result: Ok(()) }
+                let written = self.consul.write_member(set, member, request.sent_at, now);
+                Event::MemberEnded {
+                    result: written.then_some(()).ok_or_else(|| fault(false)),
+                }
             }
             Action::Probe
             | Action::Remember { .. }

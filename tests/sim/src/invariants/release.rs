@@ -12,9 +12,8 @@ impl World {
         if it.alive {
             let guard = it.guard.as_ref();
             let stood_down = guard.is_some_and(|guard| guard.stood_down);
-            // A promotion that has yielded looks at its deadline before it goes on.
-            let promoting = guard.is_some_and(|guard| guard.promoting > 0)
-                && self.may_be_leased_until(at) > self.now;
+            let now_ns = it.clock.instance(self.now).monotonic_ns;
+            let promoting = guard.is_some_and(|guard| guard.may_turn_writable(now_ns));
             if stood_down || promoting || (!it.read_only && !lease_over) {
                 let left = self.checks.places[at].leased_until.saturating_sub(self.now) / MS;
                 let words = format!(
