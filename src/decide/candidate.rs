@@ -341,13 +341,15 @@ impl Planner<'_> {
             .live_probe()
             .map_or("", |probe| probe.uuid.as_str());
         let known = self.state.lock.unchanged.as_ref();
-        let Some(record) = claim.record.or(known.map(|known| &known.record)) else {
-            // To an agent that has just come its member's key tells.
-            let (board, _) = self.state.board.as_ref()?;
-            let mut others = board.members.values();
-            let master = others.find(|member| member.stands_down && member.instance != own)?;
-            return Some(format!("{}, whose guard may stand down", master.name));
-        };
+        if claim.record.is_none() {
+            // Who has just come, or has missed the last records, is told by the members' keys.
+            let board = self.state.board.as_ref().map(|(board, _)| board);
+            let mut others = board.into_iter().flat_map(|board| board.members.values());
+            if let Some(it) = others.find(|it| it.stands_down && it.instance != own) {
+                return Some(format!("{}, whose guard may stand down", it.name));
+            }
+        }
+        let record = claim.record.or(known.map(|known| &known.record))?;
         (record.paused && record.status != Status::Fenced && record.instance != own)
             .then(|| format!("{}, whose guard stands down", record.name))
     }

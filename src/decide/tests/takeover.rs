@@ -325,6 +325,20 @@ fn a_paused_master_is_not_succeeded_when_its_record_is_deleted() {
 }
 
 /// An agent that has just come knows no record; what is left of it is its writer's own key.
+/// The last record that it saw was from before the pause.
+#[test]
+fn a_paused_master_whose_record_was_deleted_is_not_succeeded_by_who_missed_the_word() {
+    let mut node = under(&record());
+    let mut master = member(OTHER, "b:3301");
+    master.stands_down = true;
+    node.lock.members.insert(OTHER.to_owned(), master);
+    node.lock.delete_key();
+    node.watch_shows_lock();
+    node.lives_on(60.secs());
+    assert!(matches!(node.plan().reason, Reason::Paused { .. }));
+    assert_eq!(node.lock.holder(), None);
+}
+
 #[test]
 fn a_paused_master_whose_record_was_deleted_is_not_succeeded_by_a_newcomer() {
     let mut node = node()
