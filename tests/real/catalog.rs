@@ -124,6 +124,39 @@ async fn registrations_removed_by_hand_come_back() {
         .await;
 }
 
+/// An agent's writes of it rest on the index that it knows; it has to find the new one.
+#[tokio::test]
+async fn a_members_key_that_somebody_wrote_or_removed_is_written_again() {
+    world()
+        .story("catalog-member", async |world| {
+            let cluster = Cluster::start(world, 2).await?;
+            let board = world.board(&cluster.consul, &cluster.set);
+            let replica = &cluster.set[cluster.other_than(cluster.master.instance)];
+            let name = format!("members/{}", replica.uuid());
+            let says = async |health: &str| {
+                let what = format!("a member's key that says {health}");
+                eventually(SOON, &what, async || {
+                    let members = board.members().await.map_err(|error| error.to_string())?;
+                    let own = members.get(replica.uuid());
+                    let found = own.map(|member| member["health"].clone());
+                    (found == Some(json!(health)))
+                        .then_some(())
+                        .ok_or(format!("{found:?}"))
+                })
+                .await
+            };
+            says("passing").await?;
+            board.put(&name, &json!("by hand")).await?;
+            replica.kill().await?;
+            says("critical").await?;
+            board.remove(&name).await?;
+            replica.start().await?;
+            says("passing").await?;
+            cluster.assert_undisturbed().await
+        })
+        .await;
+}
+
 #[tokio::test]
 async fn two_services_by_prefix_show_the_announced_address() {
     world()

@@ -8,7 +8,7 @@ use crate::surroundings_gate::{Asked, Gate, Rules};
 /// One of each call that an agent makes until it is master and when it leaves.
 const CALLS: [&str; 8] = [
     "GET /v1/kv/KEYS/leader?consistent",
-    "PUT /v1/kv/KEYS/members/",
+    "GET /v1/kv/KEYS/members/",
     "PUT /v1/session/create",
     "PUT /v1/session/destroy/",
     "PUT /v1/txn",
