@@ -38,15 +38,18 @@ impl State {
         self.pending.ballot = true;
         let same = |known: &Election| known.index == ballot.index && known.term == ballot.term;
         let election = self.election.take().filter(same);
-        self.election = Some(Election {
-            writing: Some(ballot.clone()),
-            ..election.unwrap_or(Election {
-                index: ballot.index,
-                term: ballot.term,
-                begun_at: now,
-                ..Election::default()
-            })
+        let ran = election.as_ref().is_some_and(Election::runs);
+        let mut election = election.unwrap_or(Election {
+            index: ballot.index,
+            term: ballot.term,
+            begun_at: now,
+            ..Election::default()
         });
+        election.writing = Some(ballot.clone());
+        if election.runs() && !ran {
+            election.begun_at = now;
+        }
+        self.election = Some(election);
     }
 
     pub(super) fn ballot_written(

@@ -59,6 +59,12 @@ impl Election {
             .collect();
     }
 
+    /// Our last ballot, written or under way, says that we run.
+    pub(super) fn runs(&self) -> bool {
+        let last = self.writing.as_ref().or(self.own.as_ref());
+        last.is_some_and(|ballot| ballot.excluded.is_none())
+    }
+
     /// When one that counts was last seen to come.
     fn last_came_at(&self) -> Tick {
         self.came_at.values().copied().max().unwrap_or_default()
@@ -332,7 +338,9 @@ impl Planner<'_> {
         if settings.elector == Elector::First || expected.is_empty() {
             return None;
         }
-        let Some(election) = self.election(contest).cloned() else {
+        // Who did not run before has no ballot that counts either.
+        let election = self.election(contest).filter(|election| election.runs());
+        let Some(election) = election.cloned() else {
             self.run(contest);
             let until = self.now + window * 2;
             return Some(Reason::WaitingForBallots { until });

@@ -260,6 +260,28 @@ fn who_says_that_it_does_not_run_is_neither_waited_for_nor_let_first() {
 }
 
 #[test]
+fn who_did_not_run_and_may_run_again_waits_for_its_ballot_like_anybody() {
+    let mut node = candidate().with(|settings| settings.priority = -1);
+    node.lives_on(5.secs());
+    assert!(node.wrote().excluded.is_some());
+    node.state.settings.priority = 0;
+    let began = node.now;
+    while node.now.since(began) < WINDOW {
+        let plan = node.turn();
+        assert!(!plan.actions.iter().any(is_acquire), "{plan:?}");
+        for action in &plan.actions {
+            // The ballot is under way all the time.
+            if !matches!(action, Action::WriteBallot { .. }) {
+                node.answers(action);
+            }
+        }
+        node.passes(10.ms());
+    }
+    node.lives_on(2.secs());
+    assert!(node.holds(), "{:?}", node.plan().reason);
+}
+
+#[test]
 fn a_ballot_of_another_election_does_not_count() {
     for other in [
         Ballot {
