@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tarsec_harness::{Error, Instance, Result, Value, eventually};
 
 use super::schedule::MEMBERS;
-use super::stage::{SOON, Side, Stage, chain, letter};
+use super::stage::{SNAPSHOT_LOST, SOON, Side, Stage, chain, letter};
 
 /// How long a replica set may take to have one master that accepts writes: an agent's session may have to end (twice its
 /// TTL of 10 s), then the lease of a record has to be waited for.
@@ -16,8 +16,6 @@ const MASTER_BOUND: Duration = Duration::from_secs(45);
 const MESH_BOUND: Duration = Duration::from_secs(15);
 const MENDED_BOUND: Duration = Duration::from_secs(10);
 const ROWS_BOUND: Duration = Duration::from_secs(10);
-/// The last words of a 2.6.0 that starts from a snapshot with rows of a synchronous space.
-const SNAPSHOT_LOST: &str = "transaction rolled back during snapshot recovery";
 const SOME_WRITES: u64 = 20;
 
 /// Waits until all is well; what is not is written into the journal.
@@ -33,12 +31,13 @@ pub(crate) async fn settle(stage: &Stage<'_>) -> Result<()> {
                 .violation(format!("replica set {set}: {}{words}", chain(&error)));
         }
     }
+    stage.look_for_lua_errors();
     Ok(())
 }
 
 async fn side_settles(stage: &Stage<'_>, index: usize, side: &Side, since: Instant) -> Result<()> {
     let set = letter(index);
-    let master = side.set.wait_for_master(MASTER_BOUND).await?;
+    side.set.wait_for_master(MASTER_BOUND).await?;
     let mut mended = false;
     for (member, instance) in side.set.iter().enumerate() {
         if !comes_up(side, instance).await? {
@@ -46,11 +45,12 @@ async fn side_settles(stage: &Stage<'_>, index: usize, side: &Side, since: Insta
             stage.journal.known(format!(
                 "{name} cannot start from its snapshot: {SNAPSHOT_LOST}"
             ));
+            let master = side.set.wait_for_master(MASTER_BOUND).await?;
             join_again(stage, side, member, master).await?;
             mended = true;
         }
     }
-    mended |= follow_each_other(stage, side, master).await?;
+    mended |= follow_each_other(stage, side).await?;
     let began = Instant::now();
     side.writers.wait_for_writes(SOME_WRITES, SOON).await?;
     if began.elapsed() > Duration::from_secs(1) {
@@ -102,7 +102,7 @@ async fn wait_until_ready(instance: &Instance) -> Result<()> {
 /// Waits for the mesh. Where replication has stopped for good in a synchronous set, it is mended: `replication` set anew,
 /// and where that does not do, the one that others cannot follow, or that cannot follow, wiped and joined again.
 /// Returns whether anything was mended.
-async fn follow_each_other(stage: &Stage<'_>, side: &Side, master: usize) -> Result<bool> {
+async fn follow_each_other(stage: &Stage<'_>, side: &Side) -> Result<bool> {
     let waited = side.set.wait_for_mesh(MESH_BOUND).await;
     let Err(error) = waited else {
         return Ok(false);
@@ -125,6 +125,8 @@ async fn follow_each_other(stage: &Stage<'_>, side: &Side, master: usize) -> Res
     let mut joined = Vec::new();
     for _ in 1..MEMBERS {
         let broken = broken_links(side).await?;
+        // It may have crashed since, and another one be it.
+        let master = side.set.wait_for_master(MASTER_BOUND).await?;
         let Some(sick) = who_is_sick(&broken, master, &joined) else {
             break;
         };
@@ -159,7 +161,7 @@ fn who_is_sick(
 async fn broken_links(side: &Side) -> Result<Vec<(usize, usize, String)>> {
     let mut broken = Vec::new();
     for (follower, instance) in side.set.iter().enumerate() {
-        let seen = instance.eval(UPSTREAMS, &[]).await?;
+        let seen = ask(instance, UPSTREAMS).await?;
         for entry in seen.first().and_then(Value::as_array).into_iter().flatten() {
             let source = side
                 .set
@@ -176,9 +178,19 @@ async fn broken_links(side: &Side) -> Result<Vec<(usize, usize, String)>> {
 
 async fn set_replication_anew(side: &Side) -> Result<()> {
     for instance in side.set.iter() {
-        instance.eval(RESET_REPLICATION, &[]).await?;
+        ask(instance, RESET_REPLICATION).await?;
     }
     Ok(())
+}
+
+/// Asks until there is an answer: one that has crashed has to be started again first.
+async fn ask(instance: &Instance, lua: &str) -> Result<Vec<Value>> {
+    let what = format!("an answer from {}", instance.name());
+    eventually(SOON, &what, async || {
+        let answer = instance.eval(lua, &[]).await;
+        answer.map_err(|error| chain(&error))
+    })
+    .await
 }
 
 /// Wipes a member and lets it join again, once the master is seen to have all that was ever acknowledged.
@@ -195,13 +207,14 @@ async fn join_again(stage: &Stage<'_>, side: &Side, sick: usize, master: usize) 
     // 2.6.0 cannot join while there are synchronous writes: "Unknown request type 40".
     side.writers.keep_quiet(true);
     stage.hold(instance.process());
-    let wiped = async {
-        if instance.process().is_running() {
-            instance.kill().await?;
-        }
-        instance.wipe(stage.world)
+    if instance.process().is_running() {
+        instance.kill().await?;
     }
-    .await;
+    instance.wipe(stage.world)?;
+    // Rows of its own that the master has from it wait in the master's queue for a word that nobody else gives.
+    end_queue(&side.set[master]).await?;
+    // Nor can it start again from the snapshot that a join leaves if that has rows of a synchronous space.
+    make_synchronous(side, false).await?;
     // From the master, not from another one that may lack something.
     let others = (0..MEMBERS).filter(|other| ![sick, master].contains(other));
     let links: Vec<_> = others.filter_map(|other| instance.link_to(other)).collect();
@@ -209,12 +222,41 @@ async fn join_again(stage: &Stage<'_>, side: &Side, sick: usize, master: usize) 
         link.cut().await?;
     }
     stage.release(instance.process());
-    let joined = wait_until_ready(instance).await;
+    wait_until_ready(instance).await?;
     for link in &links {
         link.restore().await?;
     }
+    make_synchronous(side, true).await?;
     side.writers.keep_quiet(false);
-    wiped.and(joined)
+    Ok(())
+}
+
+/// Whether the journal is a synchronous space.
+async fn make_synchronous(side: &Side, synchronous: bool) -> Result<()> {
+    let args = [Value::from(synchronous)];
+    eventually(SOON, "the journal to be altered", async || {
+        let master = side.set.wait_for_master(MASTER_BOUND).await;
+        let master = master.map_err(|error| chain(&error))?;
+        let altered = side.set[master].eval(MAKE_SYNCHRONOUS, &args);
+        altered.await.map_err(|error| chain(&error))
+    })
+    .await?;
+    Ok(())
+}
+
+/// Ends what waits in the queue for another instance.
+async fn end_queue(master: &Instance) -> Result<()> {
+    ask(master, END_QUEUE).await?;
+    let what = format!("the queue of {} to be ended", master.name());
+    eventually(SOON, &what, async || {
+        let ended = master.eval("return rawget(_G, 'chaos_ends_queue')", &[]);
+        let ended = ended.await.map_err(|error| chain(&error))?;
+        match ended.first() {
+            Some(Value::Bool(true)) => Err("it waits".to_owned()),
+            _ => Ok(()),
+        }
+    })
+    .await
 }
 
 /// Every acknowledged write is on every member. One that lacks some which the master has is a known limit of 2.6.0 and
@@ -292,6 +334,25 @@ const RESET_REPLICATION: &str = "
 local replication = box.cfg.replication
 box.cfg{replication = {}}
 box.cfg{replication = replication}
+";
+
+/// Waits for twice `replication_synchro_timeout` where there is something to end, hence in a fiber.
+const END_QUEUE: &str = "
+if box.ctl.clear_synchro_queue ~= nil then
+    rawset(_G, 'chaos_ends_queue', true)
+    require('fiber').create(function()
+        pcall(box.ctl.clear_synchro_queue)
+        rawset(_G, 'chaos_ends_queue', nil)
+    end)
+end
+";
+
+/// Behind every row that waits in the queue.
+const MAKE_SYNCHRONOUS: &str = "
+local journal, is_sync = box.space.journal, ...
+if (journal.is_sync or false) ~= is_sync then
+    box.space._space:update(journal.id, {{'=', 6, {is_sync = is_sync}}})
+end
 ";
 
 const STANDING: &str = "
