@@ -2,6 +2,7 @@
 //! write is on every member. What Tarantool 2.6.0 is known to break by itself (README, "Limits") is said and mended as
 //! an operator would; a lost write never is.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use tarsec_harness::{Error, Instance, Result, Value, eventually};
@@ -17,6 +18,8 @@ const MESH_BOUND: Duration = Duration::from_secs(15);
 const MENDED_BOUND: Duration = Duration::from_secs(10);
 const ROWS_BOUND: Duration = Duration::from_secs(10);
 const SOME_WRITES: u64 = 20;
+/// How often an operator lets members join again.
+const ATTEMPTS: usize = 2;
 
 /// Waits until all is well; what is not is written into the journal.
 pub(crate) async fn settle(stage: &Stage<'_>) -> Result<()> {
@@ -39,16 +42,20 @@ async fn side_settles(stage: &Stage<'_>, index: usize, side: &Side, since: Insta
     let set = letter(index);
     side.set.wait_for_master(MASTER_BOUND).await?;
     let mut mended = false;
+    let mut lost = Vec::new();
     for (member, instance) in side.set.iter().enumerate() {
         if !comes_up(side, instance).await? {
             let name = instance.name();
             stage.journal.known(format!(
                 "{name} cannot start from its snapshot: {SNAPSHOT_LOST}"
             ));
-            let master = side.set.wait_for_master(MASTER_BOUND).await?;
-            join_again(stage, side, member, master).await?;
-            mended = true;
+            lost.push(member);
         }
+    }
+    if !lost.is_empty() {
+        let master = side.set.wait_for_master(MASTER_BOUND).await?;
+        join_again(stage, side, &lost, master).await?;
+        mended = true;
     }
     mended |= follow_each_other(stage, side).await?;
     let began = Instant::now();
@@ -100,7 +107,7 @@ async fn wait_until_ready(instance: &Instance) -> Result<()> {
 }
 
 /// Waits for the mesh. Where replication has stopped for good in a synchronous set, it is mended: `replication` set anew,
-/// and where that does not do, the one that others cannot follow, or that cannot follow, wiped and joined again.
+/// and where that does not do, those wiped and joined again who and the master do not follow each other.
 /// Returns whether anything was mended.
 async fn follow_each_other(stage: &Stage<'_>, side: &Side) -> Result<bool> {
     let waited = side.set.wait_for_mesh(MESH_BOUND).await;
@@ -122,16 +129,14 @@ async fn follow_each_other(stage: &Stage<'_>, side: &Side) -> Result<bool> {
         stage.journal.say("    replication set anew did");
         return Ok(true);
     }
-    let mut joined = Vec::new();
-    for _ in 1..MEMBERS {
+    for _ in 0..ATTEMPTS {
         let broken = broken_links(side).await?;
         // It may have crashed since, and another one be it.
         let master = side.set.wait_for_master(MASTER_BOUND).await?;
-        let Some(sick) = who_is_sick(&broken, master, &joined) else {
-            break;
-        };
-        joined.push(sick);
-        join_again(stage, side, sick, master).await?;
+        join_again(stage, side, &who_is_sick(&broken, master), master).await?;
+        if side.set.wait_for_mesh(MENDED_BOUND).await.is_ok() {
+            return Ok(true);
+        }
         set_replication_anew(side).await?;
         if side.set.wait_for_mesh(MENDED_BOUND).await.is_ok() {
             return Ok(true);
@@ -141,20 +146,26 @@ async fn follow_each_other(stage: &Stage<'_>, side: &Side) -> Result<bool> {
     Ok(true)
 }
 
-/// Who is to join again: first whoever cannot follow the master, then whom the master cannot follow, then anybody whom
-/// others cannot follow; nobody twice, and never the master.
-fn who_is_sick(
-    broken: &[(usize, usize, String)],
-    master: usize,
-    joined: &[usize],
-) -> Option<usize> {
-    let followers = broken.iter().filter(|(_, source, _)| *source == master);
-    let sources = broken.iter().filter(|(follower, _, _)| *follower == master);
-    followers
-        .map(|(follower, _, _)| *follower)
-        .chain(sources.map(|(_, source, _)| *source))
-        .chain(broken.iter().map(|(_, source, _)| *source))
-        .find(|sick| *sick != master && !joined.contains(sick))
+/// Who is to join again: all that cannot follow the master or that it cannot follow, since one of them would spoil the
+/// next who joins; where there are none, whoever others cannot follow. Never the master.
+fn who_is_sick(broken: &[(usize, usize, String)], master: usize) -> Vec<usize> {
+    let ends = |(follower, source, _): &(usize, usize, String)| [*follower, *source];
+    let beside_master: BTreeSet<_> = broken
+        .iter()
+        .map(ends)
+        .filter(|ends| ends.contains(&master))
+        .flatten()
+        .filter(|member| *member != master)
+        .collect();
+    if beside_master.is_empty() {
+        broken
+            .iter()
+            .map(|(_, source, _)| *source)
+            .take(1)
+            .collect()
+    } else {
+        beside_master.into_iter().collect()
+    }
 }
 
 /// Who does not follow whom, and why.
@@ -193,38 +204,44 @@ async fn ask(instance: &Instance, lua: &str) -> Result<Vec<Value>> {
     .await
 }
 
-/// Wipes a member and lets it join again, once the master is seen to have all that was ever acknowledged.
-async fn join_again(stage: &Stage<'_>, side: &Side, sick: usize, master: usize) -> Result<()> {
+/// Wipes members and lets them join again, once the master is seen to have all that was ever acknowledged.
+async fn join_again(stage: &Stage<'_>, side: &Side, sick: &[usize], master: usize) -> Result<()> {
     let history = side.writers.so_far();
     side.set
         .wait_for_all_writes(master, &history, ROWS_BOUND)
         .await?;
-    let instance = &side.set[sick];
-    let name = instance.name();
+    let sick: Vec<_> = sick.iter().map(|member| &side.set[*member]).collect();
+    let names: Vec<_> = sick.iter().map(|instance| instance.name()).collect();
     stage.journal.say(&format!(
-        "    {name} is wiped and joins again; the master has every acknowledged write"
+        "    wiped, to join again: {}; the master has every acknowledged write",
+        names.join(", ")
     ));
     // 2.6.0 cannot join while there are synchronous writes: "Unknown request type 40".
     side.writers.keep_quiet(true);
-    stage.hold(instance.process());
-    if instance.process().is_running() {
-        instance.kill().await?;
+    // All of them before the first one joins: what the next has alone must not reach it.
+    for instance in &sick {
+        stage.hold(instance.process());
+        if instance.process().is_running() {
+            instance.kill().await?;
+        }
+        instance.wipe(stage.world)?;
     }
-    instance.wipe(stage.world)?;
-    // Rows of its own that the master has from it wait in the master's queue for a word that nobody else gives.
+    // Rows of their own that the master has wait in its queue for a word that nobody else gives.
     end_queue(&side.set[master]).await?;
     // Nor can it start again from the snapshot that a join leaves if that has rows of a synchronous space.
     make_synchronous(side, false).await?;
-    // From the master, not from another one that may lack something.
-    let others = (0..MEMBERS).filter(|other| ![sick, master].contains(other));
-    let links: Vec<_> = others.filter_map(|other| instance.link_to(other)).collect();
-    for link in &links {
-        link.cut().await?;
-    }
-    stage.release(instance.process());
-    wait_until_ready(instance).await?;
-    for link in &links {
-        link.restore().await?;
+    for instance in sick {
+        // From the master, not from another one that may lack something.
+        let others = (0..MEMBERS).filter(|other| *other != master);
+        let links: Vec<_> = others.filter_map(|other| instance.link_to(other)).collect();
+        for link in &links {
+            link.cut().await?;
+        }
+        stage.release(instance.process());
+        wait_until_ready(instance).await?;
+        for link in &links {
+            link.restore().await?;
+        }
     }
     make_synchronous(side, true).await?;
     side.writers.keep_quiet(false);
@@ -279,7 +296,7 @@ async fn everything_is_everywhere(stage: &Stage<'_>, side: &Side) -> Result<bool
             chain(&error)
         ));
         mended = true;
-        join_again(stage, side, member, master).await?;
+        join_again(stage, side, &[member], master).await?;
         set_replication_anew(side).await?;
         side.set.wait_for_all_writes(member, &history, SOON).await?;
     }
@@ -336,12 +353,16 @@ box.cfg{replication = {}}
 box.cfg{replication = replication}
 ";
 
-/// Waits for twice `replication_synchro_timeout` where there is something to end, hence in a fiber.
+/// Waits for twice `replication_synchro_timeout` where there is something to end, hence in a fiber. Whatever waits is
+/// confirmed, as at a promotion: it may have been acknowledged.
 const END_QUEUE: &str = "
 if box.ctl.clear_synchro_queue ~= nil then
     rawset(_G, 'chaos_ends_queue', true)
     require('fiber').create(function()
+        local quorum = box.cfg.replication_synchro_quorum
+        box.cfg{replication_synchro_quorum = 1}
         pcall(box.ctl.clear_synchro_queue)
+        box.cfg{replication_synchro_quorum = quorum}
         rawset(_G, 'chaos_ends_queue', nil)
     end)
 end
@@ -365,15 +386,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_master_is_never_wiped_and_nobody_twice() {
+    fn all_that_disagree_with_the_master_are_wiped_and_never_the_master() {
         let link = |follower, source| (follower, source, String::new());
         // Nobody can follow the master 1.
         let broken = [link(0, 1), link(2, 1), link(2, 0)];
-        assert_eq!(who_is_sick(&broken, 1, &[]), Some(0));
-        assert_eq!(who_is_sick(&broken, 1, &[0]), Some(2));
-        assert_eq!(who_is_sick(&broken, 1, &[0, 2]), None);
+        assert_eq!(who_is_sick(&broken, 1), [0, 2]);
         // Nobody can follow the woken 0.
-        assert_eq!(who_is_sick(&[link(1, 0), link(2, 0)], 1, &[]), Some(0));
-        assert_eq!(who_is_sick(&[], 1, &[]), None);
+        assert_eq!(who_is_sick(&[link(1, 0), link(2, 0)], 1), [0]);
+        // The master 1 has no quarrel with anybody.
+        assert_eq!(who_is_sick(&[link(2, 0)], 1), [0]);
+        assert!(who_is_sick(&[], 1).is_empty());
     }
 }
