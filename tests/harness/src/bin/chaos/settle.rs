@@ -18,6 +18,8 @@ const MESH_BOUND: Duration = Duration::from_secs(15);
 const MENDED_BOUND: Duration = Duration::from_secs(10);
 const ROWS_BOUND: Duration = Duration::from_secs(10);
 const SOME_WRITES: u64 = 20;
+/// Rows without a quorum are rolled back after `replication_synchro_timeout`, 5 s, and then a write ends.
+const PROBE_BOUND: Duration = Duration::from_secs(12);
 /// How often an operator lets members join again.
 const ATTEMPTS: usize = 2;
 
@@ -59,7 +61,13 @@ async fn side_settles(stage: &Stage<'_>, index: usize, side: &Side, since: Insta
     }
     mended |= follow_each_other(stage, side).await?;
     let began = Instant::now();
-    side.writers.wait_for_writes(SOME_WRITES, SOON).await?;
+    if let Err(error) = side.writers.wait_for_writes(SOME_WRITES, SOON).await {
+        if !unstick(stage, side).await? {
+            return Err(error);
+        }
+        mended = true;
+        side.writers.wait_for_writes(SOME_WRITES, SOON).await?;
+    }
     if began.elapsed() > Duration::from_secs(1) {
         let late = began.elapsed().as_secs_f64();
         stage
@@ -228,6 +236,15 @@ async fn join_again(stage: &Stage<'_>, side: &Side, sick: &[usize], master: usiz
     }
     // Rows of their own that the master has wait in its queue for a word that nobody else gives.
     end_queue(&side.set[master]).await?;
+    // Nor while the master's queue is stuck.
+    let master = if unstick(stage, side).await? {
+        let master = side.set.wait_for_master(MASTER_BOUND).await?;
+        let all = side.set.wait_for_all_writes(master, &history, ROWS_BOUND);
+        all.await?;
+        master
+    } else {
+        master
+    };
     // Nor can it start again from the snapshot that a join leaves if that has rows of a synchronous space.
     make_synchronous(side, false).await?;
     for instance in sick {
@@ -246,6 +263,34 @@ async fn join_again(stage: &Stage<'_>, side: &Side, sick: &[usize], master: usiz
     make_synchronous(side, true).await?;
     side.writers.keep_quiet(false);
     Ok(())
+}
+
+/// Where the master of a synchronous set does not even end a write that needs no quorum, its queue is stuck, which 2.6.0's
+/// does (README, "Limits"); an operator starts it again. Returns whether that was so.
+async fn unstick(stage: &Stage<'_>, side: &Side) -> Result<bool> {
+    if !side.synchronous {
+        return Ok(false);
+    }
+    let master = &side.set[side.set.wait_for_master(MASTER_BOUND).await?];
+    ask(master, PROBE).await?;
+    let ended = eventually(PROBE_BOUND, "a write to end", async || {
+        let ended = master.eval("return chaos_probe_ended", &[]).await;
+        match ended.map_err(|error| chain(&error))?.first() {
+            Some(Value::Bool(true)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    if ended.await.is_ok() {
+        return Ok(false);
+    }
+    let name = master.name();
+    stage.journal.known(format!(
+        "{name} is writable, but ends no write any more; it is started again"
+    ));
+    // The supervisor does that.
+    master.kill().await?;
+    side.set.wait_for_master(MASTER_BOUND).await?;
+    Ok(true)
 }
 
 /// Whether the journal is a synchronous space.
@@ -366,6 +411,16 @@ if box.ctl.clear_synchro_queue ~= nil then
         rawset(_G, 'chaos_ends_queue', nil)
     end)
 end
+";
+
+/// To a space that is not synchronous.
+const PROBE: &str = "
+rawset(_G, 'chaos_probe_ended', false)
+require('fiber').create(function()
+    -- Refused is ended, too.
+    pcall(box.space._schema.replace, box.space._schema, {'chaos_probe'})
+    rawset(_G, 'chaos_probe_ended', true)
+end)
 ";
 
 /// Behind every row that waits in the queue.
