@@ -14,6 +14,7 @@ pub(crate) struct Journal {
     faults: RefCell<BTreeMap<String, (usize, usize)>>,
     violations: RefCell<Vec<String>>,
     known: RefCell<Vec<String>>,
+    rounds: Cell<usize>,
     restarts: Cell<usize>,
     longest_settling: Cell<Duration>,
 }
@@ -26,6 +27,7 @@ impl Journal {
             faults: RefCell::default(),
             violations: RefCell::default(),
             known: RefCell::default(),
+            rounds: Cell::default(),
             restarts: Cell::default(),
             longest_settling: Cell::default(),
         }
@@ -55,6 +57,10 @@ impl Journal {
 
     pub(crate) fn in_vain(&self, label: String) {
         self.faults.borrow_mut().entry(label).or_default().1 += 1;
+    }
+
+    pub(crate) fn round(&self) {
+        self.rounds.set(self.rounds.get() + 1);
     }
 
     pub(crate) fn restarted(&self) {
@@ -94,11 +100,12 @@ impl Journal {
         }
         self.print(&format!("{:<36} {times:>6} {vain:>8}", "all"));
         self.print("");
-        self.print(&format!(
-            "{:<36} {:>6}",
-            "processes started again",
-            self.restarts.get()
-        ));
+        for (what, count) in [
+            ("rounds", self.rounds.get()),
+            ("processes started again", self.restarts.get()),
+        ] {
+            self.print(&format!("{what:<36} {count:>6}"));
+        }
         self.print(&format!(
             "{:<36} {:>6.1} s",
             "longest until all was well",

@@ -7,6 +7,7 @@
     reason = "a program for people that measures real time"
 )]
 
+mod crash;
 mod journal;
 mod schedule;
 mod settle;
@@ -15,7 +16,7 @@ mod strike;
 mod verdict;
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use journal::Journal;
 use schedule::{LANES, ROUND, Strike};
@@ -30,7 +31,8 @@ no acknowledged synchronous write was lost.
 
 Usage: TARSEC_BIN=path/to/tarsec chaos [--minutes N] [--seed S] [--guard strict|lease] [--schedule]
 
-  --minutes N   about how long (2): rounds of 30 s of faults, each followed by a look
+  --minutes N   how long (2): rounds of 30 s of faults, each followed by a look; none is
+                begun after so long
   --seed S      what the faults are drawn from (1)
   --guard G     the agents' GUARD (strict). With lease, a machine that is frozen and
                 wakes up late may acknowledge what was queued in it
@@ -39,8 +41,6 @@ Usage: TARSEC_BIN=path/to/tarsec chaos [--minutes N] [--seed S] [--guard strict|
 Needs consul, tarantool and setpriv on the PATH. Exit code 0: nothing was found, and
 the logs are removed. 1: something was; the logs are kept and named. 2: bad arguments.
 ";
-/// Seconds of a round with its look at the end, by which minutes become rounds.
-const ROUND_WITH_LOOK: u64 = 40;
 
 /// What was asked for.
 struct Options {
@@ -117,13 +117,14 @@ impl Options {
         Ok(Some(options))
     }
 
-    fn rounds(&self) -> u64 {
-        (self.minutes * 60).div_ceil(ROUND_WITH_LOOK)
+    fn length(&self) -> Duration {
+        Duration::from_secs(self.minutes * 60)
     }
 }
 
+/// As many rounds as there are at most: how long the look after each takes shows only on the way.
 fn print_schedule(options: &Options) {
-    for round in 0..options.rounds() {
+    for round in 0..(options.minutes * 60).div_ceil(ROUND.as_secs()) {
         println!("round {}", round + 1);
         let mut strikes = schedule::draw(options.seed, round).concat();
         strikes.sort_by_key(|strike| strike.at);
@@ -158,9 +159,9 @@ async fn run(options: &Options, world: World) -> ExitCode {
 
 async fn break_things(options: &Options, world: &World, journal: &Journal) -> Result<()> {
     journal.say(&format!(
-        "seed {}, {} rounds, GUARD={}; logs in {}",
+        "seed {}, {} minutes, GUARD={}; logs in {}",
         options.seed,
-        options.rounds(),
+        options.minutes,
         options.guard,
         world.dir().display()
     ));
@@ -175,10 +176,13 @@ async fn break_things(options: &Options, world: &World, journal: &Journal) -> Re
 }
 
 async fn all_rounds(options: &Options, stage: &Stage<'_>) -> Result<()> {
-    for round in 0..options.rounds() {
-        stage
-            .journal
-            .say(&format!("round {} of {}", round + 1, options.rounds()));
+    let first = Instant::now();
+    for round in 0.. {
+        if first.elapsed() >= options.length() {
+            break;
+        }
+        stage.journal.say(&format!("round {}", round + 1));
+        stage.journal.round();
         let [one, other] = schedule::draw(options.seed, round);
         const { assert!(LANES == 2, "as many as are joined here") };
         let begun = tokio::time::Instant::now();

@@ -2,12 +2,13 @@
 //! write is on every member. What Tarantool 2.6.0 is known to break by itself (README, "Limits") is said and mended as
 //! an operator would; a lost write never is.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use tarsec_harness::{Error, Instance, Result, Value, eventually};
 
 use super::schedule::MEMBERS;
-use super::stage::{SOON, Side, Stage, chain, letter};
+use super::stage::{SNAPSHOT_LOST, SOON, Side, Stage, chain, letter};
 
 /// How long a replica set may take to have one master that accepts writes: an agent's session may have to end (twice its
 /// TTL of 10 s), then the lease of a record has to be waited for.
@@ -16,9 +17,11 @@ const MASTER_BOUND: Duration = Duration::from_secs(45);
 const MESH_BOUND: Duration = Duration::from_secs(15);
 const MENDED_BOUND: Duration = Duration::from_secs(10);
 const ROWS_BOUND: Duration = Duration::from_secs(10);
-/// The last words of a 2.6.0 that starts from a snapshot with rows of a synchronous space.
-const SNAPSHOT_LOST: &str = "transaction rolled back during snapshot recovery";
 const SOME_WRITES: u64 = 20;
+/// Rows without a quorum are rolled back after `replication_synchro_timeout`, 5 s, and then a write ends.
+const PROBE_BOUND: Duration = Duration::from_secs(12);
+/// How often an operator lets members join again.
+const ATTEMPTS: usize = 2;
 
 /// Waits until all is well; what is not is written into the journal.
 pub(crate) async fn settle(stage: &Stage<'_>) -> Result<()> {
@@ -33,26 +36,38 @@ pub(crate) async fn settle(stage: &Stage<'_>) -> Result<()> {
                 .violation(format!("replica set {set}: {}{words}", chain(&error)));
         }
     }
+    stage.look_for_lua_errors();
     Ok(())
 }
 
 async fn side_settles(stage: &Stage<'_>, index: usize, side: &Side, since: Instant) -> Result<()> {
     let set = letter(index);
-    let master = side.set.wait_for_master(MASTER_BOUND).await?;
+    side.set.wait_for_master(MASTER_BOUND).await?;
     let mut mended = false;
+    let mut lost = Vec::new();
     for (member, instance) in side.set.iter().enumerate() {
         if !comes_up(side, instance).await? {
             let name = instance.name();
             stage.journal.known(format!(
                 "{name} cannot start from its snapshot: {SNAPSHOT_LOST}"
             ));
-            join_again(stage, side, member, master).await?;
-            mended = true;
+            lost.push(member);
         }
     }
-    mended |= follow_each_other(stage, side, master).await?;
+    if !lost.is_empty() {
+        let master = side.set.wait_for_master(MASTER_BOUND).await?;
+        join_again(stage, side, &lost, master).await?;
+        mended = true;
+    }
+    mended |= follow_each_other(stage, side).await?;
     let began = Instant::now();
-    side.writers.wait_for_writes(SOME_WRITES, SOON).await?;
+    if let Err(error) = side.writers.wait_for_writes(SOME_WRITES, SOON).await {
+        if !unstick(stage, side).await? {
+            return Err(error);
+        }
+        mended = true;
+        side.writers.wait_for_writes(SOME_WRITES, SOON).await?;
+    }
     if began.elapsed() > Duration::from_secs(1) {
         let late = began.elapsed().as_secs_f64();
         stage
@@ -100,9 +115,9 @@ async fn wait_until_ready(instance: &Instance) -> Result<()> {
 }
 
 /// Waits for the mesh. Where replication has stopped for good in a synchronous set, it is mended: `replication` set anew,
-/// and where that does not do, the one that others cannot follow, or that cannot follow, wiped and joined again.
+/// and where that does not do, those wiped and joined again who and the master do not follow each other.
 /// Returns whether anything was mended.
-async fn follow_each_other(stage: &Stage<'_>, side: &Side, master: usize) -> Result<bool> {
+async fn follow_each_other(stage: &Stage<'_>, side: &Side) -> Result<bool> {
     let waited = side.set.wait_for_mesh(MESH_BOUND).await;
     let Err(error) = waited else {
         return Ok(false);
@@ -122,14 +137,14 @@ async fn follow_each_other(stage: &Stage<'_>, side: &Side, master: usize) -> Res
         stage.journal.say("    replication set anew did");
         return Ok(true);
     }
-    let mut joined = Vec::new();
-    for _ in 1..MEMBERS {
+    for _ in 0..ATTEMPTS {
         let broken = broken_links(side).await?;
-        let Some(sick) = who_is_sick(&broken, master, &joined) else {
-            break;
-        };
-        joined.push(sick);
-        join_again(stage, side, sick, master).await?;
+        // It may have crashed since, and another one be it.
+        let master = side.set.wait_for_master(MASTER_BOUND).await?;
+        join_again(stage, side, &who_is_sick(&broken, master), master).await?;
+        if side.set.wait_for_mesh(MENDED_BOUND).await.is_ok() {
+            return Ok(true);
+        }
         set_replication_anew(side).await?;
         if side.set.wait_for_mesh(MENDED_BOUND).await.is_ok() {
             return Ok(true);
@@ -139,27 +154,33 @@ async fn follow_each_other(stage: &Stage<'_>, side: &Side, master: usize) -> Res
     Ok(true)
 }
 
-/// Who is to join again: first whoever cannot follow the master, then whom the master cannot follow, then anybody whom
-/// others cannot follow; nobody twice, and never the master.
-fn who_is_sick(
-    broken: &[(usize, usize, String)],
-    master: usize,
-    joined: &[usize],
-) -> Option<usize> {
-    let followers = broken.iter().filter(|(_, source, _)| *source == master);
-    let sources = broken.iter().filter(|(follower, _, _)| *follower == master);
-    followers
-        .map(|(follower, _, _)| *follower)
-        .chain(sources.map(|(_, source, _)| *source))
-        .chain(broken.iter().map(|(_, source, _)| *source))
-        .find(|sick| *sick != master && !joined.contains(sick))
+/// Who is to join again: all that cannot follow the master or that it cannot follow, since one of them would spoil the
+/// next who joins; where there are none, whoever others cannot follow. Never the master.
+fn who_is_sick(broken: &[(usize, usize, String)], master: usize) -> Vec<usize> {
+    let ends = |(follower, source, _): &(usize, usize, String)| [*follower, *source];
+    let beside_master: BTreeSet<_> = broken
+        .iter()
+        .map(ends)
+        .filter(|ends| ends.contains(&master))
+        .flatten()
+        .filter(|member| *member != master)
+        .collect();
+    if beside_master.is_empty() {
+        broken
+            .iter()
+            .map(|(_, source, _)| *source)
+            .take(1)
+            .collect()
+    } else {
+        beside_master.into_iter().collect()
+    }
 }
 
 /// Who does not follow whom, and why.
 async fn broken_links(side: &Side) -> Result<Vec<(usize, usize, String)>> {
     let mut broken = Vec::new();
     for (follower, instance) in side.set.iter().enumerate() {
-        let seen = instance.eval(UPSTREAMS, &[]).await?;
+        let seen = ask(instance, UPSTREAMS).await?;
         for entry in seen.first().and_then(Value::as_array).into_iter().flatten() {
             let source = side
                 .set
@@ -176,45 +197,128 @@ async fn broken_links(side: &Side) -> Result<Vec<(usize, usize, String)>> {
 
 async fn set_replication_anew(side: &Side) -> Result<()> {
     for instance in side.set.iter() {
-        instance.eval(RESET_REPLICATION, &[]).await?;
+        ask(instance, RESET_REPLICATION).await?;
     }
     Ok(())
 }
 
-/// Wipes a member and lets it join again, once the master is seen to have all that was ever acknowledged.
-async fn join_again(stage: &Stage<'_>, side: &Side, sick: usize, master: usize) -> Result<()> {
+/// Asks until there is an answer: one that has crashed has to be started again first.
+async fn ask(instance: &Instance, lua: &str) -> Result<Vec<Value>> {
+    let what = format!("an answer from {}", instance.name());
+    eventually(SOON, &what, async || {
+        let answer = instance.eval(lua, &[]).await;
+        answer.map_err(|error| chain(&error))
+    })
+    .await
+}
+
+/// Wipes members and lets them join again, once the master is seen to have all that was ever acknowledged.
+async fn join_again(stage: &Stage<'_>, side: &Side, sick: &[usize], master: usize) -> Result<()> {
     let history = side.writers.so_far();
     side.set
         .wait_for_all_writes(master, &history, ROWS_BOUND)
         .await?;
-    let instance = &side.set[sick];
-    let name = instance.name();
+    let sick: Vec<_> = sick.iter().map(|member| &side.set[*member]).collect();
+    let names: Vec<_> = sick.iter().map(|instance| instance.name()).collect();
     stage.journal.say(&format!(
-        "    {name} is wiped and joins again; the master has every acknowledged write"
+        "    wiped, to join again: {}; the master has every acknowledged write",
+        names.join(", ")
     ));
     // 2.6.0 cannot join while there are synchronous writes: "Unknown request type 40".
     side.writers.keep_quiet(true);
-    stage.hold(instance.process());
-    let wiped = async {
+    // All of them before the first one joins: what the next has alone must not reach it.
+    for instance in &sick {
+        stage.hold(instance.process());
         if instance.process().is_running() {
             instance.kill().await?;
         }
-        instance.wipe(stage.world)
+        instance.wipe(stage.world)?;
     }
-    .await;
-    // From the master, not from another one that may lack something.
-    let others = (0..MEMBERS).filter(|other| ![sick, master].contains(other));
-    let links: Vec<_> = others.filter_map(|other| instance.link_to(other)).collect();
-    for link in &links {
-        link.cut().await?;
+    // Rows of their own that the master has wait in its queue for a word that nobody else gives.
+    end_queue(&side.set[master]).await?;
+    // Nor while the master's queue is stuck.
+    let master = if unstick(stage, side).await? {
+        let master = side.set.wait_for_master(MASTER_BOUND).await?;
+        let all = side.set.wait_for_all_writes(master, &history, ROWS_BOUND);
+        all.await?;
+        master
+    } else {
+        master
+    };
+    // Nor can it start again from the snapshot that a join leaves if that has rows of a synchronous space.
+    make_synchronous(side, false).await?;
+    for instance in sick {
+        // From the master, not from another one that may lack something.
+        let others = (0..MEMBERS).filter(|other| *other != master);
+        let links: Vec<_> = others.filter_map(|other| instance.link_to(other)).collect();
+        for link in &links {
+            link.cut().await?;
+        }
+        stage.release(instance.process());
+        wait_until_ready(instance).await?;
+        for link in &links {
+            link.restore().await?;
+        }
     }
-    stage.release(instance.process());
-    let joined = wait_until_ready(instance).await;
-    for link in &links {
-        link.restore().await?;
-    }
+    make_synchronous(side, true).await?;
     side.writers.keep_quiet(false);
-    wiped.and(joined)
+    Ok(())
+}
+
+/// Where the master of a synchronous set does not even end a write that needs no quorum, its queue is stuck, which 2.6.0's
+/// does (README, "Limits"); an operator starts it again. Returns whether that was so.
+async fn unstick(stage: &Stage<'_>, side: &Side) -> Result<bool> {
+    if !side.synchronous {
+        return Ok(false);
+    }
+    let master = &side.set[side.set.wait_for_master(MASTER_BOUND).await?];
+    ask(master, PROBE).await?;
+    let ended = eventually(PROBE_BOUND, "a write to end", async || {
+        let ended = master.eval("return chaos_probe_ended", &[]).await;
+        match ended.map_err(|error| chain(&error))?.first() {
+            Some(Value::Bool(true)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    if ended.await.is_ok() {
+        return Ok(false);
+    }
+    let name = master.name();
+    stage.journal.known(format!(
+        "{name} is writable, but ends no write any more; it is started again"
+    ));
+    // The supervisor does that.
+    master.kill().await?;
+    side.set.wait_for_master(MASTER_BOUND).await?;
+    Ok(true)
+}
+
+/// Whether the journal is a synchronous space.
+async fn make_synchronous(side: &Side, synchronous: bool) -> Result<()> {
+    let args = [Value::from(synchronous)];
+    eventually(SOON, "the journal to be altered", async || {
+        let master = side.set.wait_for_master(MASTER_BOUND).await;
+        let master = master.map_err(|error| chain(&error))?;
+        let altered = side.set[master].eval(MAKE_SYNCHRONOUS, &args);
+        altered.await.map_err(|error| chain(&error))
+    })
+    .await?;
+    Ok(())
+}
+
+/// Ends what waits in the queue for another instance.
+async fn end_queue(master: &Instance) -> Result<()> {
+    ask(master, END_QUEUE).await?;
+    let what = format!("the queue of {} to be ended", master.name());
+    eventually(SOON, &what, async || {
+        let ended = master.eval("return rawget(_G, 'chaos_ends_queue')", &[]);
+        let ended = ended.await.map_err(|error| chain(&error))?;
+        match ended.first() {
+            Some(Value::Bool(true)) => Err("it waits".to_owned()),
+            _ => Ok(()),
+        }
+    })
+    .await
 }
 
 /// Every acknowledged write is on every member. One that lacks some which the master has is a known limit of 2.6.0 and
@@ -237,7 +341,7 @@ async fn everything_is_everywhere(stage: &Stage<'_>, side: &Side) -> Result<bool
             chain(&error)
         ));
         mended = true;
-        join_again(stage, side, member, master).await?;
+        join_again(stage, side, &[member], master).await?;
         set_replication_anew(side).await?;
         side.set.wait_for_all_writes(member, &history, SOON).await?;
     }
@@ -294,6 +398,39 @@ box.cfg{replication = {}}
 box.cfg{replication = replication}
 ";
 
+/// Waits for twice `replication_synchro_timeout` where there is something to end, hence in a fiber. Whatever waits is
+/// confirmed, as at a promotion: it may have been acknowledged.
+const END_QUEUE: &str = "
+if box.ctl.clear_synchro_queue ~= nil then
+    rawset(_G, 'chaos_ends_queue', true)
+    require('fiber').create(function()
+        local quorum = box.cfg.replication_synchro_quorum
+        box.cfg{replication_synchro_quorum = 1}
+        pcall(box.ctl.clear_synchro_queue)
+        box.cfg{replication_synchro_quorum = quorum}
+        rawset(_G, 'chaos_ends_queue', nil)
+    end)
+end
+";
+
+/// To a space that is not synchronous.
+const PROBE: &str = "
+rawset(_G, 'chaos_probe_ended', false)
+require('fiber').create(function()
+    -- Refused is ended, too.
+    pcall(box.space._schema.replace, box.space._schema, {'chaos_probe'})
+    rawset(_G, 'chaos_probe_ended', true)
+end)
+";
+
+/// Behind every row that waits in the queue.
+const MAKE_SYNCHRONOUS: &str = "
+local journal, is_sync = box.space.journal, ...
+if (journal.is_sync or false) ~= is_sync then
+    box.space._space:update(journal.id, {{'=', 6, {is_sync = is_sync}}})
+end
+";
+
 const STANDING: &str = "
 local guard = rawget(_G, 'tarsec_guard')
 return box.info.ro and 'read-only' or 'writable', guard and guard.state and guard.state.term or 0, box.info.vclock
@@ -304,15 +441,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_master_is_never_wiped_and_nobody_twice() {
+    fn all_that_disagree_with_the_master_are_wiped_and_never_the_master() {
         let link = |follower, source| (follower, source, String::new());
         // Nobody can follow the master 1.
         let broken = [link(0, 1), link(2, 1), link(2, 0)];
-        assert_eq!(who_is_sick(&broken, 1, &[]), Some(0));
-        assert_eq!(who_is_sick(&broken, 1, &[0]), Some(2));
-        assert_eq!(who_is_sick(&broken, 1, &[0, 2]), None);
+        assert_eq!(who_is_sick(&broken, 1), [0, 2]);
         // Nobody can follow the woken 0.
-        assert_eq!(who_is_sick(&[link(1, 0), link(2, 0)], 1, &[]), Some(0));
-        assert_eq!(who_is_sick(&[], 1, &[]), None);
+        assert_eq!(who_is_sick(&[link(1, 0), link(2, 0)], 1), [0]);
+        // The master 1 has no quarrel with anybody.
+        assert_eq!(who_is_sick(&[link(2, 0)], 1), [0]);
+        assert!(who_is_sick(&[], 1).is_empty());
     }
 }

@@ -2,7 +2,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tarsec_harness::{
@@ -10,6 +13,7 @@ use tarsec_harness::{
     Value, World, Writers, eventually,
 };
 
+use super::crash;
 use super::journal::Journal;
 use super::schedule::{Kind, MEMBERS, SETS, Strike, Target};
 
@@ -18,17 +22,30 @@ pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// How long a supervisor takes to start what died.
 const RESTART_DELAY: Duration = Duration::from_millis(300);
 const SIGKILL: i32 = 9;
-/// Registers and all.
-const BACKTRACE_LINES: usize = 100;
+/// Enough for a crash's registers and its backtrace.
+const LAST_LINES: usize = 100;
+/// The guard's own words for an error in it, and the interpreter's.
+const LUA_ERRORS: [&str; 5] = [
+    "the guard stumbled",
+    "attempt to ",
+    "bad argument",
+    "not enough memory",
+    "stack overflow",
+];
+/// The last words of a 2.6.0 that starts from a snapshot with rows of a synchronous space.
+pub(crate) const SNAPSHOT_LOST: &str = "transaction rolled back during snapshot recovery";
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// A server that is frozen does not answer.
 const SERVER_TIMEOUT: Duration = Duration::from_millis(500);
+/// The last words of a 2.6.0 that joins while a synchronous write is confirmed.
+const CANNOT_JOIN: &str = "Unknown request type 40";
 const WRITES_PER_SECOND: u32 = 100;
 const PROBE_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The journal becomes synchronous on the instance that the set is born on, before there is an agent.
+/// The journal becomes synchronous on the instance that the set is born on, before there is an agent. No checkpoints:
+/// 2.6.0 cannot start from a snapshot with rows of a synchronous space.
 const SYNCHRONOUS: &str = "
-box.cfg{replication_synchro_quorum = 2, replication_synchro_timeout = 5}
+box.cfg{replication_synchro_quorum = 2, replication_synchro_timeout = 5, checkpoint_interval = 0}
 if os.getenv('BOOTSTRAP') == 'true' and not box.space.journal.is_sync then
     box.cfg{read_only = false}
     box.space._space:update(box.space.journal.id, {{'=', 6, {is_sync = true}}})
@@ -46,6 +63,8 @@ pub(crate) struct Stage<'a> {
     held: RefCell<BTreeMap<String, usize>>,
     /// The kinds of faults that are under way.
     under_way: RefCell<BTreeSet<Kind>>,
+    /// How much of each instance's log has been read.
+    read: RefCell<BTreeMap<String, u64>>,
 }
 
 /// A replica set with its agents and writers.
@@ -107,6 +126,7 @@ impl<'a> Stage<'a> {
             sides,
             held: RefCell::default(),
             under_way: RefCell::default(),
+            read: RefCell::default(),
         })
     }
 
@@ -144,7 +164,7 @@ impl<'a> Stage<'a> {
     fn start_again(&self, process: &Process) {
         let ended = process.exit_status().map(|status| status.to_string());
         let (name, ended) = (process.name(), ended.unwrap_or_default());
-        self.note_crash(process);
+        self.note_end(process);
         match process.start() {
             Ok(()) => {
                 self.journal.restarted();
@@ -155,19 +175,59 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Whoever dies of a signal that nobody sent has crashed. 2.6.0 is known to, when a replica acknowledges a row that
-    /// waits in its queue since before it started.
-    fn note_crash(&self, process: &Process) {
-        let signal = process.exit_status().and_then(|status| status.signal());
-        let Some(signal) = signal.filter(|signal| *signal != SIGKILL) else {
+    /// Only `SIGKILL` is part of the play: faults send it, agents to what hangs, `GUARD=strict` to itself. A crash of
+    /// 2.6.0 in the synchronous set, where it has faults of its own (README, "Limits"), is what a supervisor is for.
+    fn note_end(&self, process: &Process) {
+        let Some(status) = process.exit_status() else {
             return;
         };
-        let what = format!("{} crashed with signal {signal}", process.name());
-        if process.tail(BACKTRACE_LINES).contains("txn_limbo_ack") {
-            self.journal.known(format!("{what} in txn_limbo_ack"));
-        } else {
-            self.journal.violation(what);
+        if status.signal() == Some(SIGKILL) {
+            return;
         }
+        let last_words = process.tail(LAST_LINES);
+        let what = format!("{} ended by itself ({status})", process.name());
+        if !self.is_synchronous_instance(process) {
+            return self.journal.violation(format!("{what}:\n{last_words}"));
+        }
+        match (status.signal(), crash::place(&last_words)) {
+            (Some(_), Some(place)) => self.journal.known(format!("{what} in {place}")),
+            // It is mended when the round's faults are over.
+            (None, _) if last_words.contains(SNAPSHOT_LOST) => {
+                self.journal.say(&format!("    {what}: {SNAPSHOT_LOST}"));
+            }
+            (None, _) if last_words.contains(CANNOT_JOIN) => {
+                self.journal.known(format!("{what}: {CANNOT_JOIN}"));
+            }
+            (Some(_) | None, _) => self.journal.violation(format!("{what}:\n{last_words}")),
+        }
+    }
+
+    /// What instances have logged since the last call and what our own Lua inside them should never make them say.
+    pub(crate) fn look_for_lua_errors(&self) {
+        for instance in self.sides.iter().flat_map(|side| side.set.iter()) {
+            let mut read = self.read.borrow_mut();
+            let read = read.entry(instance.name().to_owned()).or_default();
+            match unread(instance.process().stderr_path(), read) {
+                Ok(text) => {
+                    for line in text.lines().filter(|line| is_lua_error(line)) {
+                        let name = instance.name();
+                        self.journal.violation(format!("{name} said: {line}"));
+                    }
+                }
+                Err(error) => {
+                    let name = instance.name();
+                    self.journal
+                        .violation(format!("the log of {name} cannot be read: {error}"));
+                }
+            }
+        }
+    }
+
+    fn is_synchronous_instance(&self, process: &Process) -> bool {
+        let synchronous = self.sides.iter().filter(|side| side.synchronous);
+        synchronous
+            .flat_map(|side| side.set.iter())
+            .any(|instance| instance.process().name() == process.name())
     }
 
     /// Keeps a process down, until [`Stage::release`].
@@ -272,6 +332,26 @@ impl<'a> Stage<'a> {
     }
 }
 
+/// The whole lines of a file beyond `read`, which moves on behind them.
+fn unread(path: &Path, read: &mut u64) -> std::io::Result<String> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(*read))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    let whole = bytes
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |at| at + 1);
+    bytes.truncate(whole);
+    *read += whole as u64;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Whether it speaks of a mistake in Lua, not of something that was refused for a reason.
+fn is_lua_error(line: &str) -> bool {
+    line.contains(" E> ") && LUA_ERRORS.iter().any(|words| line.contains(words))
+}
+
 /// An error and what caused it.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -281,4 +361,40 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistake_in_lua_is_told_from_a_refusal() {
+        let line =
+            |words: &str| format!("2026-11-21 20:07:46.706 [1] main/135/lua eval:195 {words}");
+        for words in [
+            "E> tarsec: the guard stumbled and goes on: eval:12: oh",
+            "E> ER_PROC_LUA: eval:12: attempt to index local 'x' (a nil value)",
+        ] {
+            assert!(is_lua_error(&line(words)), "{words}");
+        }
+        for words in [
+            "E> ER_READONLY: Can't modify data because this instance is in read-only mode.",
+            "E> tarsec: could not pass the barrier: Found uncommitted sync transactions",
+            "I> attempt to connect",
+        ] {
+            assert!(!is_lua_error(&line(words)), "{words}");
+        }
+    }
+
+    #[test]
+    fn a_log_is_read_once_and_in_whole_lines() {
+        let path = std::env::temp_dir().join(format!("tarsec-unread-{}", std::process::id()));
+        let mut read = 0;
+        std::fs::write(&path, "one\ntwo\nthr").unwrap();
+        assert_eq!(unread(&path, &mut read).unwrap(), "one\ntwo\n");
+        assert_eq!(unread(&path, &mut read).unwrap(), "");
+        std::fs::write(&path, "one\ntwo\nthree\n").unwrap();
+        assert_eq!(unread(&path, &mut read).unwrap(), "three\n");
+        std::fs::remove_file(&path).unwrap();
+    }
 }
