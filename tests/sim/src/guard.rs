@@ -222,6 +222,41 @@ impl Guard {
         !self.leased && self.barrier_epoch != Some(self.epoch) && has_barrier
     }
 
+    /// What the fencing fiber finds when it wakes. The caller fences, for this reason.
+    pub(crate) fn must_fence(&mut self, read_only: bool, now_ns: u64) -> Option<&'static str> {
+        if self.stood_down {
+            None
+        } else if self.leased && now_ns >= self.deadline_ns {
+            Some("its lease ended")
+        } else if !self.leased && !read_only {
+            self.unleased += 1;
+            Some("somebody made it writable without a lease")
+        } else {
+            None
+        }
+    }
+
+    /// A pause, and its end. `Ok` with a reason: the caller fences at once.
+    pub(crate) fn stand_down(
+        &mut self,
+        down: bool,
+        now_ns: u64,
+    ) -> Result<Option<&'static str>, String> {
+        if down && !self.leased {
+            return Err("it is not master here".to_owned());
+        }
+        let outlived = !down && self.stood_down && self.deadline_ns <= now_ns;
+        self.stood_down = down;
+        Ok(outlived.then_some("its lease ended during a pause"))
+    }
+
+    /// The barrier has passed that was begun in `epoch`.
+    pub(crate) fn passed(&mut self, epoch: u64, read_only: bool) {
+        if read_only && !self.leased && self.epoch == epoch {
+            self.barrier_epoch = Some(epoch);
+        }
+    }
+
     fn cannot_promise(
         &self,
         own: &str,

@@ -53,14 +53,8 @@ impl World {
         let Some(guard) = &mut self.instances[at].guard else {
             return Ok(());
         };
-        if down && !guard.leased {
-            return Err("it is not master here".to_owned());
-        }
-        if !down && guard.stood_down && guard.deadline_ns <= now_ns {
-            self.fence(at, "its lease ended during a pause");
-        }
-        if let Some(guard) = &mut self.instances[at].guard {
-            guard.stood_down = down;
+        if let Some(why) = guard.stand_down(down, now_ns)? {
+            self.fence(at, why);
         }
         if down {
             self.check_stands_down(at);
@@ -294,9 +288,7 @@ impl World {
         let read_only = it.read_only;
         if let Some(guard) = &mut it.guard {
             guard.passing = false;
-            if read_only && !guard.leased && guard.epoch == epoch {
-                guard.barrier_epoch = Some(epoch);
-            }
+            guard.passed(epoch, read_only);
         }
         if self.needs_barrier(at) {
             self.start_barrier(at);
@@ -351,17 +343,13 @@ impl World {
         it.fiber_due = false;
         let now_ns = it.clock.instance(self.now).monotonic_ns;
         let read_only = it.read_only;
-        if let Some(guard) = &mut it.guard
-            && !guard.stood_down
-        {
-            if guard.leased && now_ns >= guard.deadline_ns {
-                self.fence(at, "its lease ended");
-            } else if !guard.leased && !read_only {
-                guard.unleased += 1;
-                self.fence(at, "somebody made it writable without a lease");
-            } else {
-                self.start_barrier(at);
-            }
+        let why = it
+            .guard
+            .as_mut()
+            .and_then(|guard| guard.must_fence(read_only, now_ns));
+        match why {
+            Some(why) => self.fence(at, why),
+            None => self.start_barrier(at),
         }
         self.look_with_fiber(at);
     }

@@ -1,0 +1,87 @@
+-- Plays a list of words to the guard in this instance, whose clock stands still but for `advance`, and says after each
+-- what was answered and what the guard keeps.
+local ops = ...
+local fiber = require('fiber')
+local clock = require('clock')
+
+local function has_barrier()
+    local space = box.space._tarsec_barrier
+    return space ~= nil and space.index[0] ~= nil
+end
+
+-- Whether everything that goes on by itself has come to rest: the fencing fiber, the barrier, the barrier's space.
+local function rests()
+    local state = tarsec_guard.state
+    local over = state.leased and clock.monotonic64() >= state.deadline
+    local by_hand = not state.leased and not (box.info.ro and box.cfg.read_only)
+    local landing = has_barrier() and not state.leased and state.barrier_epoch ~= state.epoch
+    local made = has_barrier() or not story.promoted
+    return (state.stood_down or not (over or by_hand)) and not landing and made
+end
+
+local function settle()
+    tarsec_guard.changed:broadcast()
+    for _ = 1, 2000 do
+        if rests() then
+            return
+        end
+        fiber.sleep(0.001)
+    end
+end
+
+local function promote(op)
+    local answer = tarsec_guard.promote(op.agent, op.term, op.deadline, op.fenced_term, op.guard_age)
+    story.promoted = story.promoted or (answer.probe ~= nil and answer.refused == nil)
+    return answer
+end
+
+local words = {
+    attach = function(op) return tarsec_guard.attach(op.agent, false) end,
+    probe = function(op) return tarsec_guard.probe(op.agent) end,
+    remember = function(op) return tarsec_guard.remember(op.agent, op.session) end,
+    promote = promote,
+    grant = function(op) return tarsec_guard.grant(op.agent, op.term, op.deadline) end,
+    fence = function(op) return tarsec_guard.fence(op.agent, 'its agent said so') end,
+    observe = function(op) return tarsec_guard.observe(op.agent, op.term) end,
+    stand_down = function(op) return tarsec_guard.stand_down(op.agent, op.down) end,
+    promise = function(op) return tarsec_guard.promise(op.to, op.term, op.lasting) end,
+    by_hand = function()
+        box.cfg{read_only = false}
+        return {}
+    end,
+    advance = function(op)
+        story.now = story.now + op.ns
+        return {}
+    end,
+    -- A promotion that waits in the queue of synchronous transactions until it is let go on.
+    begin_promotion = function(op)
+        story.gate, story.done = fiber.channel(1), nil
+        fiber.create(function() story.done = promote(op) end)
+        if story.done ~= nil then
+            story.gate = nil
+        end
+        return story.done or {waits = true}
+    end,
+    end_promotion = function()
+        story.gate:put(true)
+        story.gate = nil
+        while story.done == nil do
+            fiber.sleep(0.001)
+        end
+        return story.done
+    end,
+}
+
+local answers = {}
+for _, op in ipairs(ops) do
+    local answer = words[op.word](op)
+    settle()
+    table.insert(answers, {
+        refused = answer.refused,
+        superseded_by = answer.superseded_by,
+        waits = answer.waits,
+        read_only = box.info.ro,
+        guard = tarsec_guard.probe(tarsec_guard.state.owner).probe.guard,
+    })
+end
+return answers
