@@ -78,9 +78,10 @@ fn its_member_key_says_so_before_the_guard_stands_down() {
         let plan = node.turn();
         assert!(!plan.actions.iter().any(is_stand), "{plan:?}");
         for action in &plan.actions {
-            match action {
-                Action::WriteMember { .. } => node.loses(action),
-                _ => node.answers(action),
+            if matches!(action, Action::WriteMember { .. }) {
+                node.loses(action);
+            } else {
+                node.answers(action);
             }
         }
         node.passes(100.ms());
@@ -145,9 +146,10 @@ fn its_member_key_says_so_until_the_guard_is_up_with_the_lock_or_without() {
     for _ in 0..200 {
         let plan = node.turn();
         for action in &plan.actions {
-            match action {
-                Action::Acquire { .. } | Action::StandDown { .. } => node.loses(action),
-                _ => node.answers(action),
+            if matches!(action, Action::Acquire { .. } | Action::StandDown { .. }) {
+                node.loses(action);
+            } else {
+                node.answers(action);
             }
         }
         node.passes(20.ms());
