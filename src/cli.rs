@@ -398,10 +398,26 @@ pub fn version() -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn parsed(arguments: &[&str]) -> Result<Command, UsageError> {
         parse(arguments.iter().map(OsString::from))
+    }
+
+    proptest! {
+        #[test]
+        fn any_arguments_are_a_command_or_a_sentence(
+            arguments in prop::collection::vec(
+                prop_oneof![any::<String>(), "(switchover|pause|resume|history|status|--[a-z]{0,9}(=.{0,9})?)"],
+                0..5,
+            ),
+        ) {
+            if let Err(error) = parse(arguments.iter().map(OsString::from)) {
+                prop_assert!(!error.to_string().is_empty());
+            }
+        }
     }
 
     fn order(line: &str) -> Order {

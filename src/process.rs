@@ -165,6 +165,13 @@ fn is_exiting(stat: &str) -> bool {
     matches!(state, Some("Z" | "X")) || flags.is_some_and(|flags| flags & PF_EXITING != 0)
 }
 
+/// The reader of `/proc/<pid>/stat`, for a fuzzer.
+#[cfg(fuzzing)]
+#[must_use]
+pub fn reads_as_exiting(stat: &str) -> bool {
+    is_exiting(stat)
+}
+
 fn read_link(path: &str) -> Result<String, ProcessError> {
     let target = std::fs::read_link(path).map_err(|source| ProcessError::Unreadable {
         path: path.to_owned(),
@@ -182,7 +189,20 @@ fn read(path: &str) -> Result<String, ProcessError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::is_exiting;
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_and_a_name_is_never_taken_for_a_state(text in ".{0,80}", name in ".{0,15}") {
+            let _ = is_exiting(&text);
+            let alive = format!("42 ({name}) S 1 42 42 0 -1 4194304 0 0 0");
+            prop_assert!(!is_exiting(&alive));
+            let dead = format!("42 ({name}) Z 1 42 42 0 -1 4194304 0 0 0");
+            prop_assert!(is_exiting(&dead));
+        }
+    }
 
     #[test]
     fn exiting_is_read_from_the_flags_whatever_the_name() {

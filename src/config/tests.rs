@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::settings::{Fallback, settings};
 use super::*;
 
@@ -33,6 +35,38 @@ fn assert_bad(variables: &[(&str, &str)], parts: &[&str]) {
     assert_eq!(lines.len(), 1, "{lines:#?}");
     for part in parts {
         assert!(lines[0].contains(part), "{part:?} is not in {:?}", lines[0]);
+    }
+}
+
+/// A value that one of the settings may have had, with something else in it.
+fn any_value() -> impl Strategy<Value = String> {
+    prop_oneof![
+        any::<String>(),
+        "[0-9]{1,25}(ns|us|ms|s|m|h|d| )?",
+        "(http|https|unix|)(:|:/|://)?[a-z0-9.:@\\[\\]/%-]{0,30}",
+        "[a-z]{0,12}(,[a-z]{0,12}){0,3}",
+        "-?[0-9]{0,20}",
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_environment_is_a_configuration_or_sentences(
+        values in prop::collection::vec((any::<prop::sample::Index>(), any_value()), 1..6),
+    ) {
+        let names: Vec<&str> = settings().map(|setting| setting.name).collect();
+        let variables = values
+            .into_iter()
+            .map(|(at, value)| (at.get(&names).to_string(), value));
+        match Config::from_iter(variables) {
+            Ok(config) => prop_assert!(!config.effective().is_empty()),
+            Err(error) => prop_assert!(!error.to_string().is_empty()),
+        }
+    }
+
+    #[test]
+    fn any_environment_of_a_command_is_a_configuration_or_sentences(name in "CONSUL_[A-Z_]{0,20}", value in any_value()) {
+        drop(OperatorConfig::from_iter([(name, value)]));
     }
 }
 

@@ -268,6 +268,12 @@ impl Consul {
     }
 }
 
+#[cfg(fuzzing)]
+pub(super) fn read_any_answer(answer: impl Fn() -> Answer) {
+    let _ = view("k", answer());
+    let _ = super::txn::decode(answer()).and_then(|read| outcome("k", read));
+}
+
 fn view(key: &str, answer: Answer) -> Result<LockView, ConsulError> {
     let found = match answer.code {
         200 => Some(

@@ -86,6 +86,22 @@ impl Consul {
     }
 }
 
+/// Everything that reads what Consul answers, for a fuzzer: to a read or a watch of the lock, to a transaction, to a read
+/// of keys, to what is said of a session.
+#[cfg(fuzzing)]
+pub fn read_any_answer(code: u16, index: Option<u64>, body: &[u8]) {
+    let answer = || wire::Answer {
+        what: "fuzz".to_owned(),
+        code,
+        index,
+        body: body.to_vec(),
+    };
+    lock::read_any_answer(answer);
+    members::read_any_answer(answer());
+    session::read_any_answer(&answer());
+    let _ = wire::quoted(body);
+}
+
 impl fmt::Debug for Consul {
     /// Nothing of the settings: they hold the token and the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

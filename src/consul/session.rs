@@ -39,6 +39,12 @@ struct SessionEntry {
     id: String,
 }
 
+#[cfg(fuzzing)]
+pub(super) fn read_any_answer(answer: &super::wire::Answer) {
+    let _ = answer.json::<SessionEntry>();
+    let _ = answer.json::<Vec<SessionEntry>>();
+}
+
 impl Consul {
     /// Creates a session that ends by its TTL alone: no node or service check can end it, no delay keeps its locks
     /// after it, and its keys outlive it. Consul takes TTLs from 10 s to 86400 s and lets a session live for up to twice

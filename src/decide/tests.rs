@@ -1,6 +1,7 @@
 //! The core, rule by rule, and the core among others of its kind.
 
 mod adoption;
+mod board;
 mod candidacy;
 mod catalog;
 mod chaos;

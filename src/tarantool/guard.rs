@@ -52,6 +52,12 @@ struct Reply {
     probe: Option<Probe>,
 }
 
+#[cfg(fuzzing)]
+pub(super) fn read_any_reply(value: &super::iproto::FirstValue) {
+    let _ = value.decode::<Rule>();
+    let _ = value.decode::<Reply>();
+}
+
 /// The guard's answer to one of our commands.
 #[derive(Debug)]
 pub(super) struct Answer {
@@ -303,6 +309,50 @@ impl Guard {
                 ..
             } => Ok(Answer { probe, refused }),
             Reply { probe: None, .. } => Err(GuardError::Empty),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Reply, Rule};
+
+    /// An answer of the guard with an instance's whole word in it, as it is written in JSON; MessagePack has the same.
+    const WORD: &str = r#"{"refused":"it is not master here","probe":{"now":1,"uuid":"i","replicaset_uuid":"r","ro":true,
+        "read_only":true,"status":"running","vclock":{"1":2},"id":1,"pid":7,"version":"2.6.0",
+        "replication":[{"id":1,"uuid":"i","upstream":{"status":"follow","lag_s":0.1,"idle_s":0.2}}],
+        "guard":{"term":1,"deadline":2,"leased":true,"landed":false,"base":{"1":2},
+            "promise":{"to":"j","term":1,"left_ns":3}}}}"#;
+
+    fn packed() -> Vec<u8> {
+        let word: serde_json::Value = serde_json::from_str(WORD).unwrap();
+        rmp_serde::to_vec(&word).unwrap()
+    }
+
+    #[test]
+    fn a_word_of_the_guard_is_read() {
+        let reply: Reply = rmp_serde::from_slice(&packed()).unwrap();
+        assert_eq!(reply.refused.as_deref(), Some("it is not master here"));
+        assert_eq!(reply.probe.unwrap().guard.term, 1);
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_word_is_a_word_or_an_error(
+            edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut word = packed();
+            for (at, byte) in edits {
+                let at = at.index(word.len());
+                word[at] = byte;
+            }
+            drop(rmp_serde::from_slice::<Reply>(&word));
+            word.truncate(cut.index(word.len()));
+            drop(rmp_serde::from_slice::<Reply>(&word));
+            drop(rmp_serde::from_slice::<Rule>(&word));
         }
     }
 }

@@ -6,3 +6,11 @@ pub mod iproto;
 pub mod link;
 pub mod peers;
 pub(crate) mod vshard;
+
+/// Everything that reads what an instance answers to our words, for a fuzzer.
+#[cfg(fuzzing)]
+pub fn read_any_reply(value: &iproto::FirstValue) {
+    guard::read_any_reply(value);
+    let _ = value.decode::<peers::Reply>();
+    let _ = value.decode::<vshard::Reply>();
+}

@@ -25,7 +25,7 @@ pub struct Peers {
 
 /// What a guard answers to whoever asks for its promise.
 #[derive(Debug, Deserialize)]
-struct Reply {
+pub(super) struct Reply {
     uuid: String,
     promised: bool,
     #[serde(default)]
@@ -149,9 +149,21 @@ fn words(error: &RequestError) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const LASTING: Duration = Duration::from_secs(10);
+
+    proptest! {
+        #[test]
+        fn any_address_of_a_peer_is_one(address: String) {
+            match parse(&address) {
+                TarantoolAddr::Tcp(text) => prop_assert_eq!(text, address),
+                TarantoolAddr::Unix(path) => prop_assert!(address.ends_with(path.to_str().unwrap_or("?"))),
+            }
+        }
+    }
 
     fn peers(deadline: Duration) -> Peers {
         let config = TarantoolConfig {
