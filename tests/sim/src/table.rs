@@ -262,6 +262,27 @@ pub const MUTANTS: &[Mutant] = &[
         broken: "false",
     },
     Mutant {
+        name: "a guard stands down before its member's key says so",
+        rule: "pause",
+        file: "pause.rs",
+        original: "!member.is_some_and(|member| member.stands_down)",
+        broken: "false && member.is_none()",
+    },
+    Mutant {
+        name: "a member's key stops saying so with the lock",
+        rule: "pause",
+        file: "pause.rs",
+        original: "will || state.stands_down() && state.may_be_writable(self.now)",
+        broken: "will",
+    },
+    Mutant {
+        name: "where the record is gone nobody asks the members' keys",
+        rule: "pause",
+        file: "candidate.rs",
+        original: "it.stands_down && it.instance != own",
+        broken: "false && it.instance != own",
+    },
+    Mutant {
         name: "a target without the last rows gets the lock",
         rule: "switchover",
         file: "switchover.rs",
