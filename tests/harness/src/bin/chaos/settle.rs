@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tarsec_harness::{Error, Instance, Result, Value, eventually};
 
 use super::schedule::MEMBERS;
-use super::stage::{SNAPSHOT_LOST, SOON, Side, Stage, chain, letter};
+use super::stage::{SOON, Side, Stage, chain, letter, why_lost};
 
 /// How long a replica set may take to have one master that accepts writes: an agent's session may have to end (twice its
 /// TTL of 10 s), then the lease of a record has to be waited for.
@@ -46,11 +46,11 @@ async fn side_settles(stage: &Stage<'_>, index: usize, side: &Side, since: Insta
     let mut mended = false;
     let mut lost = Vec::new();
     for (member, instance) in side.set.iter().enumerate() {
-        if !comes_up(side, instance).await? {
+        if let Some(why) = comes_up(side, instance).await? {
             let name = instance.name();
-            stage.journal.known(format!(
-                "{name} cannot start from its snapshot: {SNAPSHOT_LOST}"
-            ));
+            stage
+                .journal
+                .known(format!("{name} cannot start again: {why}"));
             lost.push(member);
         }
     }
@@ -88,19 +88,19 @@ async fn side_settles(stage: &Stage<'_>, index: usize, side: &Side, since: Insta
     Ok(())
 }
 
-/// Waits until it is up; false when its snapshot has rows of a synchronous space, which 2.6.0 cannot read. The supervisor
-/// may still have to start it, so that its end alone is no news.
-async fn comes_up(side: &Side, instance: &Instance) -> Result<bool> {
+/// Waits until it is up, or says why it never will be. The supervisor may still have to start it, so that its end alone
+/// is no news.
+async fn comes_up(side: &Side, instance: &Instance) -> Result<Option<&'static str>> {
     let what = format!("{} to be up", instance.name());
     eventually(SOON, &what, async || {
         let Err(error) = instance.wait_ready().await else {
-            return Ok(true);
+            return Ok(None);
         };
         let words = chain(&error);
-        if side.synchronous && words.contains(SNAPSHOT_LOST) {
-            return Ok(false);
+        match why_lost(&words).filter(|_| side.synchronous) {
+            Some(why) => Ok(Some(why)),
+            None => Err(words),
         }
-        Err(words)
     })
     .await
 }

@@ -32,8 +32,12 @@ const LUA_ERRORS: [&str; 5] = [
     "not enough memory",
     "stack overflow",
 ];
-/// The last words of a 2.6.0 that starts from a snapshot with rows of a synchronous space.
-pub(crate) const SNAPSHOT_LOST: &str = "transaction rolled back during snapshot recovery";
+/// The last words of a 2.6.0 that can never start again: from a snapshot with rows of a synchronous space, or from a WAL
+/// into which it wrote transactions that it had freed.
+const LOST: [&str; 2] = [
+    "transaction rolled back during snapshot recovery",
+    "is used twice or COMMIT order is broken",
+];
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// A server that is frozen does not answer.
 const SERVER_TIMEOUT: Duration = Duration::from_millis(500);
@@ -191,14 +195,13 @@ impl<'a> Stage<'a> {
         }
         match (status.signal(), crash::place(&last_words)) {
             (Some(_), Some(place)) => self.journal.known(format!("{what} in {place}")),
-            // It is mended when the round's faults are over.
-            (None, _) if last_words.contains(SNAPSHOT_LOST) => {
-                self.journal.say(&format!("    {what}: {SNAPSHOT_LOST}"));
-            }
             (None, _) if last_words.contains(CANNOT_JOIN) => {
                 self.journal.known(format!("{what}: {CANNOT_JOIN}"));
             }
-            (Some(_) | None, _) => self.journal.violation(format!("{what}:\n{last_words}")),
+            (ended_by, _) => match why_lost(&last_words).filter(|_| ended_by.is_none()) {
+                Some(why) => self.journal.say(&format!("    {what}: {why}")),
+                None => self.journal.violation(format!("{what}:\n{last_words}")),
+            },
         }
     }
 
@@ -330,6 +333,11 @@ impl<'a> Stage<'a> {
         })
         .await
     }
+}
+
+/// Why an instance with these last words can never start again, where that is known of 2.6.0.
+pub(crate) fn why_lost(last_words: &str) -> Option<&'static str> {
+    LOST.into_iter().find(|words| last_words.contains(words))
 }
 
 /// The whole lines of a file beyond `read`, which moves on behind them.
