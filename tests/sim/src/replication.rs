@@ -58,6 +58,10 @@ impl World {
         }
         if down {
             self.check_stands_down(at);
+        } else {
+            // Its word wakes the fencing fiber, which has slept through leases' ends until now.
+            let pid = self.instances[at].pid;
+            self.fiber_wakes(at, pid);
         }
         Ok(())
     }
