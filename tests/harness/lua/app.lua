@@ -29,18 +29,27 @@ local function ask_guard(name)
     return tonumber(value)
 end
 
+-- Whether the guard stands down for a pause: no lease bounds a write then.
+local function is_unbound()
+    local guard = rawget(_G, 'tarsec_guard')
+    return type(guard) == 'table' and type(guard.state) == 'table' and guard.state.stood_down == true
+end
+
 -- One write. Term and deadline are read in the same turn of the event loop in which the write begins, that is,
 -- in which the instance decides whether it is read-only: a fence takes the deadline away while the write is on its
 -- way to the disk, where it may still arrive in time.
--- Returns term, begin and end on the host's monotonic clock [ns], remaining lease at the end [ns], lsn.
+-- Returns term, begin and end on the host's monotonic clock [ns], remaining lease at the end [ns] (nil without a guard
+-- and in a pause), lsn.
 function journal_write(writer, seq)
     local began = clock.monotonic64()
     local term, deadline = ask_guard('term'), ask_guard('deadline')
+    local unbound = is_unbound()
     box.space.journal:insert({ writer, seq, os.getenv('INSTANCE_NAME') or '', term or 0 })
     local ended = clock.monotonic64()
     -- A lease that was lengthened meanwhile covers the write too; one of another term does not.
     local later = ask_guard('deadline')
     if deadline and later and later > deadline and ask_guard('term') == term then deadline = later end
+    if unbound or is_unbound() then deadline = nil end
     return term, began, ended, deadline and deadline - tonumber(ended), box.info.lsn
 end
 

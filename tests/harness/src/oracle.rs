@@ -58,7 +58,8 @@ pub struct Accepted {
     pub began: Duration,
     /// When the instance had committed it.
     pub ended: Duration,
-    /// What was left of the lease then; negative when it was over.
+    /// What was left of the lease then; negative when it was over. `None` where none bounds it: without a guard, or while
+    /// the guard stands down for a pause.
     pub lease_left_ns: Option<i64>,
 }
 
@@ -162,6 +163,8 @@ pub struct Verdict {
     pub changes: Vec<Change>,
     /// Writes that were committed after their own instance's lease had ended.
     pub past_deadline: Overrun,
+    /// Those of them that had also begun after it.
+    pub begun_past: Overrun,
     /// Writes that began in time but were committed after a higher term's first write had begun
     /// on another instance.
     pub committed_late: Overrun,
@@ -201,7 +204,8 @@ impl History {
             violations,
             longest_gap,
             changes,
-            past_deadline: past_deadline(&facts),
+            past_deadline: past_deadline(&facts, |_| Duration::ZERO),
+            begun_past: past_deadline(&facts, |it| it.ended.saturating_sub(it.began)),
             committed_late: committed_late(&facts, &shares),
             shares,
             read_only: 0,
@@ -353,11 +357,16 @@ fn committed_late(facts: &[Fact], shares: &[Share]) -> Overrun {
     found
 }
 
-fn past_deadline(facts: &[Fact]) -> Overrun {
+/// By how much the writes were past their lease, `sooner` than their commit.
+fn past_deadline(facts: &[Fact], sooner: impl Fn(&Accepted) -> Duration) -> Overrun {
     let mut found = Overrun::default();
-    for left in facts.iter().filter_map(|fact| fact.accepted.lease_left_ns) {
-        if left < 0 {
-            found.add(Duration::from_nanos(left.unsigned_abs()));
+    for accepted in facts.iter().map(|fact| &fact.accepted) {
+        let Some(left) = accepted.lease_left_ns.filter(|left| *left < 0) else {
+            continue;
+        };
+        let late = Duration::from_nanos(left.unsigned_abs()).checked_sub(sooner(accepted));
+        if let Some(late) = late.filter(|late| !late.is_zero()) {
+            found.add(late);
         }
     }
     found
@@ -513,6 +522,10 @@ impl fmt::Display for Verdict {
         }
         for (what, late) in [
             ("past the lease", self.past_deadline),
+            (
+                "past the lease behind which they had begun",
+                self.begun_past,
+            ),
             ("late", self.committed_late),
         ] {
             if late.writes > 0 {

@@ -145,8 +145,11 @@ fn a_write_past_the_lease_is_counted() {
         ended: Duration::from_millis(12),
         lease_left_ns: Some(-2_000_000),
     });
-    let late = history.judge().past_deadline;
+    let verdict = history.judge();
+    let late = verdict.past_deadline;
     assert_eq!((late.writes, late.worst), (1, Duration::from_millis(2)));
+    let begun = verdict.begun_past;
+    assert_eq!((begun.writes, begun.worst), (1, Duration::from_millis(1)));
 }
 
 #[test]

@@ -51,10 +51,8 @@ fn report(journal: &Journal, verdict: &Verdict) {
     ));
     journal.print(&format!("{:<36} {gap:>6.1} s", "longest gap between them"));
     for (what, late) in [
-        (
-            "committed past a lease or in a pause",
-            verdict.past_deadline,
-        ),
+        ("committed past a lease", verdict.past_deadline),
+        ("of these begun past it", verdict.begun_past),
         ("committed beside a higher term", verdict.committed_late),
     ] {
         let worst = late.worst.as_secs_f64() * 1000.0;
