@@ -22,7 +22,7 @@ use crate::decide::timing::Tick;
 use crate::decide::vshard::VshardEvent;
 use crate::dump::Dump;
 use crate::errors::chain;
-use crate::execute::{Executor, Keys, KnownIndex, lock_read};
+use crate::execute::{Executor, Keys, KnownIndex, json_bytes, lock_read};
 use crate::execute_vshard::{ConfigText, Watcher, masters_prefix, watch_config, watch_masters};
 use crate::exit::Exit;
 use crate::journal;
@@ -382,7 +382,7 @@ async fn watch_switchover(executor: Executor, key: String) {
                 Ok(board::parse(&key.value).map(|switchover| (key.modify_index, switchover)))
             }
             Ok(LockView { key: None, .. }) => {
-                let nothing = serde_json::to_vec(&Switchover::nothing()).unwrap_or_default();
+                let nothing = json_bytes(&Switchover::nothing());
                 let created = executor.consul.put_key_if(&key, 0, &nothing).await;
                 created.map(|_| None)
             }

@@ -117,8 +117,13 @@ pub(crate) struct Executor {
     pub(crate) consul_back: Arc<Notify>,
 }
 
-/// The `ModifyIndex` of a key that nobody else writes, while nothing is under way or in doubt. Each write rests on it, so
-/// one that was given up comes to nothing once a later one is accepted.
+/// A key's value. Structs of strings, numbers and maps with string keys always serialise.
+pub(crate) fn json_bytes(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+/// The `ModifyIndex` of a key that nobody writes but the agents of one instance, while nothing is under way or in doubt.
+/// Each write rests on it, so one that was given up comes to nothing once a later one is accepted.
 #[derive(Clone, Default)]
 pub(crate) struct KnownIndex(Arc<Mutex<Option<u64>>>);
 
@@ -357,8 +362,7 @@ impl Executor {
             ..member.clone()
         };
         let key = format!("{}{}", keys.members, member.instance);
-        // Structs of strings, numbers and maps with string keys always serialise.
-        let bytes = serde_json::to_vec(&member).unwrap_or_default();
+        let bytes = json_bytes(&member);
         let index = match self.member_index.take() {
             Some(index) => index,
             None => {
@@ -381,10 +385,8 @@ impl Executor {
     }
 
     async fn put(&self, key: &str, value: &impl serde::Serialize) -> Result<(), ConsulFault> {
-        // Structs of strings, numbers and maps with string keys always serialise.
-        let bytes = serde_json::to_vec(value).unwrap_or_default();
         self.consul
-            .put_key(key, &bytes)
+            .put_key(key, &json_bytes(value))
             .await
             .map_err(|error| fault(&error))
     }
@@ -409,7 +411,7 @@ impl Executor {
             return Ok((1, BTreeMap::new()));
         };
         let key = format!("{}{}", keys.ballots, ballot.instance);
-        let bytes = serde_json::to_vec(ballot).unwrap_or_default();
+        let bytes = json_bytes(ballot);
         let (index, found) = self
             .consul
             .put_and_read(&key, &bytes, &keys.ballots)
@@ -442,7 +444,7 @@ impl Executor {
         let Some(keys) = &self.keys else {
             return Ok(None);
         };
-        let bytes = serde_json::to_vec(switchover).unwrap_or_default();
+        let bytes = json_bytes(switchover);
         self.consul
             .put_key_if(&keys.switchover, index, &bytes)
             .await
@@ -468,7 +470,7 @@ impl Executor {
 
     /// A line whose reply was lost stands there already, and may say by now what its ex-master brought back.
     async fn has_line(&self, keys: &Keys, line: &HistoryLine) -> Result<bool, ConsulFault> {
-        let bytes = serde_json::to_vec(line).unwrap_or_default();
+        let bytes = json_bytes(line);
         let key = format!("{}{}", keys.history, line.term);
         let created = self.consul.put_key_if(&key, 0, &bytes).await;
         if created.map_err(|error| fault(&error))?.is_some() {

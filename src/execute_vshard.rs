@@ -11,7 +11,7 @@ use crate::consul::{Consul, Found};
 use crate::decide::board;
 use crate::decide::event::Event;
 use crate::decide::vshard::{Master, Masters, VshardAction, VshardEvent};
-use crate::execute::{Executor, fault};
+use crate::execute::{Executor, fault, json_bytes};
 use crate::tarantool::vshard::{Order, Text};
 
 /// How long a watch on the masters' keys or on the central configuration is held. Nothing but a change, the end of the
@@ -66,7 +66,7 @@ impl Executor {
             VshardAction::WriteMaster { index, master } => {
                 let prefix = masters_prefix(&self.config.consul, &self.config.cluster);
                 let key = format!("{prefix}{}", master.replicaset);
-                let bytes = serde_json::to_vec(&master).unwrap_or_default();
+                let bytes = json_bytes(&master);
                 let written = self.consul.put_key_if(&key, index, &bytes).await;
                 Event::Vshard(VshardEvent::MasterWritten {
                     result: written.map_err(|error| fault(&error)),

@@ -22,7 +22,7 @@ use crate::decide::router::{
 use crate::decide::vshard::{VshardAction, VshardEvent};
 use crate::dump;
 use crate::errors::chain;
-use crate::execute::fault;
+use crate::execute::{fault, json_bytes};
 use crate::execute_catalog::{service_id, service_ref, tell};
 use crate::execute_vshard::{ConfigText, Watcher, masters_prefix, watch_config, watch_masters};
 use crate::exit::Exit;
@@ -330,7 +330,7 @@ impl Hands {
             service: Some(service_ref(config, &[Role::Router])),
             ..key.clone()
         };
-        let bytes = serde_json::to_vec(&key).unwrap_or_default();
+        let bytes = json_bytes(&key);
         let written = self.consul.put_key(&path, &bytes).await;
         written.map_err(|error| fault(&error))
     }

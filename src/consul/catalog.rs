@@ -138,13 +138,14 @@ const EXPIRED: &str = "TTL expired";
 impl HealthEntry {
     fn keeper(&self) -> Keeper {
         let own = check_id(&self.service.id);
-        let is_critical = |id: &str| {
-            let mut checks = self.checks.iter();
-            checks.find(|check| check.id == id && check.status == "critical")
+        let says = |id: &str, words: &str| {
+            self.checks.iter().any(|check| {
+                check.id == id && check.status == "critical" && check.output.starts_with(words)
+            })
         };
-        if is_critical(NODE_CHECK).is_some() {
+        if says(NODE_CHECK, "") {
             Keeper::Lost
-        } else if is_critical(&own).is_some_and(|check| check.output.starts_with(EXPIRED)) {
+        } else if says(&own, EXPIRED) {
             Keeper::Silent
         } else {
             Keeper::Heard

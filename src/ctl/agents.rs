@@ -38,13 +38,13 @@ pub(super) async fn listen(consul: &Consul, view: &ClusterView) -> Keepers {
     keepers
 }
 
-/// Where none of a group is in the catalog, the token may just not be allowed to read it.
-fn state_of(service: Option<&ServiceRef>, keepers: &Keepers, any: bool) -> Option<AgentState> {
+/// Where nobody is in the catalog, the token may just not be allowed to read it.
+fn state_of(service: Option<&ServiceRef>, keepers: &Keepers) -> Option<AgentState> {
     match keepers.get(&service?.id) {
         Some(Keeper::Heard) => Some(AgentState::Alive),
         Some(Keeper::Silent) => Some(AgentState::Silent),
         Some(Keeper::Lost) => Some(AgentState::MachineSilent),
-        None => any.then_some(AgentState::Unregistered),
+        None => (!keepers.is_empty()).then_some(AgentState::Unregistered),
     }
 }
 
@@ -63,12 +63,11 @@ fn about(name: &str, state: AgentState) -> Option<String> {
 impl ClusterView {
     /// The same with what is known of the agents.
     pub(super) fn with_agents(mut self, keepers: &Keepers) -> Self {
-        let any = !keepers.is_empty();
         for set in &mut self.replicasets {
-            set.hear(keepers, any);
+            set.hear(keepers);
         }
         let routers = self.routers.iter().filter_map(|router| {
-            let state = state_of(router.service.as_ref(), keepers, any)?;
+            let state = state_of(router.service.as_ref(), keepers)?;
             about(&format!("router {}", router.name), state)
         });
         self.notes.extend(routers);
@@ -78,9 +77,9 @@ impl ClusterView {
 }
 
 impl SetView {
-    fn hear(&mut self, keepers: &Keepers, any: bool) {
+    fn hear(&mut self, keepers: &Keepers) {
         for member in &mut self.members {
-            member.agent = state_of(member.service.as_ref(), keepers, any);
+            member.agent = state_of(member.service.as_ref(), keepers);
         }
         let notes = self.members.iter().filter_map(|member| {
             let state = member.agent?;

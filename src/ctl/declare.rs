@@ -62,7 +62,10 @@ fn check(set: &SetView) -> Result<&Record, Ended> {
     if record.status == Status::Fenced {
         return refused(format!("{name} has said itself that it is over"));
     }
-    if !record.paused {
+    // Candidates believe either, the record or its writer's own key.
+    let mut members = set.members.iter();
+    let stands_down = members.any(|it| it.instance == record.instance && it.stands_down);
+    if !record.paused && !stands_down {
         return refused(format!(
             "{name} is not paused: another takes over by itself once its lease is over"
         ));

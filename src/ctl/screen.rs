@@ -245,10 +245,11 @@ fn members(set: &SetView, at: u64) -> String {
     }
     for member in members {
         let name = short(&member.name, width);
-        let health = match member.is_looked_after() {
-            true => short(&member.health, 8),
+        let health = if member.is_looked_after() {
+            short(&member.health, 8)
+        } else {
             // What it wrote is old.
-            false => "no agent".to_owned(),
+            "no agent".to_owned()
         };
         let behind = about_lag(member);
         let priority = member.priority.map_or("?".to_owned(), |p| p.to_string());

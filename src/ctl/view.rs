@@ -190,6 +190,9 @@ pub(crate) struct MemberView {
     pub(crate) written: Option<u64>,
     /// Its agent does not act because of a pause.
     pub(crate) paused: bool,
+    /// Its agent's word that its guard may stand down for a pause.
+    #[serde(skip)]
+    pub(crate) stands_down: bool,
     /// Whether its agent lives; `None`: unknown, or nobody looked.
     pub(crate) agent: Option<AgentState>,
     /// Where that is to be seen.
@@ -514,6 +517,7 @@ impl Set<'_> {
             priority: member.map(|member| member.priority),
             written: member.map(|member| member.written),
             paused: member.is_some_and(|member| member.paused),
+            stands_down: member.is_some_and(|member| member.stands_down),
             agent: None,
             service: member.and_then(|member| member.service.clone()),
             fingerprint: member.and_then(|member| member.fingerprint.clone()),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::board::SwitchoverState;
+use super::board::{Member, SwitchoverState};
 use super::election::Heard;
 use super::event::{ConsulFault, Event, GuardCommand, KillResult, LockStepKind};
 use super::ids::SessionId;
@@ -71,16 +71,7 @@ impl State {
             Event::MemberEnded { result } => {
                 self.pending.member = false;
                 let written = self.catalog.member_writing.take();
-                match result {
-                    Ok(()) => {
-                        self.catalog.member = written;
-                        self.catalog.member_fault = None;
-                    }
-                    Err(fault) => {
-                        self.catalog.member_retry_at = Some(now + CATALOG_RETRY);
-                        self.catalog.member_fault = Some(fault.why);
-                    }
-                }
+                self.member_ended(written, result, now);
             }
             Event::BoardRead { result } => {
                 self.pending.board = false;
@@ -90,6 +81,7 @@ impl State {
                         self.member_terms = Some(MemberTerms { term, lease });
                         self.highest_term = self.highest_term.max(term);
                         let asked_at = self.pending.board_since;
+                        self.own_key_seen(&board, asked_at);
                         self.board_seen(*board, asked_at);
                     }
                     Err(fault) => {
@@ -98,7 +90,15 @@ impl State {
                     }
                 }
             }
-            Event::BoardSeen { board } => self.board_seen(*board, now),
+            Event::BoardSeen { board } => {
+                // The watch may have shown the record before the reply comes.
+                let refresh = self.hold.attempted.as_ref();
+                let reading = refresh.map(|attempt| attempt.reading);
+                if let Some(reading) = reading.or(self.hold.reading) {
+                    self.own_key_seen(&board, reading.reply_at);
+                }
+                self.board_seen(*board, now);
+            }
             Event::BallotWritten { index, result } => self.ballot_written(index, result, now),
             Event::BallotsRead { result } => self.ballots_read(result, now),
             Event::SwitchoverSeen { index, switchover } => {
@@ -196,6 +196,9 @@ impl State {
             }
             Action::WriteMember { member } => {
                 self.pending.member = true;
+                if !member.stands_down {
+                    self.catalog.stands_down_since = None;
+                }
                 self.catalog.member_writing = Some((**member).clone());
                 self.catalog.member_written_at = now;
             }
@@ -515,6 +518,31 @@ impl State {
         self.pending.session_retry_at = Some(now + pause);
         self.consul_failed(&fault.why);
         self.consul_fault = Some(fault);
+    }
+
+    fn member_ended(
+        &mut self,
+        written: Option<Member>,
+        result: Result<(), ConsulFault>,
+        now: Tick,
+    ) {
+        let catalog = &mut self.catalog;
+        match result {
+            Ok(()) => {
+                let says_so = written.as_ref().is_some_and(|member| member.stands_down);
+                let since = catalog.stands_down_since.unwrap_or(now);
+                catalog.stands_down_since = says_so.then_some(since);
+                catalog.member = written;
+                catalog.member_fault = None;
+            }
+            Err(fault) => {
+                // Either may stand there now: the next write is not spared, whatever it says.
+                catalog.member = None;
+                catalog.stands_down_since = None;
+                catalog.member_retry_at = Some(now + CATALOG_RETRY);
+                catalog.member_fault = Some(fault.why);
+            }
+        }
     }
 
     fn catalog_ended(&mut self, result: Result<bool, ConsulFault>, now: Tick) {

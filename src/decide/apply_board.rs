@@ -17,6 +17,19 @@ impl State {
         self.board = Some((board, asked_at));
     }
 
+    /// Another agent of the same instance may have written over what this one has said for a pause.
+    pub(super) fn own_key_seen(&mut self, board: &Board, sent_after: Tick) {
+        let said = self.catalog.stands_down_since;
+        let own = self.instance.probe.as_ref().map(|probe| &probe.uuid);
+        let found = own.and_then(|uuid| board.members.get(uuid));
+        if said.is_some_and(|since| since <= sent_after)
+            && !found.is_some_and(|member| member.stands_down)
+        {
+            self.catalog.member = None;
+            self.catalog.stands_down_since = None;
+        }
+    }
+
     /// The watch and the board may overtake each other; the lower index is no news.
     pub(super) fn switchover_seen(&mut self, found: Option<(u64, Switchover)>, now: Tick) {
         let known = self.orders.switchover.as_ref().map(|(index, _)| *index);

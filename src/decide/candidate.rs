@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::board::Cause;
+use super::board::{Cause, Member};
 use super::election::{Contest, handover};
 use super::event::{KeySight, LockSight};
 use super::ids::SessionId;
@@ -190,19 +190,10 @@ impl Planner<'_> {
         since + Timing::lease_and_margin(record.lease())
     }
 
-    /// Of those that whoever was master may have had, where no record says it.
-    pub(super) fn longest_lease(&self) -> Duration {
-        let own = self.state.settings.timing.lease();
-        let known = self.state.lock.unchanged.as_ref();
-        let seen = known.map_or(own, |known| known.record.lease());
-        let members = self.state.member_terms.unwrap_or_default().lease;
-        own.max(seen).max(members)
-    }
-
     /// Nobody says who was master: a full lease has to pass after the lock is ours, the longest that we know of.
     fn claim_without_record(&self) -> Claim<'static> {
         let known = self.state.lock.unchanged.as_ref();
-        let longest = self.longest_lease();
+        let longest = self.state.longest_lease();
         let serving = self.state.serving_term();
         // A master whose record was deleted or overwritten is still there, and is to have its lock again.
         let from = known
@@ -239,8 +230,8 @@ impl Planner<'_> {
                 .stood_since
                 .max(claim.from.unwrap_or_default()),
         };
-        if let Some(by) = self.paused_by_record(claim) {
-            if claim.record.is_none() {
+        if let Some(by) = self.paused_by_record(claim, contest.since) {
+            if !claim.record.is_some_and(|record| record.paused) {
                 self.look_at_board(PAUSE_POLL);
             }
             return Reason::Paused { by };
@@ -335,19 +326,21 @@ impl Planner<'_> {
     /// The last master's guard stands down, so no time bounds how long it may be writable: only its own agent or an
     /// operator can end that. An instance's own record is no obstacle to it: a process of it is no other's rival.
     /// Whoever deletes the record or writes over it has not made that guard stand up, so the last one seen counts.
-    fn paused_by_record(&self, claim: &Claim<'_>) -> Option<String> {
+    fn paused_by_record(&self, claim: &Claim<'_>, since: Tick) -> Option<String> {
         let own = self
             .state
             .live_probe()
             .map_or("", |probe| probe.uuid.as_str());
         let known = self.state.lock.unchanged.as_ref();
-        if claim.record.is_none() {
-            // Who has just come, or has missed the last records, is told by the members' keys.
-            let board = self.state.board.as_ref().map(|(board, _)| board);
-            let mut others = board.into_iter().flat_map(|board| board.members.values());
-            if let Some(it) = others.find(|it| it.stands_down && it.instance != own) {
-                return Some(format!("{}, whose guard may stand down", it.name));
-            }
+        // Who has just come, or has missed the last records, is told by the members' keys: of anybody if no record says
+        // who served last, else of its writer, whose late word may have come after a deletion.
+        let wrote = |it: &Member| match claim.record.map(|record| (record.status, record)) {
+            Some((Status::Fenced, _)) => false,
+            Some((Status::Active, record)) => record.instance == it.instance,
+            Some((Status::Promoting, _)) | None => true,
+        };
+        if let Some(name) = self.who_stands_down(since, wrote) {
+            return Some(format!("{name}, whose guard may stand down"));
         }
         let record = claim.record.or(known.map(|known| &known.record))?;
         (record.paused && record.status != Status::Fenced && record.instance != own)

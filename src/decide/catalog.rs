@@ -50,7 +50,9 @@ impl Planner<'_> {
         let Some(entry) = self.entry(reason) else {
             return;
         };
-        if self.state.stopping.is_some() && !self.state.holds_lock() {
+        let state = self.state;
+        // What it knew of the guard is another's to say now.
+        if state.superseded.is_some() || state.stopping.is_some() && !state.holds_lock() {
             return;
         }
         let told = self.state.catalog.told.as_ref();
@@ -164,7 +166,14 @@ impl Planner<'_> {
         // The key may hold the only word of a term that a deleted record carried: it is not written over before the
         // terms are known, from a record or from the members' keys.
         let knows_terms = self.state.lock.unchanged.is_some() || self.state.member_terms.is_some();
-        let Some(member) = self.member(entry).filter(|_| knows_terms) else {
+        if !knows_terms {
+            // Also where it is no candidate: its key may say yet that its guard stands down.
+            if self.state.lock.sight.is_some() {
+                self.read_board();
+            }
+            return;
+        }
+        let Some(member) = self.member(entry) else {
             return;
         };
         let catalog = &self.state.catalog;

@@ -114,9 +114,39 @@ impl Heard {
     }
 }
 
+/// What the last master had, by its last word and by the rows that it wrote itself since.
+#[derive(Debug, Clone)]
+pub struct LastMaster<'a> {
+    vclock: &'a Vclock,
+    /// Its component of vclocks.
+    id: String,
+}
+
+impl<'a> LastMaster<'a> {
+    /// `None`: nobody says who served last, or which component is its own.
+    pub(super) fn of(record: Option<&'a Record>, probe: &Probe) -> Option<Self> {
+        // Who wrote it and was never promoted may have fewer rows than its predecessor.
+        let record = record.filter(|record| record.status != Status::Promoting)?;
+        let peer = probe
+            .replication
+            .iter()
+            .find(|peer| peer.uuid == record.instance)?;
+        Some(Self {
+            vclock: &record.vclock,
+            id: peer.id.to_string(),
+        })
+    }
+}
+
 /// Who is to go first comes first. The instance UUID makes it one order for all.
 #[must_use]
-pub fn compare(elector: Elector, a: &Ballot, b: &Ballot) -> Ordering {
+pub fn compare(
+    elector: Elector,
+    last: Option<&LastMaster<'_>>,
+    a: &Ballot,
+    b: &Ballot,
+) -> Ordering {
+    let rows = |vclock: &Vclock| rows(vclock, last);
     let by_elector = match elector {
         Elector::Smart => {
             let key = |ballot: &Ballot| {
@@ -135,9 +165,19 @@ pub fn compare(elector: Elector, a: &Ballot, b: &Ballot) -> Ordering {
     by_elector.then_with(|| a.instance.cmp(&b.instance))
 }
 
-/// How far a vclock is: of two of which one has everything that the other has, the greater.
-fn rows(vclock: &Vclock) -> u64 {
-    vclock.values().copied().fold(0, u64::saturating_add)
+/// As a ballot has it.
+fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).map_or(NEVER_MS, |ms| ms.min(NEVER_MS))
+}
+
+/// How much of what the last master had a vclock has: of two of which one has everything that the other has, no less.
+/// What an earlier master alone has, and the last one never had, was acknowledged by nobody that counts.
+fn rows(vclock: &Vclock, last: Option<&LastMaster<'_>>) -> u64 {
+    let counts = |(id, lsn): (&String, &u64)| match last {
+        Some(last) if last.id != *id => last.vclock.get(id).copied().unwrap_or(0).min(*lsn),
+        Some(_) | None => *lsn,
+    };
+    vclock.iter().map(counts).fold(0, u64::saturating_add)
 }
 
 /// What is up for grabs, and on what terms.
@@ -163,8 +203,7 @@ impl Planner<'_> {
         let probe = self.state.live_probe()?;
         let record = record?;
         // R6: this member was never asked for a promise, so it cannot know whether the last master still goes on.
-        if record.status != Status::Fenced
-            && record.failsafe
+        if record.may_run_on_promises()
             && !record.members.is_empty()
             && record.instance != probe.uuid
             && !record.members.contains(&probe.uuid)
@@ -206,8 +245,7 @@ impl Planner<'_> {
         let (Some(heard), Some(known)) = (heard, self.last_word(record)) else {
             return NEVER_MS;
         };
-        let idle = known.spoke_at.since(heard.at).as_millis();
-        u64::try_from(idle).unwrap_or(NEVER_MS).min(NEVER_MS)
+        whole_ms(known.spoke_at.since(heard.at))
     }
 
     /// Whether it followed the last master while that was alive: the master said so, or it has seen so itself. An agent
@@ -240,7 +278,7 @@ impl Planner<'_> {
             priority: self.state.priority(),
             idle_ms: record.map_or(0, |record| self.idle_ms(probe, record)),
             same_configuration: record.is_none_or(|record| self.is_configured_like(probe, record)),
-            open_ms: self.open_ms(record),
+            open_ms: whole_ms(self.all_are_free_at(record).since(self.now)),
             excluded,
         })
     }
@@ -249,16 +287,11 @@ impl Planner<'_> {
     /// asks the members for as long as its lease runs, and that rests on Consul's last acceptance or on promises of which
     /// one is ours.
     fn all_are_free_at(&self, record: Option<&Record>) -> Tick {
-        let promised = record.filter(|record| record.failsafe && record.status != Status::Fenced);
+        let promised = record.filter(|record| record.may_run_on_promises());
         promised.map_or_else(Tick::default, |record| {
             let ours = self.state.instance.bound_until;
             self.outlived_at(record).max(ours) + Timing::lease_and_margin(record.lease())
         })
-    }
-
-    fn open_ms(&self, record: Option<&Record>) -> u64 {
-        let left = self.all_are_free_at(record).since(self.now);
-        u64::try_from(left.as_millis()).map_or(NEVER_MS, |ms| ms.min(NEVER_MS))
     }
 
     /// Whether it has the vshard configuration of the last master, where both say which they have.
@@ -358,7 +391,9 @@ impl Planner<'_> {
         let complete = expected.iter().all(|uuid| ballots.contains_key(uuid));
         let mut queue: Vec<&Ballot> = ballots.into_values().collect();
         queue.retain(|ballot| ballot.excluded.is_none());
-        queue.sort_by(|a, b| compare(settings.elector, a, b));
+        let probe = self.state.live_probe();
+        let last = probe.and_then(|probe| LastMaster::of(contest.record, probe));
+        queue.sort_by(|a, b| compare(settings.elector, last.as_ref(), a, b));
         let better = queue
             .iter()
             .take_while(|ballot| ballot.instance != own.instance);

@@ -15,17 +15,22 @@ use super::timing::{Tick, Timing};
 const PROMISES_RETRY: Duration = Duration::from_millis(200);
 
 impl State {
+    /// Of those that whoever was master may have had, where no record says it.
+    pub(super) fn longest_lease(&self) -> Duration {
+        let own = self.settings.timing.lease();
+        let known = self.lock.unchanged.as_ref();
+        let seen = known.map_or(own, |known| known.record.lease());
+        own.max(seen)
+            .max(self.member_terms.unwrap_or_default().lease)
+    }
+
     /// What a promotion in `term` has to say of the terms before it, should the lock be gained now.
     pub(super) fn before(&self, term: u64) -> Before {
         let own = self.settings.timing.lease();
-        let seen = self.lock.unchanged.as_ref();
-        let longest = own
-            .max(seen.map_or(own, |known| known.record.lease()))
-            .max(self.member_terms.unwrap_or_default().lease);
         // Nobody says who was master, and on whose promises it may still be.
         let unknown = Before {
             fenced_term: 0,
-            guard_age: Timing::lease_and_margin(longest),
+            guard_age: Timing::lease_and_margin(self.longest_lease()),
         };
         let uuid = self.instance.probe.as_ref().map(|probe| &probe.uuid);
         match self.seen_record().filter(|_| !self.holds_lock()) {
@@ -56,9 +61,9 @@ impl State {
     pub(super) fn promised_until(&self, before: Before, now: Tick) -> Option<Tick> {
         let probe = self.live_probe()?;
         let at = self.instance.probed_at?;
-        let promise = probe.guard.promise.as_ref();
-        let promised = promise
-            .filter(|promise| promise.to != probe.uuid && promise.term > before.fenced_term)
+        let promised = probe
+            .promise_to_another()
+            .filter(|promise| promise.term > before.fenced_term)
             .map(|promise| at + Duration::from_nanos(promise.left_ns));
         let age = Duration::from_nanos(probe.guard.age_ns);
         let grown = (age < before.guard_age).then(|| at + (before.guard_age - age));
@@ -66,8 +71,7 @@ impl State {
     }
 
     pub(super) fn note_promise(&mut self, probe: &Probe, now: Tick) {
-        let promise = probe.guard.promise.as_ref();
-        if let Some(promise) = promise.filter(|it| it.to != probe.uuid && it.left_ns > 0) {
+        if let Some(promise) = probe.promise_to_another().filter(|it| it.left_ns > 0) {
             let until = now + Duration::from_nanos(promise.left_ns);
             self.instance.bound_until = self.instance.bound_until.max(until);
         }

@@ -216,7 +216,7 @@ impl Planner<'_> {
             self.read_board();
             return Reason::Promoting;
         }
-        let wait = Some(Timing::lease_and_margin(self.longest_lease()));
+        let wait = Some(Timing::lease_and_margin(self.state.longest_lease()));
         let term = self
             .state
             .serving_term()
@@ -255,7 +255,8 @@ impl Planner<'_> {
         let announce = record.status != Status::Active
             || seen != Some(record.stamp())
             || record.paused != self.says_paused()
-            || record.handover_to != self.hands_over_to(record.term);
+            || record.handover_to != self.hands_over_to(record.term)
+            || self.wants_word_behind_member_key(record, probe);
         self.refresh_when_due(record.term, announce);
         self.mind_switchover(record, probe);
         self.tell_history(record, probe);
@@ -310,6 +311,22 @@ impl Planner<'_> {
             return Reason::WaitingForPromise { until };
         }
         let lease = self.state.settings.timing.lease();
+        if let Some(over_at) = self.state.hold.predecessor_over_at {
+            // No record said who served last. A request for the lock that was carried out late has not been behind a
+            // look at the members' keys, and no wait outlives a guard that stands down.
+            let since = Tick::at(over_at.elapsed().saturating_sub(lease));
+            if let Some(name) = self.who_stands_down(since, |_| true) {
+                let by = format!("{name}, whose guard may stand down");
+                self.refresh_when_due(record.term, false);
+                return Reason::Paused { by };
+            }
+            let board = self.state.board.as_ref();
+            if board.is_none_or(|(_, asked_at)| *asked_at < since) {
+                self.read_board();
+                self.refresh_when_due(record.term, false);
+                return Reason::Promoting;
+            }
+        }
         if self
             .state
             .hold

@@ -169,6 +169,13 @@ pub fn own_rule(election_mode: Option<&str>, failover: Option<&str>) -> Option<S
 }
 
 impl Probe {
+    /// What its guard has promised whoever else is master (R6).
+    #[must_use]
+    pub fn promise_to_another(&self) -> Option<&Promise> {
+        let promise = self.guard.promise.as_ref();
+        promise.filter(|promise| promise.to != self.uuid)
+    }
+
     /// Read-only for certain: refused now, meant to be, no lease, and no commit still in flight.
     #[must_use]
     pub fn is_fenced(&self) -> bool {

@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use super::Planner;
+use super::board::Member;
 use super::observed::Probe;
 use super::plan::{Action, CatalogEntry, Ending, Health, Reason};
 use super::record::Record;
-use super::state::Link;
+use super::state::{Link, Reading};
+use super::timing::Tick;
 
 /// How often the board is read where no refresh brings it.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -109,12 +111,51 @@ impl Planner<'_> {
         let state = self.state;
         let seen = state.seen_record().map(Record::stamp);
         // To an agent that comes when the record was deleted, the member's key is all that tells.
-        let member = state.catalog.member.as_ref();
-        if !member.is_some_and(|member| member.stands_down) {
+        if !self.is_behind_member_key(state.hold.reading) {
             return false;
         }
-        // A write whose reply was lost before this record was accepted rests on an older index, and comes to nothing.
+        // A write whose reply was lost before this record was accepted rests on an older index, and comes to nothing; one
+        // that rests on there being no record does so while this one stands.
         !state.pending.lock && !state.lock.outdated && seen == Some(record.stamp())
+    }
+
+    /// Whether a write that rests on this reading began once the member's key was known to tell of the pause. If Consul
+    /// accepts such a write the record stood in its place then; so whoever finds none looked later, and finds the key.
+    fn is_behind_member_key(&self, reading: Option<Reading>) -> bool {
+        let since = self.state.catalog.stands_down_since;
+        since.is_some_and(|since| reading.is_some_and(|reading| reading.reply_at >= since))
+    }
+
+    /// Another member, of those that count, whose key says on a board of no earlier than `since` that its guard may
+    /// stand down.
+    pub(super) fn who_stands_down(
+        &self,
+        since: Tick,
+        counts: impl Fn(&Member) -> bool,
+    ) -> Option<&str> {
+        let own = self.state.live_probe().map(|probe| &probe.uuid);
+        let board = self.state.board.as_ref();
+        let (board, _) = board.filter(|(_, asked_at)| *asked_at >= since)?;
+        let mut others = board.members.values();
+        let found = others.find(|it| it.stands_down && Some(&it.instance) != own && counts(it));
+        found.map(|it| it.name.as_str())
+    }
+
+    /// Nothing but that second acceptance is missing: not to be waited for until the next refresh is due.
+    pub(super) fn wants_word_behind_member_key(&mut self, record: &Record, probe: &Probe) -> bool {
+        let state = self.state;
+        let told = state.orders.pause.is_some() && state.catalog.stands_down_since.is_some();
+        if !told || !record.paused || probe.guard.stood_down {
+            return false;
+        }
+        if self.is_behind_member_key(state.hold.reading) {
+            return false;
+        }
+        let ready = self.is_behind_member_key(state.instance.reading);
+        if !ready && self.may_command_guard() {
+            self.act(Action::Probe);
+        }
+        ready
     }
 
     /// Of a holder whose instance cannot serve: in a pause the lock is kept, and the instance waited for.

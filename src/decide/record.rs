@@ -116,6 +116,12 @@ impl Record {
     /// No lease is longer (`Timing::LEASE_MAX`), so no record may make anyone wait longer.
     pub const MAX_LEASE_MS: u64 = 60_000;
 
+    /// Its writer may still be master without Consul, on its members' promises (R6).
+    #[must_use]
+    pub fn may_run_on_promises(&self) -> bool {
+        self.failsafe && self.status != Status::Fenced
+    }
+
     /// Reads the value of a lock key. Unknown fields are ignored.
     ///
     /// # Errors

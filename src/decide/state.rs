@@ -53,7 +53,7 @@ pub struct Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Elector {
-    /// The same vshard configuration as the last master's, was following it, furthest vclock, priority, least idle.
+    /// The same vshard configuration as the last master's, was following it, most of its rows, priority, least idle.
     Smart,
     /// Least idle.
     Idle,
@@ -319,9 +319,11 @@ pub struct Catalog {
     pub telling: Option<CatalogEntry>,
     /// Consul does not know the service.
     pub lost: bool,
-    /// The member key as last written.
+    /// The member key as last written; `None`: who knows.
     #[serde(skip)]
     pub member: Option<Member>,
+    /// Since then at the latest it has said that the guard may stand down.
+    pub stands_down_since: Option<Tick>,
     /// What is being written there.
     #[serde(skip)]
     pub member_writing: Option<Member>,

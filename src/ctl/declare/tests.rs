@@ -1,4 +1,4 @@
-use super::super::toys::{Keys as Toys, name, record, vclock};
+use super::super::toys::{Keys as Toys, member, name, record, vclock};
 use super::*;
 use std::time::Duration;
 
@@ -27,6 +27,16 @@ fn a_paused_master_that_is_silent_may_be_declared_down() {
         let view = keys.view();
         assert_eq!(check(&view.replicasets[0]), Ok(&paused()));
     }
+}
+
+/// Candidates hold back for that word, too.
+#[test]
+fn a_silent_master_whose_own_key_tells_of_a_pause_may_be_declared_down() {
+    let mut master = member(1);
+    master.stands_down = true;
+    let keys = Toys::healthy().member(&master);
+    let view = keys.looked(Duration::from_secs(60), None).view();
+    assert_eq!(check(&view.replicasets[0]), Ok(&record()));
 }
 
 #[test]

@@ -7,9 +7,10 @@ use super::fixtures::*;
 use super::toys::follower;
 use super::world::world_with;
 use crate::decide::board::{Ballot, Cause, Pause, VERSION};
-use crate::decide::election::compare;
+use crate::decide::election::{LastMaster, compare};
 use crate::decide::event::Event;
 use crate::decide::ids::SessionId;
+use crate::decide::observed::Peer;
 use crate::decide::plan::{Action, Reason};
 use crate::decide::record::{Record, Status, Vclock};
 use crate::decide::state::Elector;
@@ -128,12 +129,12 @@ fn the_smart_elector_ranks_configuration_following_rows_priority_and_idleness_in
     ];
     for other in &worse {
         assert_eq!(
-            compare(Elector::Smart, &best, other),
+            compare(Elector::Smart, None, &best, other),
             Ordering::Less,
             "{other:?}"
         );
         assert_eq!(
-            compare(Elector::Smart, other, &best),
+            compare(Elector::Smart, None, other, &best),
             Ordering::Greater,
             "{other:?}"
         );
@@ -157,8 +158,8 @@ fn the_idle_elector_ranks_idleness_then_rows() {
         priority: 9,
         ..ballot("a")
     };
-    assert_eq!(compare(Elector::Idle, &best, &busier), Ordering::Less);
-    assert_eq!(compare(Elector::Idle, &best, &behind), Ordering::Less);
+    assert_eq!(compare(Elector::Idle, None, &best, &busier), Ordering::Less);
+    assert_eq!(compare(Elector::Idle, None, &best, &behind), Ordering::Less);
 }
 
 #[test]
@@ -171,7 +172,51 @@ fn a_vclock_that_has_all_of_another_ranks_before_it() {
         vclock: vclock(5),
         ..ballot("a")
     };
-    assert_eq!(compare(Elector::Smart, &ahead, &behind), Ordering::Less);
+    assert_eq!(
+        compare(Elector::Smart, None, &ahead, &behind),
+        Ordering::Less
+    );
+}
+
+/// An earlier master may come back with rows that it alone has; the last one's acknowledged rows are what counts.
+#[test]
+fn rows_that_the_last_master_never_had_do_not_rank() {
+    let clock = |first, second| Vclock::from([("1".to_owned(), first), ("2".to_owned(), second)]);
+    let node = node()
+        .having(|instance| {
+            let id = 2;
+            instance.replication = vec![Peer {
+                id,
+                ..follower(OTHER)
+            }];
+        })
+        .attached();
+    let probe = node.state.live_probe().expect("its last word");
+    let active = Record {
+        status: Status::Active,
+        vclock: clock(141, 170),
+        ..record()
+    };
+    let last = LastMaster::of(Some(&active), probe);
+    let fresh = Ballot {
+        vclock: clock(141, 174),
+        ..ballot("z")
+    };
+    let returned = Ballot {
+        vclock: clock(159, 172),
+        priority: 9,
+        ..ballot("a")
+    };
+    let by = |elector, last: Option<&LastMaster<'_>>| compare(elector, last, &fresh, &returned);
+    assert_eq!(by(Elector::Smart, last.as_ref()), Ordering::Less);
+    assert_eq!(by(Elector::Idle, last.as_ref()), Ordering::Less);
+    // Who was not promoted may have had less than whoever served last.
+    let promoting = Record {
+        status: Status::Promoting,
+        ..active.clone()
+    };
+    assert!(LastMaster::of(Some(&promoting), probe).is_none());
+    assert!(LastMaster::of(None, probe).is_none());
 }
 
 #[test]

@@ -9,6 +9,8 @@ use crate::decide::plan::{Action, Ending, Health, Reason};
 use crate::decide::record::Status;
 use crate::decide::state::State;
 
+mod keys;
+
 impl Node {
     fn is_paused_by_ann(&mut self) {
         self.lock.pause = Some(Pause {
@@ -69,30 +71,6 @@ fn the_record_says_so_before_the_guard_stands_down() {
     panic!("it does not stand down: {:?}", node.plan());
 }
 
-/// Else an agent that comes when the record was deleted would take it for a master with a lease.
-#[test]
-fn its_member_key_says_so_before_the_guard_stands_down() {
-    let mut node = master();
-    node.is_paused_by_ann();
-    for _ in 0..40 {
-        let plan = node.turn();
-        assert!(!plan.actions.iter().any(is_stand), "{plan:?}");
-        for action in &plan.actions {
-            if matches!(action, Action::WriteMember { .. }) {
-                node.loses(action);
-            } else {
-                node.answers(action);
-            }
-        }
-        node.passes(100.ms());
-    }
-    assert!(says_paused(&node) && !node.instance.guard.stood_down);
-    node.lives_on(2.secs());
-    assert!(node.instance.guard.stood_down, "{:?}", node.plan());
-    let member = node.lock.members.get(OWN).expect("its key");
-    assert!(member.stands_down);
-}
-
 #[test]
 fn the_guard_does_not_stand_down_while_the_record_may_not_say_so() {
     let mut node = master();
@@ -132,31 +110,6 @@ fn a_write_without_the_word_that_was_lost_comes_to_nothing_once_one_with_it_is_a
     );
     assert!(refused, "{late:?}");
     assert!(says_paused(&node));
-}
-
-/// Its role is a replica's then, and nothing else tells a newcomer.
-#[test]
-fn its_member_key_says_so_until_the_guard_is_up_with_the_lock_or_without() {
-    let mut node = paused();
-    let says_so = |node: &Node| node.lock.members[OWN].stands_down;
-    assert!(says_so(&node));
-    node.lock.pause = None;
-    node.lock.delete_key();
-    node.watch_shows_lock();
-    for _ in 0..200 {
-        let plan = node.turn();
-        for action in &plan.actions {
-            if matches!(action, Action::Acquire { .. } | Action::StandDown { .. }) {
-                node.loses(action);
-            } else {
-                node.answers(action);
-            }
-        }
-        node.passes(20.ms());
-        assert!(says_so(&node) && node.instance.guard.stood_down);
-    }
-    node.lives_on(30.secs());
-    assert!(!says_so(&node) && !node.instance.guard.stood_down);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! R4: a lock that is held and has not been refreshed for a lease is taken over, in one transaction.
 
+use super::election::THIRD;
 use super::fixtures::*;
 use super::toys::member;
 use super::world::world_with;
@@ -337,6 +338,81 @@ fn a_paused_master_whose_record_was_deleted_is_not_succeeded_by_who_missed_the_w
     node.lives_on(60.secs());
     assert!(matches!(node.plan().reason, Reason::Paused { .. }));
     assert_eq!(node.lock.holder(), None);
+}
+
+/// Its agent took the deleted lock again by a request of before the pause that was carried out late.
+#[test]
+fn a_record_without_the_word_does_not_outweigh_its_writers_key() {
+    let mut node = under(&record());
+    let mut master = member(OTHER, "b:3301");
+    master.stands_down = true;
+    node.lock.members.insert(OTHER.to_owned(), master);
+    node.lives_on(60.secs());
+    assert!(matches!(node.plan().reason, Reason::Paused { .. }));
+    node.lock
+        .members
+        .get_mut(OTHER)
+        .expect("its key")
+        .stands_down = false;
+    node.comes_to(|action| matches!(action, Action::Acquire { .. } | Action::TakeOver { .. }));
+}
+
+/// Who wrote it was never promoted, so it does not say who served last.
+#[test]
+fn a_record_of_a_hold_without_a_promotion_says_nothing_of_other_guards() {
+    let mut node = under(&Record {
+        status: Status::Promoting,
+        ..record()
+    });
+    let mut master = member(THIRD, "c:3301");
+    master.stands_down = true;
+    node.lock.members.insert(THIRD.to_owned(), master);
+    node.lives_on(60.secs());
+    assert!(matches!(node.plan().reason, Reason::Paused { .. }));
+    node.lock.members.remove(THIRD);
+    node.comes_to(|action| matches!(action, Action::Acquire { .. } | Action::TakeOver { .. }));
+}
+
+/// Its request for the lock was sent before somebody else was master, and carried out late.
+#[test]
+fn who_gained_the_lock_without_a_record_is_not_promoted_while_another_guard_may_stand_down() {
+    let mut node = node()
+        .finding(|lock| lock.delete_key())
+        .attached()
+        .seeing_lock();
+    let acquire = node.comes_to(|action| matches!(action, Action::Acquire { .. }));
+    let mut master = member(OTHER, "b:3301");
+    master.stands_down = true;
+    node.lock.members.insert(OTHER.to_owned(), master);
+    node.answers(&acquire);
+    node.lives_on(60.secs());
+    assert!(matches!(node.plan().reason, Reason::Paused { .. }));
+    assert!(!node.instance.is_writable());
+    node.lock.members.remove(OTHER);
+    node.lives_on(5.secs());
+    assert!(node.instance.is_writable(), "{:?}", node.plan());
+}
+
+/// Others would hold back for its own old word.
+#[test]
+fn who_is_no_candidate_takes_back_what_its_key_says_of_a_pause() {
+    let mut node = node()
+        .with(|settings| settings.priority = -1)
+        .finding(|lock| {
+            lock.delete_key();
+            let mut own = member(OWN, "a:3301");
+            own.stands_down = true;
+            lock.members.insert(OWN.to_owned(), own);
+        })
+        .attached()
+        .seeing_lock();
+    node.lives_on(5.secs());
+    assert!(
+        matches!(node.plan().reason, Reason::NotACandidate { .. }),
+        "{:?}",
+        node.plan()
+    );
+    assert!(!node.lock.members[OWN].stands_down);
 }
 
 #[test]

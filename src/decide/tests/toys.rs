@@ -458,7 +458,8 @@ pub(super) fn lost(action: &Action, asked_at: Tick) -> Option<Event> {
 /// A peer that follows and is followed.
 pub(super) fn follower(uuid: &str) -> Peer {
     Peer {
-        id: 2,
+        // Of the master that the records and vclocks of these tests speak of.
+        id: 1,
         uuid: uuid.to_owned(),
         upstream: Some(Upstream {
             status: "follow".to_owned(),

@@ -77,6 +77,9 @@ pub(crate) struct Agent {
     pub(crate) reset: bool,
     pub(crate) watch: Watch,
     pub(crate) knows_keys: bool,
+    /// When its own last write of the member's key was carried out, and the same while none is under way or in doubt.
+    pub(crate) member_written: Time,
+    pub(crate) member_known: Option<Time>,
     /// The switchover key's index as its watch last saw it.
     pub(crate) order_seen: u64,
     pub(crate) outstanding: Vec<(u64, GuardCommand)>,
@@ -143,6 +146,8 @@ impl World {
             reset: false,
             watch: Watch::default(),
             knows_keys: false,
+            member_written: 0,
+            member_known: None,
             order_seen: 0,
             outstanding: Vec::new(),
             asking: None,
@@ -195,6 +200,9 @@ impl World {
         let now = self.now;
         let traced = self.is_traced();
         let agent = &mut self.agents[number];
+        if matches!(event, Event::MemberEnded { result: Ok(()) }) {
+            agent.member_known = Some(agent.member_written);
+        }
         let second = now / SEC;
         if agent.steps.0 != second {
             agent.steps = (second, 0);

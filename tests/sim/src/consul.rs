@@ -311,17 +311,17 @@ impl Store {
             .insert(ballot.instance.clone(), ballot.clone());
     }
 
-    /// Check-and-set of a member's key, which rests on how it stood when the request was `sent_at`.
+    /// Check-and-set of a member's key, which `rests_on` how it stood then.
     pub(crate) fn write_member(
         &mut self,
         set: usize,
         member: &Member,
-        sent_at: Time,
+        rests_on: Time,
         now: Time,
     ) -> bool {
         let beside = &mut self.beside[set];
         let written_at = beside.members_at.get(&member.instance);
-        if written_at.is_some_and(|written_at| *written_at > sent_at) {
+        if written_at.is_some_and(|written_at| *written_at > rests_on) {
             return false;
         }
         beside.members_at.insert(member.instance.clone(), now);

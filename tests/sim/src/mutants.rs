@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-pub use crate::table::{MUTANTS, Mutant};
+pub use crate::table::{MUTANTS, Mutant, ONLY_KEPT};
 
 static ON: AtomicUsize = AtomicUsize::new(0);
 

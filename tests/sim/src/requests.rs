@@ -22,6 +22,8 @@ pub(crate) struct Request {
     pub(crate) action: Action,
     pub(crate) sent_at: Time,
     pub(crate) asked_at: Tick,
+    /// A write of a member's key comes to nothing if another one was carried out since.
+    pub(crate) rests_on: Time,
     /// The agent gives up waiting then.
     pub(crate) until: Time,
     /// It has been told already that there is no answer, or will be.
@@ -75,12 +77,15 @@ impl World {
         let id = self.next_id();
         let until = self.now + self.patience(agent) + wait;
         let asked_at = self.tick(agent);
+        let writes_member = matches!(action, Action::WriteMember { .. });
+        let known = self.agents[agent].member_known.take_if(|_| writes_member);
         let mut request = Box::new(Request {
             id,
             agent,
             action: action.clone(),
             sent_at: self.now,
             asked_at,
+            rests_on: known.unwrap_or(self.now),
             until,
             given_up: false,
         });
@@ -315,7 +320,13 @@ impl World {
                 Event::CatalogEnded { result: Ok(true) }
             }
             Action::WriteMember { member } => {
-                let written = self.consul.write_member(set, member, request.sent_at, now);
+                let written = self.consul.write_member(set, member, request.rests_on, now);
+                if written {
+                    self.check_member(agent, member);
+                }
+                if written && !request.given_up {
+                    self.agents[agent].member_written = now;
+                }
                 Event::MemberEnded {
                     result: written.then_some(()).ok_or_else(|| fault(false)),
                 }

@@ -12,11 +12,13 @@ type Step = (Time, Time, Fault);
 pub(crate) fn draw(rng: &mut Rng, set: usize, at: Time, lease: Time) -> Vec<Step> {
     let at = at + 2 * lease;
     match rng.below(100) {
-        0..25 => left_behind(rng, set, at, lease),
-        25..50 => alone(rng, set, at, lease),
-        50..67 => adopted(rng, set, at, lease),
-        67..78 => boots(rng, set, at, lease),
-        78..89 => hangs_midway(rng, set, at, lease),
+        0..20 => left_behind(rng, set, at, lease),
+        20..40 => alone(rng, set, at, lease),
+        40..54 => adopted(rng, set, at, lease),
+        54..63 => boots(rng, set, at, lease),
+        63..72 => hangs_midway(rng, set, at, lease),
+        72..81 => paused_unseen(rng, set, at, lease),
+        81..90 => two_runs(rng, set, at, lease),
         _ => forgets_a_promise(rng, set, at, lease),
     }
 }
@@ -168,5 +170,65 @@ fn forgets_a_promise(rng: &mut Rng, set: usize, at: Time, lease: Time) -> Vec<St
     story.push((forgets_at, time, Fault::CutReplication { who, time }));
     story.push(cut(who, Cut::Swallowed, forgets_at, away));
     story.push(dies(who, forgets_at, restarts_after));
+    story
+}
+
+/// A pause begins, and the record is deleted while word of it goes round. Whoever comes then has seen nothing of it.
+fn paused_unseen(rng: &mut Rng, set: usize, at: Time, lease: Time) -> Vec<Step> {
+    let time = lease * 3;
+    let cluster = rng.percent(20);
+    let pause = Fault::Pause { set, cluster, time };
+    let deleted_at = at + rng.below(lease / 2);
+    let mut story = vec![(at, time, pause), (deleted_at, 0, Fault::DeleteKey { set })];
+    for n in 0..2 {
+        let who = Who::Replica(set, n);
+        let falls_at = deleted_at.saturating_sub(rng.below(lease / 4));
+        story.push(agent_dies(who, falls_at, soon(rng)));
+    }
+    let who = Who::Master(set);
+    let how = rng.one_of(&[Cut::Refused, Cut::Swallowed, Cut::RepliesSwallowed]);
+    let from = at + rng.below(lease / 2);
+    match rng.below(4) {
+        0 => story.push(cut(who, how, from, soon(rng))),
+        1 => story.push(cut(who, how, from, rng.below(time))),
+        2 => story.push(agent_dies(who, from, soon(rng))),
+        _ => {}
+    }
+    story
+}
+
+/// Two agents look after the master, maybe in a pause, one of which sleeps now and then, while the lock is handed over,
+/// lost or deleted.
+fn two_runs(rng: &mut Rng, set: usize, at: Time, lease: Time) -> Vec<Step> {
+    let who = Who::Master(set);
+    let time = rng.below(lease / 2);
+    let mut story = vec![
+        (at, time, Fault::PauseAgent { who, time }),
+        (at + soon(rng), 0, Fault::SecondAgent { who }),
+    ];
+    if rng.percent(50) {
+        let (from, time) = (at - rng.below(lease), lease * 4);
+        let cluster = false;
+        story.push((from, time, Fault::Pause { set, cluster, time }));
+    }
+    for _ in 0..rng.between(1, 3) {
+        let next = at + rng.below(lease);
+        let time = rng.below(lease / 2);
+        story.push(match rng.below(6) {
+            0 => (next, 0, Fault::EndSession { set }),
+            1 => (next, 0, Fault::DeleteKey { set }),
+            2 => dies(who, next, time),
+            3 => cut(who, Cut::RepliesSwallowed, next, time),
+            4 => (next, time, Fault::FreezeInstance { who, time }),
+            _ => {
+                let order = Fault::Switchover {
+                    set,
+                    target: None,
+                    catch_up_ms: 50,
+                };
+                (next, 0, order)
+            }
+        });
+    }
     story
 }

@@ -24,8 +24,8 @@ fn last_word() -> Record {
     }
 }
 
-/// It has seen `record` stand for so long that the lease which rests on it is over, and casts its ballot.
-fn standing_for_election(record: &Record) -> Node {
+/// Of a replica set of three, and has just seen `record` for the first time.
+fn seeing(record: &Record) -> Node {
     let mut node = node()
         .with(|settings| {
             settings.failsafe = true;
@@ -35,6 +35,12 @@ fn standing_for_election(record: &Record) -> Node {
         .attached();
     node.lock.put_record(None, record);
     node.watch_shows_lock();
+    node
+}
+
+/// It has seen `record` stand for so long that the lease which rests on it is over, and casts its ballot.
+fn standing_for_election(record: &Record) -> Node {
+    let mut node = seeing(record);
     node.passes(LEASE_AND_MARGIN);
     for _ in 0..4 {
         node.settles();
@@ -74,15 +80,7 @@ fn who_may_have_promised_and_casts_no_ballot_is_waited_for_until_no_promise_can_
 
 #[test]
 fn a_promise_of_its_own_tells_that_others_may_be_bound_for_longer() {
-    let mut node = node()
-        .with(|settings| {
-            settings.failsafe = true;
-            settings.elector = Elector::Smart;
-        })
-        .having(|instance| instance.replication = vec![follower(OTHER), follower(THIRD)])
-        .attached();
-    node.lock.put_record(None, &last_word());
-    node.watch_shows_lock();
+    let mut node = seeing(&last_word());
     node.lives_on(9.secs());
     node.instance
         .promises(OTHER, 6, LEASE_AND_MARGIN, node.now)

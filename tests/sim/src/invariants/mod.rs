@@ -42,6 +42,10 @@ struct Place {
     acknowledged: u64,
     /// The last lease's end in true time, at most.
     leased_until: Time,
+    /// Its member's key has said since then that its guard may stand down.
+    told_since: Option<Time>,
+    /// An agent wrote that key that the guard does not obey.
+    disputed: bool,
     /// As the catalog shows it.
     service: Option<catalog::Service>,
 }
