@@ -64,7 +64,6 @@ impl State {
         if let Some(record) = record {
             self.highest_term = self.highest_term.max(record.term);
             self.note_rival(&record, now);
-            self.note_named(&record);
             self.saw_record(record, now);
             self.member_terms = None;
         }
@@ -137,16 +136,6 @@ impl State {
         let own = self.instance.probe.as_ref().map(|probe| &probe.uuid);
         if own == Some(&record.instance) && record.agent != self.settings.agent {
             self.lock.rival_seen_at = Some(now);
-        }
-    }
-
-    /// Whoever has just given the lock up lets others go first, but not when it is named itself.
-    fn note_named(&mut self, record: &Record) {
-        let own = self.instance.probe.as_ref().map(|probe| &probe.uuid);
-        let known = self.lock.unchanged.as_ref().map(|known| &known.stamp);
-        let news = known != Some(&record.stamp());
-        if news && own.is_some() && record.handover_to.as_ref() == own {
-            self.hold.hold_back_until = None;
         }
     }
 
@@ -290,7 +279,7 @@ impl State {
                 self.lock.outdated = true;
                 self.pending.lock_retry_at = Some(now + REFUSED_RETRY);
                 if matches!(step, LockStepKind::Acquire | LockStepKind::TakeOver) {
-                    self.hold.hold_back_until = Some(now + ACQUIRE_RETRY);
+                    self.hold.acquire_retry_at = Some(now + ACQUIRE_RETRY);
                 }
                 self.session.doubted = self.session.id.is_some();
             }

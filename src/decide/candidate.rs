@@ -249,8 +249,12 @@ impl Planner<'_> {
             }
             return Reason::NotACandidate { why };
         }
-        if let Some(until) = self.too_early(claim.from.max(self.state.hold.hold_back_until)) {
+        if let Some(until) = self.too_early(claim.from) {
             return Reason::WaitingForPredecessorLease { until };
+        }
+        if let Some(until) = self.too_early(self.holds_back_until(claim)) {
+            let first = "others".to_owned();
+            return Reason::HoldingBack { first, until };
         }
         if let Some(reason) = self.wait_for_promise(claim.term, claim.gain.wait.is_some()) {
             return reason;
@@ -263,8 +267,19 @@ impl Planner<'_> {
                 return reason;
             }
         }
-        self.run_for_lock(seat, claim);
+        if self.too_early(self.state.hold.acquire_retry_at).is_none() {
+            self.run_for_lock(seat, claim);
+        }
         self.unless_denied(running(seat, claim))
+    }
+
+    /// Whoever has just given the lock up lets others go first. Not so once one of them had it, since what that one
+    /// acknowledged may be here alone; nor if it was for somebody, who goes first anyway.
+    fn holds_back_until(&self, claim: &Claim<'_>) -> Option<Tick> {
+        let own = self.state.live_probe().map(|probe| &probe.uuid);
+        let ours = |last: &Record| Some(&last.instance) == own && handover(last).is_none();
+        let until = self.state.hold.hold_back_until;
+        until.filter(|_| claim.record.is_none_or(ours))
     }
 
     fn too_early(&mut self, from: Option<Tick>) -> Option<Tick> {

@@ -335,21 +335,25 @@ impl Planner<'_> {
         }
     }
 
-    /// Whose ballots are worth waiting for: those who followed the last master at its last word. Who was not among
-    /// them is in no hurry, and waits for all that are healthy; so do all where nobody knows who followed.
+    /// Whose ballots are worth waiting for: those who followed the last master at its last word, and who is healthy and
+    /// not missed by our instance: who came back behind that word may have rows that a quorum acknowledged. Who was not
+    /// named is in no hurry, and waits for all that are healthy; so do all where nobody knows who followed.
     fn expected<'r>(&'r self, record: Option<&'r Record>) -> BTreeSet<&'r str> {
-        let own = self.state.live_probe().map_or("", |probe| &probe.uuid);
+        let probe = self.state.live_probe();
+        let own = probe.map_or("", |probe| &probe.uuid);
         let following = record.map_or(&[][..], |record| record.following.as_slice());
         let mut expected: BTreeSet<&str> = following.iter().map(String::as_str).collect();
-        if !expected.contains(own)
-            && let Some((board, _)) = &self.state.board
-        {
+        let named = expected.contains(own);
+        if let Some((board, _)) = &self.state.board {
             let healthy = board.members.iter();
-            let healthy = healthy.filter(|(_, member)| member.health == "passing");
+            let healthy = healthy.filter(|(uuid, member)| {
+                member.health == "passing" && !(named && probe.is_some_and(|it| it.misses(uuid)))
+            });
             expected.extend(healthy.map(|(uuid, _)| uuid.as_str()));
         }
         expected.remove(own);
-        if let Some(record) = record {
+        // Who gave the lock up for somebody else is as fit as before, should that one not come.
+        if let Some(record) = record.filter(|record| handover(record).is_none()) {
             expected.remove(record.instance.as_str());
         }
         expected

@@ -36,8 +36,10 @@ pub struct Hold {
     pub reason: String,
     /// The guard has refused to promote since then.
     pub refused_since: Option<Tick>,
-    /// No run for the lock before then: we have just given it up.
+    /// We have just given the lock up: until then others go first.
     pub hold_back_until: Option<Tick>,
+    /// An acquisition was refused: the next one no earlier than then.
+    pub acquire_retry_at: Option<Tick>,
     /// What the guard needs to know of the terms before; nothing any more once it was promoted in this one (R6).
     pub before: Before,
     /// Why Consul could not be written or read since it last accepted or refused something from us.

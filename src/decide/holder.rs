@@ -450,7 +450,13 @@ impl Planner<'_> {
         };
         if let Some(probe) = &self.state.instance.probe {
             record.vclock = probe.vclock.clone();
-            record.following = probe.followers();
+            // Whoever came back since then is not among them, so rather nobody knows.
+            let recent = state.settings.timing.healthcheck_interval() * 2;
+            let spoke = state
+                .instance
+                .probed_at
+                .is_some_and(|at| at + recent >= self.now);
+            record.following = if spoke { probe.followers() } else { vec![] };
         }
         if self.may_call_lock() {
             self.act(Action::Release {

@@ -230,6 +230,16 @@ impl Probe {
         peers.map(|peer| peer.uuid.clone()).collect()
     }
 
+    /// Whether this instance is to replicate from that one and does not reach it.
+    #[must_use]
+    pub fn misses(&self, uuid: &str) -> bool {
+        let mut peers = self.replication.iter();
+        peers.any(|peer| {
+            let status = peer.upstream.as_ref().map(|upstream| &*upstream.status);
+            peer.uuid == uuid && matches!(status, Some("disconnected" | "connecting"))
+        })
+    }
+
     /// Whether anyone replicates from this instance at all.
     #[must_use]
     pub fn has_replica(&self) -> bool {

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use super::fixtures::*;
-use super::toys::follower;
+use super::toys::{follower, member};
 use super::world::world_with;
 use crate::decide::board::{Ballot, Cause, Pause, VERSION};
 use crate::decide::election::{LastMaster, compare};
@@ -365,6 +365,62 @@ fn where_nobody_else_followed_the_master_there_is_nothing_to_wait_for() {
     node.answers(&acquire);
     node.settles();
     node.serving();
+}
+
+/// A board with these members, all healthy.
+fn boarded(mut node: Node, members: &[&str]) -> Node {
+    for uuid in members {
+        node.lock
+            .members
+            .insert((*uuid).to_owned(), member(uuid, uuid));
+    }
+    node
+}
+
+/// Who comes back behind it may have rows that the quorum has acknowledged since.
+#[test]
+fn a_member_that_the_last_word_does_not_name_is_waited_for_if_it_is_healthy_and_not_missed() {
+    let alone = Record {
+        following: vec![OWN.to_owned()],
+        ..last_word()
+    };
+    let waits = |change: &dyn Fn(&mut Node)| {
+        let mut node = boarded(after(&alone), &[OTHER, THIRD]);
+        change(&mut node);
+        for _ in 0..3 {
+            node.settles();
+        }
+        !node.holds()
+    };
+    assert!(waits(&|_| {}));
+    // As in a star, where replicas follow the master alone.
+    assert!(waits(&|node| node.instance.replication[1].upstream = None));
+    assert!(!waits(&|node| {
+        let upstream = node.instance.replication[1].upstream.as_mut();
+        upstream.expect("one").status = "disconnected".to_owned();
+    }));
+    assert!(!waits(&|node| {
+        let third = node.lock.members.get_mut(THIRD).expect("its key");
+        third.health = "critical".to_owned();
+    }));
+}
+
+#[test]
+fn who_gave_the_lock_up_for_one_that_does_not_come_is_waited_for() {
+    for (target, waits) in [(None, false), (Some(THIRD.to_owned()), true)] {
+        let last = Record {
+            following: vec![OWN.to_owned()],
+            handover_to: target,
+            ..last_word()
+        };
+        let mut node = boarded(after(&last), &[OTHER]);
+        node.settles();
+        node.passes(WINDOW);
+        for _ in 0..3 {
+            node.settles();
+        }
+        assert_eq!(!node.holds(), waits, "{:?}", node.plan().reason);
+    }
 }
 
 #[test]

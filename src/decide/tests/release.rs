@@ -1,6 +1,9 @@
 //! R2: the lock is given up only when the instance is known read-only, known dead, or past its lease.
 
+use std::time::Duration;
+
 use super::fixtures::*;
+use super::toys::follower;
 use crate::decide::event::Event;
 use crate::decide::event::KillResult;
 use crate::decide::plan::{Action, Reason};
@@ -32,6 +35,19 @@ fn the_lock_of_a_dead_master_is_released_at_once_as_fenced() {
     let record = node.lock.record().expect("a record");
     assert_eq!((record.status, record.term), (Status::Fenced, 7));
     assert_eq!(node.lock.holder(), None);
+}
+
+/// Who has come back since it was last heard would not be among them, and nobody would wait for that one's ballot.
+#[test]
+fn the_last_word_names_nobody_that_followed_where_the_instance_was_not_heard_lately() {
+    for (cut_off, named) in [(Duration::ZERO, vec![OTHER]), (2100.ms(), vec![])] {
+        let mut node = master().having(|instance| instance.replication = vec![follower(OTHER)]);
+        node.answers(&Action::Probe);
+        node.is_cut_off();
+        node.passes(cut_off);
+        node.is_killed();
+        assert_eq!(released(&node).expect("a release").following, named);
+    }
 }
 
 /// The agent that replaced us adopted our session, and what it has handed to the guard since nobody here knows.
