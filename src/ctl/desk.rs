@@ -88,9 +88,7 @@ impl Desk<'_> {
         }
         Ok(view)
     }
-}
 
-impl Desk<'_> {
     /// The same with whether the agents live that it was told by.
     pub(super) async fn with_agents(&self, view: ClusterView) -> ClusterView {
         let keepers = agents::listen(&self.consul, &view).await;

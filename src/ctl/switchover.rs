@@ -15,7 +15,7 @@ use crate::consul::{LockView, LockWatch};
 use crate::decide::board::{self, Switchover, SwitchoverState};
 use crate::decide::timing::Tick;
 use crate::errors::chain;
-use crate::execute::Keys;
+use crate::execute::{Keys, json_bytes};
 
 /// A master's agent watches the key, so it takes notice within moments.
 const NOTICE: Duration = Duration::from_secs(5);
@@ -125,7 +125,7 @@ fn request(args: &SwitchoverArgs, target: Option<String>) -> Result<Switchover, 
 
 /// Writes the request if nobody has asked for another since; its key's index.
 async fn write(desk: &Desk<'_>, key: &str, index: u64, request: &Switchover) -> Result<u64, Ended> {
-    let bytes = serde_json::to_vec(request).unwrap_or_default();
+    let bytes = json_bytes(request);
     let written = match desk.consul.put_key_if(key, index, &bytes).await {
         Ok(written) => written,
         Err(error) if error.is_denied() => return Err(error.into()),
@@ -229,7 +229,7 @@ impl Wait {
             why: "withdrawn, as nobody took notice".to_owned(),
             ..self.request.clone()
         };
-        let bytes = serde_json::to_vec(&withdrawn).unwrap_or_default();
+        let bytes = json_bytes(&withdrawn);
         let written = desk.consul.put_key_if(key, self.index, &bytes).await;
         Ok(written?.is_some())
     }

@@ -537,8 +537,7 @@ impl State {
             }
             Err(fault) => {
                 // Either may stand there now: the next write is not spared, whatever it says.
-                catalog.member = None;
-                catalog.stands_down_since = None;
+                catalog.forgets_member();
                 catalog.member_retry_at = Some(now + CATALOG_RETRY);
                 catalog.member_fault = Some(fault.why);
             }

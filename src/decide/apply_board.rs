@@ -25,8 +25,7 @@ impl State {
         if said.is_some_and(|since| since <= sent_after)
             && !found.is_some_and(|member| member.stands_down)
         {
-            self.catalog.member = None;
-            self.catalog.stands_down_since = None;
+            self.catalog.forgets_member();
         }
     }
 

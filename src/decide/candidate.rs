@@ -349,13 +349,16 @@ impl Planner<'_> {
         let known = self.state.lock.unchanged.as_ref();
         // Who has just come, or has missed the last records, is told by the members' keys: of anybody if no record says
         // who served last, else of its writer, whose late word may have come after a deletion.
-        let wrote = |it: &Member| match claim.record.map(|record| (record.status, record)) {
-            Some((Status::Fenced, _)) => false,
-            Some((Status::Active, record)) => record.instance == it.instance,
-            Some((Status::Promoting, _)) | None => true,
+        let counts = |it: &Member| match claim.record {
+            Some(record) => match record.status {
+                Status::Fenced => false,
+                Status::Active => record.instance == it.instance,
+                Status::Promoting => true,
+            },
+            None => true,
         };
-        if let Some(name) = self.who_stands_down(since, wrote) {
-            return Some(format!("{name}, whose guard may stand down"));
+        if let Some(by) = self.who_stands_down(since, counts) {
+            return Some(by);
         }
         let record = claim.record.or(known.map(|known| &known.record))?;
         (record.paused && record.status != Status::Fenced && record.instance != own)

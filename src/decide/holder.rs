@@ -312,19 +312,11 @@ impl Planner<'_> {
         }
         let lease = self.state.settings.timing.lease();
         if let Some(over_at) = self.state.hold.predecessor_over_at {
-            // No record said who served last. A request for the lock that was carried out late has not been behind a
-            // look at the members' keys, and no wait outlives a guard that stands down.
-            let since = Tick::at(over_at.elapsed().saturating_sub(lease));
-            if let Some(name) = self.who_stands_down(since, |_| true) {
-                let by = format!("{name}, whose guard may stand down");
+            // No record said who served last.
+            let gained_after = Tick::at(over_at.elapsed().saturating_sub(lease));
+            if let Some(reason) = self.looks_at_guards(gained_after) {
                 self.refresh_when_due(record.term, false);
-                return Reason::Paused { by };
-            }
-            let board = self.state.board.as_ref();
-            if board.is_none_or(|(_, asked_at)| *asked_at < since) {
-                self.read_board();
-                self.refresh_when_due(record.term, false);
-                return Reason::Promoting;
+                return reason;
             }
         }
         if self

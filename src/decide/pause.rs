@@ -126,19 +126,33 @@ impl Planner<'_> {
         since.is_some_and(|since| reading.is_some_and(|reading| reading.reply_at >= since))
     }
 
-    /// Another member, of those that count, whose key says on a board of no earlier than `since` that its guard may
-    /// stand down.
+    /// The words for another member, of those that count, whose key says on a board of no earlier than `since` that its
+    /// guard may stand down.
     pub(super) fn who_stands_down(
         &self,
         since: Tick,
         counts: impl Fn(&Member) -> bool,
-    ) -> Option<&str> {
+    ) -> Option<String> {
         let own = self.state.live_probe().map(|probe| &probe.uuid);
         let board = self.state.board.as_ref();
         let (board, _) = board.filter(|(_, asked_at)| *asked_at >= since)?;
         let mut others = board.members.values();
         let found = others.find(|it| it.stands_down && Some(&it.instance) != own && counts(it));
-        found.map(|it| it.name.as_str())
+        found.map(|it| format!("{}, whose guard may stand down", it.name))
+    }
+
+    /// Why not to be promoted yet behind a lock that had no record. A request for it that was carried out late has not
+    /// been behind a look at the members' keys, and no wait outlives a guard that stands down.
+    pub(super) fn looks_at_guards(&mut self, gained_after: Tick) -> Option<Reason> {
+        if let Some(by) = self.who_stands_down(gained_after, |_| true) {
+            return Some(Reason::Paused { by });
+        }
+        let board = self.state.board.as_ref();
+        if board.is_some_and(|(_, asked_at)| *asked_at >= gained_after) {
+            return None;
+        }
+        self.read_board();
+        Some(Reason::Promoting)
     }
 
     /// Nothing but that second acceptance is missing: not to be waited for until the next refresh is due.

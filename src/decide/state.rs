@@ -341,6 +341,14 @@ pub struct Catalog {
     pub removed: bool,
 }
 
+impl Catalog {
+    /// What the member's key says is not known any more.
+    pub(super) fn forgets_member(&mut self) {
+        self.member = None;
+        self.stands_down_since = None;
+    }
+}
+
 /// What is under way; at most one of each.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Pending {

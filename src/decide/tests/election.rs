@@ -543,14 +543,7 @@ fn all_others_hold_back_for_whom_the_master_gave_the_lock_up_for() {
 fn where_no_ballot_can_be_written_the_lock_alone_decides() {
     let mut node = candidate();
     for _ in 0..40 {
-        let plan = node.turn();
-        for action in &plan.actions {
-            if matches!(action, Action::WriteBallot { .. }) {
-                node.loses(action);
-            } else {
-                node.answers(action);
-            }
-        }
+        node.round_losing(|action| matches!(action, Action::WriteBallot { .. }));
         node.passes(25.ms());
     }
     assert!(node.holds(), "{:?}", node.plan().reason);

@@ -314,6 +314,19 @@ impl Node {
         plan
     }
 
+    /// The same, but of some requests and their answers nothing arrives.
+    pub(super) fn round_losing(&mut self, is_lost: impl Fn(&Action) -> bool) -> Plan {
+        let plan = self.turn();
+        for action in &plan.actions {
+            if is_lost(action) {
+                self.loses(action);
+            } else {
+                self.answers(action);
+            }
+        }
+        plan
+    }
+
     /// Carries out, says nothing: the answer, if the other side can give one.
     pub(super) fn carries_out(&mut self, action: &Action) -> Option<Event> {
         if matches!(action, Action::Kill) {

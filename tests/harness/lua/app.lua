@@ -20,19 +20,23 @@ function app.bootstrap()
     ballast:create_index('primary', { parts = { { 1, 'unsigned' } } })
 end
 
+-- The guard's table, or an empty one without a guard.
+local function guard()
+    local found = rawget(_G, 'tarsec_guard')
+    return type(found) == 'table' and found or {}
+end
+
 -- What the guard says, or nil without a guard.
 local function ask_guard(name)
-    local guard = rawget(_G, 'tarsec_guard')
-    if type(guard) ~= 'table' then return nil end
-    local value = guard[name]
+    local value = guard()[name]
     if type(value) == 'function' then value = value() end
     return tonumber(value)
 end
 
 -- Whether the guard stands down for a pause: no lease bounds a write then.
 local function is_unbound()
-    local guard = rawget(_G, 'tarsec_guard')
-    return type(guard) == 'table' and type(guard.state) == 'table' and guard.state.stood_down == true
+    local state = guard().state
+    return type(state) == 'table' and state.stood_down == true
 end
 
 -- One write. Term and deadline are read in the same turn of the event loop in which the write begins, that is,

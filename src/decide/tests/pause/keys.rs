@@ -15,15 +15,8 @@ fn its_member_key_says_so_before_the_guard_stands_down() {
     let mut node = master();
     node.is_paused_by_ann();
     for _ in 0..40 {
-        let plan = node.turn();
+        let plan = node.round_losing(|action| matches!(action, Action::WriteMember { .. }));
         assert!(!plan.actions.iter().any(is_stand), "{plan:?}");
-        for action in &plan.actions {
-            if matches!(action, Action::WriteMember { .. }) {
-                node.loses(action);
-            } else {
-                node.answers(action);
-            }
-        }
         node.passes(100.ms());
     }
     assert!(says_paused(&node) && !node.instance.guard.stood_down);
@@ -44,15 +37,8 @@ fn a_record_that_is_gone_when_the_member_key_says_so_keeps_the_guard_up() {
     node.answers(&telling);
     assert!(node.lock.members[OWN].stands_down);
     for _ in 0..100 {
-        let plan = node.turn();
+        let plan = node.round_losing(|action| matches!(action, Action::Acquire { .. }));
         assert!(!plan.actions.iter().any(is_stand), "{plan:?}");
-        for action in &plan.actions {
-            if matches!(action, Action::Acquire { .. }) {
-                node.loses(action);
-            } else {
-                node.answers(action);
-            }
-        }
         node.passes(20.ms());
     }
 }
@@ -159,14 +145,9 @@ fn its_member_key_says_so_until_the_guard_is_up_with_the_lock_or_without() {
     node.lock.delete_key();
     node.watch_shows_lock();
     for _ in 0..200 {
-        let plan = node.turn();
-        for action in &plan.actions {
-            if matches!(action, Action::Acquire { .. } | Action::StandDown { .. }) {
-                node.loses(action);
-            } else {
-                node.answers(action);
-            }
-        }
+        node.round_losing(|action| {
+            matches!(action, Action::Acquire { .. } | Action::StandDown { .. })
+        });
         node.passes(20.ms());
         assert!(says_so(&node) && node.instance.guard.stood_down);
     }
