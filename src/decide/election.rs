@@ -249,9 +249,11 @@ impl Planner<'_> {
     }
 
     /// Whether it followed the last master while that was alive: the master said so, or it has seen so itself. An agent
-    /// that was not there at the time has only the master's word.
+    /// that was not there at the time has only the master's word; where that names nobody, rows alone decide.
     fn was_following(&self, probe: &Probe, record: &Record) -> bool {
-        if record.instance == probe.uuid || record.following.contains(&probe.uuid) {
+        let following = &record.following;
+        if record.instance == probe.uuid || following.is_empty() || following.contains(&probe.uuid)
+        {
             return true;
         }
         let heard = self.state.instance.heard.get(&record.instance);
@@ -314,7 +316,7 @@ impl Planner<'_> {
     /// Says that we do not run, once, so that nobody waits for our ballot.
     pub(super) fn decline(&mut self, contest: &Contest<'_>, why: &str) {
         let own = self.state.instance.probe.as_ref().map(|probe| &probe.uuid);
-        let expected = own.is_some() && contest.record.map(|record| &record.instance) != own;
+        let expected = own.is_some() && contest.record.and_then(spared) != own.map(String::as_str);
         let election = self.election(contest);
         let said = election.is_some_and(|known| {
             let ballot = known.own.as_ref();
@@ -335,26 +337,32 @@ impl Planner<'_> {
         }
     }
 
-    /// Whose ballots are worth waiting for: those who followed the last master at its last word, and who is healthy and
-    /// not missed by our instance: who came back behind that word may have rows that a quorum acknowledged. Who was not
-    /// named is in no hurry, and waits for all that are healthy; so do all where nobody knows who followed.
+    /// Whose ballots are worth waiting for: those who followed the last master at its last word, and its members that
+    /// are healthy and not missed by our instance: who came back behind that word may have rows that a quorum
+    /// acknowledged. Who was not named is in no hurry, and waits for all that are healthy; so do all where nobody knows
+    /// who followed.
     fn expected<'r>(&'r self, record: Option<&'r Record>) -> BTreeSet<&'r str> {
         let probe = self.state.live_probe();
         let own = probe.map_or("", |probe| &probe.uuid);
         let following = record.map_or(&[][..], |record| record.following.as_slice());
         let mut expected: BTreeSet<&str> = following.iter().map(String::as_str).collect();
         let named = expected.contains(own);
+        // The key of one that left stays where it is.
+        let left = |uuid: &String| {
+            let members = record.map_or(&[][..], |record| record.members.as_slice());
+            !members.is_empty() && !members.contains(uuid)
+        };
         if let Some((board, _)) = &self.state.board {
             let healthy = board.members.iter();
             let healthy = healthy.filter(|(uuid, member)| {
-                member.health == "passing" && !(named && probe.is_some_and(|it| it.misses(uuid)))
+                let missed = named && probe.is_some_and(|it| it.misses(uuid));
+                member.health == "passing" && !missed && !left(uuid)
             });
             expected.extend(healthy.map(|(uuid, _)| uuid.as_str()));
         }
         expected.remove(own);
-        // Who gave the lock up for somebody else is as fit as before, should that one not come.
-        if let Some(record) = record.filter(|record| handover(record).is_none()) {
-            expected.remove(record.instance.as_str());
+        if let Some(spared) = record.and_then(spared) {
+            expected.remove(spared);
         }
         expected
     }
@@ -402,7 +410,7 @@ impl Planner<'_> {
             .iter()
             .take_while(|ballot| ballot.instance != own.instance);
         let ahead = u32::try_from(better.clone().count()).unwrap_or(u32::MAX);
-        let closes_at = election.own_at.max(free_at) + window;
+        let closes_at = election.own_at.max(free_at) + self.patience(contest.record, own);
         // Whoever is better gets its whole window, however late in ours its ballot came.
         let ranked_at = if complete {
             election.own_at.max(election.last_came_at())
@@ -432,6 +440,14 @@ impl Planner<'_> {
             .first()
             .map_or_else(String::new, |best| best.name.clone());
         Some(Reason::HoldingBack { first, until })
+    }
+
+    /// How long a ballot that is missing is waited for. Who knows that it lacks rows which the last master had gives
+    /// those who are silent a lease: they may have what nobody else has.
+    fn patience(&self, record: Option<&Record>, own: &Ballot) -> Duration {
+        let window = self.state.settings.election_window;
+        let behind = record.filter(|last| rows_missing(&last.vclock, &own.vclock) > 0);
+        behind.map_or(window, |last| window.max(last.lease()))
     }
 
     /// Its ballot takes two calls, which need not wait for the board.
@@ -470,6 +486,13 @@ impl Planner<'_> {
             self.act(Action::Probe);
         }
     }
+}
+
+/// Whose ballot nobody waits for: the last master's. But who gave the lock up for somebody else is as fit as before,
+/// should that one not come.
+fn spared(record: &Record) -> Option<&str> {
+    let spared = handover(record).is_none();
+    spared.then_some(record.instance.as_str())
 }
 
 /// Whom the last master gave the lock up for.

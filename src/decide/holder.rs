@@ -313,8 +313,8 @@ impl Planner<'_> {
         let lease = self.state.settings.timing.lease();
         if let Some(over_at) = self.state.hold.predecessor_over_at {
             // No record said who served last.
-            let gained_after = Tick::at(over_at.elapsed().saturating_sub(lease));
-            if let Some(reason) = self.looks_at_guards(gained_after) {
+            let since = Tick::at(over_at.elapsed().saturating_sub(lease));
+            if let Some(reason) = self.looks_at_guards(since) {
                 self.refresh_when_due(record.term, false);
                 return reason;
             }
@@ -442,13 +442,11 @@ impl Planner<'_> {
         };
         if let Some(probe) = &self.state.instance.probe {
             record.vclock = probe.vclock.clone();
-            // Whoever came back since then is not among them, so rather nobody knows.
-            let recent = state.settings.timing.healthcheck_interval() * 2;
-            let spoke = state
-                .instance
-                .probed_at
-                .is_some_and(|at| at + recent >= self.now);
-            record.following = if spoke { probe.followers() } else { vec![] };
+            // What it said long ago leaves out who has come back since: then nobody is named.
+            let patience = state.settings.timing.healthcheck_interval() * 2;
+            let probed_at = state.instance.probed_at;
+            let is_fresh = probed_at.is_some_and(|at| at + patience >= self.now);
+            record.following = if is_fresh { probe.followers() } else { vec![] };
         }
         if self.may_call_lock() {
             self.act(Action::Release {

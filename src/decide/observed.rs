@@ -230,13 +230,14 @@ impl Probe {
         peers.map(|peer| peer.uuid.clone()).collect()
     }
 
-    /// Whether this instance is to replicate from that one and does not reach it.
+    /// Whether this instance is to replicate from that one and does not reach it. The words are those of `enum
+    /// applier_state` in Tarantool's `src/box/applier.h`.
     #[must_use]
     pub fn misses(&self, uuid: &str) -> bool {
         let mut peers = self.replication.iter();
         peers.any(|peer| {
             let status = peer.upstream.as_ref().map(|upstream| &*upstream.status);
-            peer.uuid == uuid && matches!(status, Some("disconnected" | "connecting"))
+            peer.uuid == uuid && matches!(status, Some("disconnected" | "connect"))
         })
     }
 

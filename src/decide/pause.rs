@@ -143,12 +143,12 @@ impl Planner<'_> {
 
     /// Why not to be promoted yet behind a lock that had no record. A request for it that was carried out late has not
     /// been behind a look at the members' keys, and no wait outlives a guard that stands down.
-    pub(super) fn looks_at_guards(&mut self, gained_after: Tick) -> Option<Reason> {
-        if let Some(by) = self.who_stands_down(gained_after, |_| true) {
+    pub(super) fn looks_at_guards(&mut self, since: Tick) -> Option<Reason> {
+        if let Some(by) = self.who_stands_down(since, |_| true) {
             return Some(Reason::Paused { by });
         }
         let board = self.state.board.as_ref();
-        if board.is_some_and(|(_, asked_at)| *asked_at >= gained_after) {
+        if board.is_some_and(|(_, asked_at)| *asked_at >= since) {
             return None;
         }
         self.read_board();

@@ -116,6 +116,12 @@ impl Record {
     /// No lease is longer (`Timing::LEASE_MAX`), so no record may make anyone wait longer.
     pub const MAX_LEASE_MS: u64 = 60_000;
 
+    /// Its writer was promoted in its term, as far as it could say so.
+    #[must_use]
+    pub fn was_promoted(&self) -> bool {
+        self.status == Status::Active || !self.base.is_empty()
+    }
+
     /// Its writer may still be master without Consul, on its members' promises (R6).
     #[must_use]
     pub fn may_run_on_promises(&self) -> bool {

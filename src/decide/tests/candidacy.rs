@@ -35,6 +35,7 @@ fn who_lacks_too_many_rows_says_so_once_and_runs_when_it_has_caught_up() {
     node.instance.vclock = vclock(7);
     node.lives_on(3.secs());
     assert_eq!(node.wrote().excluded, None);
+    node.lives_on(LEASE);
     assert!(node.holds());
 }
 

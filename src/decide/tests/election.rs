@@ -279,6 +279,19 @@ fn a_better_one_that_comes_late_has_its_whole_window() {
     assert!(node.holds());
 }
 
+/// Who is silent may have them.
+#[test]
+fn a_ballot_that_does_not_come_is_waited_for_a_lease_by_who_lacks_rows_of_the_last_master() {
+    let mut node = candidate();
+    node.instance.vclock = vclock(9);
+    node.attaches();
+    let mut node = node.waiting_for_ballots();
+    node.lives_on(LEASE - 1.secs());
+    assert!(!node.holds());
+    node.lives_on(2.secs());
+    assert!(node.holds(), "{:?}", node.plan().reason);
+}
+
 #[test]
 fn a_ballot_that_does_not_come_is_waited_for_one_window() {
     let mut node = candidate().waiting_for_ballots();
@@ -400,6 +413,14 @@ fn a_member_that_the_last_word_does_not_name_is_waited_for_if_it_is_healthy_and_
         upstream.expect("one").status = "disconnected".to_owned();
     }));
     assert!(!waits(&|node| {
+        let record = Record {
+            members: vec![OWN.to_owned(), OTHER.to_owned()],
+            ..alone.clone()
+        };
+        node.lock.put_record(None, &record);
+        node.watch_shows_lock();
+    }));
+    assert!(!waits(&|node| {
         let third = node.lock.members.get_mut(THIRD).expect("its key");
         third.health = "critical".to_owned();
     }));
@@ -502,6 +523,36 @@ fn an_agent_that_was_not_there_takes_the_masters_word_for_who_followed_it() {
     node.state.instance.heard.clear();
     node.attaches();
     assert!(!node.waiting_for_ballots().wrote().following);
+}
+
+#[test]
+fn who_is_waited_for_behind_a_switchover_says_if_it_does_not_run() {
+    for (target, says) in [(None, false), (Some(THIRD.to_owned()), true)] {
+        let last = Record {
+            instance: OWN.to_owned(),
+            handover_to: target,
+            ..last_word()
+        };
+        let mut node = after(&last);
+        node.state.settings.priority = -1;
+        node.settles();
+        let ballot = node.lock.ballots.get(OWN);
+        assert_eq!(ballot.is_some_and(|it| it.excluded.is_some()), says);
+    }
+}
+
+/// Else rows that it alone has would come after those of one whose agent has been there all the time.
+#[test]
+fn where_the_last_word_names_nobody_rows_alone_decide() {
+    let nobody = Record {
+        following: vec![],
+        ..last_word()
+    };
+    let mut node = boarded(after(&nobody), &[THIRD]);
+    node.instance.replication.clear();
+    node.state.instance.heard.clear();
+    node.attaches();
+    assert!(node.waiting_for_ballots().wrote().following);
 }
 
 #[test]

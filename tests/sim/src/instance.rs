@@ -274,9 +274,9 @@ impl World {
         self.falls_silent(instance);
     }
 
-    /// Nobody answers pings any more: the agent sees that after a while.
+    /// Nobody answers pings any more: whoever is connected sees that after a while.
     pub(crate) fn falls_silent(&mut self, instance: usize) {
-        if let Some(agent) = self.running_agent(instance) {
+        for agent in self.running_agents(instance) {
             let after = self.rng.between(55, 260) * MS;
             self.schedule(after, Due::Silence { agent });
         }
@@ -320,7 +320,7 @@ impl World {
         it.down_since = None;
         self.note(|_| format!("instance {instance} goes on"));
         self.check_thawed(instance, machine);
-        if let Some(agent) = self.running_agent(instance) {
+        for agent in self.running_agents(instance) {
             let after = self.rng.between(1, 200) * MS;
             self.schedule(after, Due::Speak { agent });
         }

@@ -468,7 +468,14 @@ impl World {
             .find(|at| self.instances[*at].name == name)
     }
 
-    /// The agent of an instance that runs, if one does.
+    /// All agents of an instance that run: for a while there may be two.
+    pub(crate) fn running_agents(&self, instance: usize) -> Vec<usize> {
+        let agents = self.agents.iter().enumerate();
+        let running = agents.filter(|(_, it)| it.at == instance && it.alive);
+        running.map(|(agent, _)| agent).collect()
+    }
+
+    /// The agent of an instance that runs, if one does; of two the later one.
     pub(crate) fn running_agent(&self, instance: usize) -> Option<usize> {
         let agent = self.current[instance];
         self.agents.get(agent).filter(|it| it.alive).map(|_| agent)
