@@ -343,13 +343,11 @@ impl State {
 
     fn released(&mut self, now: Tick) {
         let timing = &self.settings.timing;
-        // Where the guard would not promote, somebody else is to have the time to try.
-        let hold_back = match self.hold.refused_since {
-            Some(_) => timing.lease() * 2,
-            None => timing.refresh_interval(),
-        };
+        let hold_back_until = Some(now + timing.refresh_interval());
+        let refused_until = self.hold.refused_since.map(|_| now + timing.lease() * 2);
         self.forget_hold();
-        self.hold.hold_back_until = Some(now + hold_back);
+        self.hold.hold_back_until = hold_back_until;
+        self.hold.refused_until = refused_until;
         self.comes_back();
     }
 }

@@ -273,16 +273,13 @@ impl Planner<'_> {
         self.unless_denied(running(seat, claim))
     }
 
-    /// Whoever has just given the lock up lets others go first. Not so once one of them was master, since what that one
+    /// Whoever has just given the lock up lets others go first. Not so once one of them had it, since what that one
     /// acknowledged may be here alone; nor if it was for somebody, who goes first anyway.
     fn holds_back_until(&self, claim: &Claim<'_>) -> Option<Tick> {
         let own = self.state.live_probe().map(|probe| &probe.uuid);
-        let waits = |last: &Record| {
-            let came = Some(&last.instance) != own && last.was_promoted();
-            !came && handover(last).is_none()
-        };
+        let ours = |last: &Record| Some(&last.instance) == own && handover(last).is_none();
         let until = self.state.hold.hold_back_until.filter(|_| !claim.own);
-        until.filter(|_| claim.record.is_none_or(waits))
+        until.filter(|_| claim.record.is_none_or(ours))
     }
 
     fn too_early(&mut self, from: Option<Tick>) -> Option<Tick> {

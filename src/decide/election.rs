@@ -126,7 +126,7 @@ impl<'a> LastMaster<'a> {
     /// `None`: nobody says who served last, or which component is its own.
     pub(super) fn of(record: Option<&'a Record>, probe: &Probe) -> Option<Self> {
         // Who wrote it and was never promoted may have fewer rows than its predecessor.
-        let record = record.filter(|record| record.status != Status::Promoting)?;
+        let record = record.filter(|record| record.was_promoted())?;
         let peer = probe
             .replication
             .iter()
@@ -199,6 +199,9 @@ impl Planner<'_> {
         if let Some(why) = self.unfit(patience) {
             return Some(why);
         }
+        if self.was_refused(record) {
+            return Some("its guard would not promote it, so others go first".to_owned());
+        }
         let settings = &self.state.settings;
         let probe = self.state.live_probe()?;
         let record = record?;
@@ -230,6 +233,14 @@ impl Planner<'_> {
         None
     }
 
+    /// Its guard would not promote it a short time ago, and nobody else was promoted since.
+    fn was_refused(&self, record: Option<&Record>) -> bool {
+        let own = self.state.live_probe().map(|probe| &probe.uuid);
+        let came = record.is_some_and(|last| Some(&last.instance) != own && last.was_promoted());
+        let until = self.state.hold.refused_until;
+        !came && until.is_some_and(|until| self.now < until)
+    }
+
     /// What we know of the record's writer, if the record is the last one seen.
     fn last_word(&self, record: &Record) -> Option<&Unchanged> {
         let known = self.state.lock.unchanged.as_ref();
@@ -252,8 +263,8 @@ impl Planner<'_> {
     /// that was not there at the time has only the master's word; where that names nobody, rows alone decide.
     fn was_following(&self, probe: &Probe, record: &Record) -> bool {
         let following = &record.following;
-        if record.instance == probe.uuid || following.is_empty() || following.contains(&probe.uuid)
-        {
+        let nobody_knows = following.is_empty() && record.was_promoted();
+        if record.instance == probe.uuid || nobody_knows || following.contains(&probe.uuid) {
             return true;
         }
         let heard = self.state.instance.heard.get(&record.instance);
@@ -348,9 +359,11 @@ impl Planner<'_> {
         let mut expected: BTreeSet<&str> = following.iter().map(String::as_str).collect();
         let named = expected.contains(own);
         // The key of one that left stays where it is.
+        let members = record.map_or(&[][..], |record| record.members.as_slice());
         let left = |uuid: &String| {
-            let members = record.map_or(&[][..], |record| record.members.as_slice());
-            !members.is_empty() && !members.contains(uuid)
+            let known =
+                probe.is_some_and(|it| it.replication.iter().any(|peer| peer.uuid == *uuid));
+            !members.is_empty() && !members.contains(uuid) && !known
         };
         if let Some((board, _)) = &self.state.board {
             let healthy = board.members.iter();
@@ -410,7 +423,8 @@ impl Planner<'_> {
             .iter()
             .take_while(|ballot| ballot.instance != own.instance);
         let ahead = u32::try_from(better.clone().count()).unwrap_or(u32::MAX);
-        let closes_at = election.own_at.max(free_at) + self.patience(contest.record, own);
+        let patience = probe.map_or(window, |it| self.patience(contest.record, &it.vclock));
+        let closes_at = (election.own_at + patience).max(free_at + window);
         // Whoever is better gets its whole window, however late in ours its ballot came.
         let ranked_at = if complete {
             election.own_at.max(election.last_came_at())
@@ -419,7 +433,10 @@ impl Planner<'_> {
             let theirs = better.filter_map(|ballot| {
                 let came_at = election.came_at.get(&ballot.instance)?;
                 let open = Duration::from_millis(ballot.open_ms);
-                Some(*came_at + open.min(Timing::lease_and_margin(lease)) + window)
+                let open = open.min(Timing::lease_and_margin(lease)) + window;
+                // It waits as we do, if both of us lack rows.
+                let theirs = self.patience(contest.record, &ballot.vclock);
+                Some(*came_at + open.max(theirs.min(patience)))
             });
             theirs.fold(closes_at.max(election.last_came_at()), Tick::max)
         };
@@ -444,9 +461,9 @@ impl Planner<'_> {
 
     /// How long a ballot that is missing is waited for. Who knows that it lacks rows which the last master had gives
     /// those who are silent a lease: they may have what nobody else has.
-    fn patience(&self, record: Option<&Record>, own: &Ballot) -> Duration {
+    fn patience(&self, record: Option<&Record>, vclock: &Vclock) -> Duration {
         let window = self.state.settings.election_window;
-        let behind = record.filter(|last| rows_missing(&last.vclock, &own.vclock) > 0);
+        let behind = record.filter(|last| rows_missing(&last.vclock, vclock) > 0);
         behind.map_or(window, |last| window.max(last.lease()))
     }
 

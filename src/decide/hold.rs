@@ -38,6 +38,8 @@ pub struct Hold {
     pub refused_since: Option<Tick>,
     /// We have just given the lock up: until then others go first.
     pub hold_back_until: Option<Tick>,
+    /// We have given the lock up since the guard would not promote: until then others are to have the time to try.
+    pub refused_until: Option<Tick>,
     /// An acquisition was refused: the next one no earlier than then.
     pub acquire_retry_at: Option<Tick>,
     /// What the guard needs to know of the terms before; nothing any more once it was promoted in this one (R6).

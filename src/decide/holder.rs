@@ -446,6 +446,7 @@ impl Planner<'_> {
             let patience = state.settings.timing.healthcheck_interval() * 2;
             let probed_at = state.instance.probed_at;
             let is_fresh = probed_at.is_some_and(|at| at + patience >= self.now);
+            record.base = self.base(Some(&record), record.term);
             record.following = if is_fresh { probe.followers() } else { vec![] };
         }
         if self.may_call_lock() {

@@ -5,7 +5,7 @@ use super::fixtures::*;
 use crate::decide::board::Pause;
 use crate::decide::event::Event;
 use crate::decide::plan::{Action, Plan, Reason};
-use crate::decide::record::{Record, Status};
+use crate::decide::record::{Record, Status, Vclock};
 use crate::decide::state::Elector;
 
 fn declines(node: &mut Node, words: &str) -> Plan {
@@ -172,4 +172,56 @@ fn no_time_bounds_a_guard_that_stands_down() {
         "it is no rival of itself: {:?}",
         node.plan().reason
     );
+}
+
+/// What a successor acknowledged may be here alone; and whoever is named is to come at once.
+#[test]
+fn who_has_just_given_the_lock_up_does_not_hold_back_once_another_has_had_it() {
+    for target in [None, Some(OWN.to_owned())] {
+        let mut node = replica();
+        node.state.hold.hold_back_until = Some(node.now + 5.secs());
+        let mut last_word = record().refreshed(41).says(Status::Fenced);
+        last_word.handover_to = target;
+        node.lock.put_record(None, &last_word);
+        node.watch_shows_lock();
+        node.settles();
+        assert!(node.instance.is_writable(), "{:?}", node.plan().reason);
+    }
+}
+
+/// Else two of them would have the lock by turns, and a third would never get it.
+#[test]
+fn who_was_not_promoted_lets_others_try_until_one_was() {
+    for (base, runs) in [(vclock(3), true), (Vclock::new(), false)] {
+        let mut node = replica();
+        node.state.hold.refused_until = Some(node.now + 5.secs());
+        let last_word = Record {
+            base,
+            ..record().refreshed(41).says(Status::Fenced)
+        };
+        node.lock.put_record(None, &last_word);
+        node.watch_shows_lock();
+        node.settles();
+        assert_eq!(node.instance.is_writable(), runs);
+        node.lives_on(6.secs());
+        assert!(node.instance.is_writable(), "{:?}", node.plan().reason);
+    }
+}
+
+#[test]
+fn nobody_holds_back_from_its_own_term() {
+    let own = Record {
+        instance: OWN.to_owned(),
+        ..record()
+    };
+    let mut node = node()
+        .having(|instance| instance.guard.term = own.term)
+        .finding(|lock| {
+            lock.put_record(None, &own);
+        })
+        .attached()
+        .seeing_lock();
+    node.state.hold.hold_back_until = Some(node.now + 5.secs());
+    node.settles();
+    assert!(node.state.holds_lock(), "{:?}", node.plan().reason);
 }

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use super::fixtures::*;
-use super::toys::{follower, member};
+use super::toys::follower;
 use super::world::world_with;
 use crate::decide::board::{Ballot, Cause, Pause, VERSION};
 use crate::decide::election::{LastMaster, compare};
@@ -14,6 +14,8 @@ use crate::decide::observed::Peer;
 use crate::decide::plan::{Action, Reason};
 use crate::decide::record::{Record, Status, Vclock};
 use crate::decide::state::Elector;
+
+mod expected;
 
 pub(super) const THIRD: &str = "instance-third";
 const WINDOW: std::time::Duration = std::time::Duration::from_millis(250);
@@ -211,11 +213,15 @@ fn rows_that_the_last_master_never_had_do_not_rank() {
     assert_eq!(by(Elector::Smart, last.as_ref()), Ordering::Less);
     assert_eq!(by(Elector::Idle, last.as_ref()), Ordering::Less);
     // Who was not promoted may have had less than whoever served last.
-    let promoting = Record {
-        status: Status::Promoting,
-        ..active.clone()
+    for status in [Status::Promoting, Status::Fenced] {
+        let never = active.clone().says(status);
+        assert!(LastMaster::of(Some(&never), probe).is_none());
+    }
+    let served = Record {
+        base: clock(141, 160),
+        ..active.clone().says(Status::Fenced)
     };
-    assert!(LastMaster::of(Some(&promoting), probe).is_none());
+    assert!(LastMaster::of(Some(&served), probe).is_some());
     assert!(LastMaster::of(None, probe).is_none());
 }
 
@@ -275,30 +281,6 @@ fn a_better_one_that_comes_late_has_its_whole_window() {
     node.settles();
     assert!(!node.holds());
     node.passes(20.ms());
-    node.settles();
-    assert!(node.holds());
-}
-
-/// Who is silent may have them.
-#[test]
-fn a_ballot_that_does_not_come_is_waited_for_a_lease_by_who_lacks_rows_of_the_last_master() {
-    let mut node = candidate();
-    node.instance.vclock = vclock(9);
-    node.attaches();
-    let mut node = node.waiting_for_ballots();
-    node.lives_on(LEASE - 1.secs());
-    assert!(!node.holds());
-    node.lives_on(2.secs());
-    assert!(node.holds(), "{:?}", node.plan().reason);
-}
-
-#[test]
-fn a_ballot_that_does_not_come_is_waited_for_one_window() {
-    let mut node = candidate().waiting_for_ballots();
-    node.passes(WINDOW - 20.ms());
-    node.settles();
-    assert!(!node.holds());
-    node.passes(30.ms());
     node.settles();
     assert!(node.holds());
 }
@@ -364,94 +346,6 @@ fn a_ballot_of_another_election_does_not_count() {
         node.settles();
         assert!(node.holds());
     }
-}
-
-#[test]
-fn where_nobody_else_followed_the_master_there_is_nothing_to_wait_for() {
-    let alone = Record {
-        following: vec![OWN.to_owned()],
-        ..last_word()
-    };
-    let mut node = after(&alone);
-    let acquire = node.runs_until(is_acquire);
-    assert!(node.lock.ballots.is_empty());
-    node.answers(&acquire);
-    node.settles();
-    node.serving();
-}
-
-/// A board with these members, all healthy.
-fn boarded(mut node: Node, members: &[&str]) -> Node {
-    for uuid in members {
-        node.lock
-            .members
-            .insert((*uuid).to_owned(), member(uuid, uuid));
-    }
-    node
-}
-
-/// Who comes back behind it may have rows that the quorum has acknowledged since.
-#[test]
-fn a_member_that_the_last_word_does_not_name_is_waited_for_if_it_is_healthy_and_not_missed() {
-    let alone = Record {
-        following: vec![OWN.to_owned()],
-        ..last_word()
-    };
-    let waits = |change: &dyn Fn(&mut Node)| {
-        let mut node = boarded(after(&alone), &[OTHER, THIRD]);
-        change(&mut node);
-        for _ in 0..3 {
-            node.settles();
-        }
-        !node.holds()
-    };
-    assert!(waits(&|_| {}));
-    // As in a star, where replicas follow the master alone.
-    assert!(waits(&|node| node.instance.replication[1].upstream = None));
-    assert!(!waits(&|node| {
-        let upstream = node.instance.replication[1].upstream.as_mut();
-        upstream.expect("one").status = "disconnected".to_owned();
-    }));
-    assert!(!waits(&|node| {
-        let record = Record {
-            members: vec![OWN.to_owned(), OTHER.to_owned()],
-            ..alone.clone()
-        };
-        node.lock.put_record(None, &record);
-        node.watch_shows_lock();
-    }));
-    assert!(!waits(&|node| {
-        let third = node.lock.members.get_mut(THIRD).expect("its key");
-        third.health = "critical".to_owned();
-    }));
-}
-
-#[test]
-fn who_gave_the_lock_up_for_one_that_does_not_come_is_waited_for() {
-    for (target, waits) in [(None, false), (Some(THIRD.to_owned()), true)] {
-        let last = Record {
-            following: vec![OWN.to_owned()],
-            handover_to: target,
-            ..last_word()
-        };
-        let mut node = boarded(after(&last), &[OTHER]);
-        node.settles();
-        node.passes(WINDOW);
-        for _ in 0..3 {
-            node.settles();
-        }
-        assert_eq!(!node.holds(), waits, "{:?}", node.plan().reason);
-    }
-}
-
-#[test]
-fn who_did_not_follow_the_master_waits_for_all_that_are_healthy() {
-    let others = Record {
-        following: vec![THIRD.to_owned()],
-        ..last_word()
-    };
-    let node = after(&others).waiting_for_ballots();
-    assert!(!node.holds());
 }
 
 #[test]
@@ -523,36 +417,6 @@ fn an_agent_that_was_not_there_takes_the_masters_word_for_who_followed_it() {
     node.state.instance.heard.clear();
     node.attaches();
     assert!(!node.waiting_for_ballots().wrote().following);
-}
-
-#[test]
-fn who_is_waited_for_behind_a_switchover_says_if_it_does_not_run() {
-    for (target, says) in [(None, false), (Some(THIRD.to_owned()), true)] {
-        let last = Record {
-            instance: OWN.to_owned(),
-            handover_to: target,
-            ..last_word()
-        };
-        let mut node = after(&last);
-        node.state.settings.priority = -1;
-        node.settles();
-        let ballot = node.lock.ballots.get(OWN);
-        assert_eq!(ballot.is_some_and(|it| it.excluded.is_some()), says);
-    }
-}
-
-/// Else rows that it alone has would come after those of one whose agent has been there all the time.
-#[test]
-fn where_the_last_word_names_nobody_rows_alone_decide() {
-    let nobody = Record {
-        following: vec![],
-        ..last_word()
-    };
-    let mut node = boarded(after(&nobody), &[THIRD]);
-    node.instance.replication.clear();
-    node.state.instance.heard.clear();
-    node.attaches();
-    assert!(node.waiting_for_ballots().wrote().following);
 }
 
 #[test]

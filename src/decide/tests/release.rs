@@ -7,7 +7,7 @@ use super::toys::follower;
 use crate::decide::event::Event;
 use crate::decide::event::KillResult;
 use crate::decide::plan::{Action, Reason};
-use crate::decide::record::{Record, Status};
+use crate::decide::record::{Record, Status, Vclock};
 
 fn is_release(action: &Action) -> bool {
     matches!(action, Action::Release { .. })
@@ -35,6 +35,25 @@ fn the_lock_of_a_dead_master_is_released_at_once_as_fenced() {
     let record = node.lock.record().expect("a record");
     assert_eq!((record.status, record.term), (Status::Fenced, 7));
     assert_eq!(node.lock.holder(), None);
+}
+
+/// It may have acknowledged something, and others go by that.
+#[test]
+fn the_last_word_says_that_it_was_promoted_though_no_other_word_of_it_arrived() {
+    let mut node = node()
+        .having(|instance| instance.vclock = Vclock::from([("1".to_owned(), 10)]))
+        .attached()
+        .seeing_lock();
+    let promote = node.runs_until(is_promote);
+    node.answers(&promote);
+    let refresh = node.runs_until(|action| matches!(action, Action::Refresh { .. }));
+    node.loses(&refresh);
+    assert!(!node.lock.record().expect("a record").was_promoted());
+    node.is_killed();
+    node.lives_on(1.secs());
+    let last_word = node.lock.record().expect("a record");
+    assert_eq!(last_word.status, Status::Fenced);
+    assert!(last_word.was_promoted());
 }
 
 /// Who has come back since it was last heard would not be among them, and nobody would wait for that one's ballot.

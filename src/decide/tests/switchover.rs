@@ -10,7 +10,7 @@ use crate::decide::event::Event;
 use crate::decide::ids::SessionId;
 use crate::decide::observed::Peer;
 use crate::decide::plan::{Action, Reason};
-use crate::decide::record::{Record, Status, Vclock};
+use crate::decide::record::{Status, Vclock};
 
 fn vclock(own: u64) -> Vclock {
     BTreeMap::from([("1".to_owned(), own)])
@@ -506,48 +506,6 @@ fn the_target_has_its_session_before_the_lock_is_free() {
     // And keeps it while it is named.
     node.lives_on(3.secs());
     assert!(node.state.session.id.is_some());
-}
-
-/// What a successor acknowledged may be here alone; and whoever is named is to come at once. One whose guard would not
-/// promote it either has acknowledged nothing.
-#[test]
-fn who_has_just_given_the_lock_up_does_not_hold_back_once_another_was_master() {
-    let me = Some(OWN.to_owned());
-    for (base, target, holds_back) in [
-        (vclock(3), None, false),
-        (vclock(3), me.clone(), false),
-        (Vclock::new(), me, false),
-        (Vclock::new(), None, true),
-    ] {
-        let mut node = replica();
-        node.state.hold.hold_back_until = Some(node.now + 5.secs());
-        let mut last_word = record().refreshed(41).says(Status::Fenced);
-        last_word.handover_to = target;
-        last_word.base = base;
-        node.lock.put_record(None, &last_word);
-        node.watch_shows_lock();
-        node.settles();
-        let reason = node.plan().reason;
-        assert_eq!(node.instance.is_writable(), !holds_back, "{reason:?}");
-    }
-}
-
-#[test]
-fn nobody_holds_back_from_its_own_term() {
-    let own = Record {
-        instance: OWN.to_owned(),
-        ..record()
-    };
-    let mut node = node()
-        .having(|instance| instance.guard.term = own.term)
-        .finding(|lock| {
-            lock.put_record(None, &own);
-        })
-        .attached()
-        .seeing_lock();
-    node.state.hold.hold_back_until = Some(node.now + 5.secs());
-    node.settles();
-    assert!(node.state.holds_lock(), "{:?}", node.plan().reason);
 }
 
 #[test]
