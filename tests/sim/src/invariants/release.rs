@@ -33,7 +33,7 @@ impl World {
             self.check_nobody_writable(set, at);
         }
         if let Some(target) = &record.handover_to {
-            self.check_handed_over(set, at, target);
+            self.check_handed_over(set, at, target, record);
         }
     }
 
