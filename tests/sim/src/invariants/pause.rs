@@ -38,7 +38,8 @@ impl World {
             return;
         };
         // Two agents of one instance take turns; it is written again as soon as that is seen (PROOF.md, "Known limits").
-        self.checks.places[at].disputed |= guard.owner.0 != agent;
+        let several = guard.owner.0 != agent || self.running_agents(at).len() > 1;
+        self.checks.places[at].disputed |= several;
         let alone = !self.checks.places[at].disputed;
         if guard.stood_down && !member.stands_down && alone {
             let words = format!(
