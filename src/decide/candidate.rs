@@ -300,8 +300,7 @@ impl Planner<'_> {
             // The order that the last master followed; nobody else's rank or wish is newer.
             return None;
         }
-        let board = self.state.board.as_ref();
-        let board = board.filter(|(_, asked_at)| *asked_at >= contest.since);
+        let board = self.state.board_since(contest.since);
         // An operator may have paused everything since. Two calls that take their time fit in between.
         let lasting = match board.and_then(|(board, _)| board.pause.as_ref()) {
             Some(_) => PAUSE_POLL,

@@ -134,8 +134,7 @@ impl Planner<'_> {
         counts: impl Fn(&Member) -> bool,
     ) -> Option<String> {
         let own = self.state.live_probe().map(|probe| &probe.uuid);
-        let board = self.state.board.as_ref();
-        let (board, _) = board.filter(|(_, asked_at)| *asked_at >= since)?;
+        let (board, _) = self.state.board_since(since)?;
         let mut others = board.members.values();
         let found = others.find(|it| it.stands_down && Some(&it.instance) != own && counts(it));
         found.map(|it| format!("{}, whose guard may stand down", it.name))
@@ -147,8 +146,7 @@ impl Planner<'_> {
         if let Some(by) = self.who_stands_down(since, |_| true) {
             return Some(Reason::Paused { by });
         }
-        let board = self.state.board.as_ref();
-        if board.is_some_and(|(_, asked_at)| *asked_at >= since) {
+        if self.state.board_since(since).is_some() {
             return None;
         }
         self.read_board();

@@ -481,6 +481,13 @@ impl State {
         seen.is_none_or(|seen| seen.agent == self.settings.agent)
     }
 
+    /// The board, if it was asked for no earlier than that; and when.
+    #[must_use]
+    pub fn board_since(&self, since: Tick) -> Option<&(Board, Tick)> {
+        let board = self.board.as_ref();
+        board.filter(|(_, asked_at)| *asked_at >= since)
+    }
+
     /// The instance's last word, while it is attached.
     #[must_use]
     pub fn live_probe(&self) -> Option<&Probe> {

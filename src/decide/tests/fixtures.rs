@@ -307,11 +307,7 @@ impl Node {
 
     /// Decides, begins, answers everything.
     pub(super) fn round(&mut self) -> Plan {
-        let plan = self.turn();
-        for action in &plan.actions {
-            self.answers(action);
-        }
-        plan
+        self.round_losing(|_| false)
     }
 
     /// The same, but of some requests and their answers nothing arrives.

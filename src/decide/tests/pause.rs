@@ -170,13 +170,7 @@ fn a_guard_whose_lease_ended_in_the_pause_gets_a_new_one_before_it_stands_up() {
     let begun = node.now;
     while node.now.since(begun) < 30.secs() {
         node.passes(500.ms());
-        for action in node.turn().actions {
-            if action.guard_command().is_some() {
-                node.answers(&action);
-            } else {
-                node.loses(&action);
-            }
-        }
+        node.round_losing(|action| action.guard_command().is_none());
         assert!(node.instance.is_writable());
     }
     node.is_resumed();

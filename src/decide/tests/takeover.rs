@@ -2,7 +2,7 @@
 
 use super::election::THIRD;
 use super::fixtures::*;
-use super::toys::member;
+use super::toys::{ToyLock, member};
 use super::world::world_with;
 use crate::decide::board::Cause;
 use crate::decide::ids::SessionId;
@@ -393,17 +393,20 @@ fn who_gained_the_lock_without_a_record_is_not_promoted_while_another_guard_may_
     assert!(node.instance.is_writable(), "{:?}", node.plan());
 }
 
+/// There is no record, and only the key of this member says that its guard may stand down.
+fn is_gone_in_a_pause(lock: &mut ToyLock, instance: &str) {
+    lock.delete_key();
+    let mut member = member(instance, instance);
+    member.stands_down = true;
+    lock.members.insert(instance.to_owned(), member);
+}
+
 /// Others would hold back for its own old word.
 #[test]
 fn who_is_no_candidate_takes_back_what_its_key_says_of_a_pause() {
     let mut node = node()
         .with(|settings| settings.priority = -1)
-        .finding(|lock| {
-            lock.delete_key();
-            let mut own = member(OWN, "a:3301");
-            own.stands_down = true;
-            lock.members.insert(OWN.to_owned(), own);
-        })
+        .finding(|lock| is_gone_in_a_pause(lock, OWN))
         .attached()
         .seeing_lock();
     node.lives_on(5.secs());
@@ -418,12 +421,7 @@ fn who_is_no_candidate_takes_back_what_its_key_says_of_a_pause() {
 #[test]
 fn a_paused_master_whose_record_was_deleted_is_not_succeeded_by_a_newcomer() {
     let mut node = node()
-        .finding(|lock| {
-            lock.delete_key();
-            let mut master = member(OTHER, "b:3301");
-            master.stands_down = true;
-            lock.members.insert(OTHER.to_owned(), master);
-        })
+        .finding(|lock| is_gone_in_a_pause(lock, OTHER))
         .attached()
         .seeing_lock();
     for _ in 0..40 {

@@ -17,10 +17,13 @@ impl World {
             return;
         };
         let own = self.instances[at].n;
-        let knew = |n: usize, has: u64| match record.vclock.get(&(n + 1).to_string()) {
-            _ if n == own => has,
-            Some(lsn) => has.min(*lsn),
-            None => 0,
+        let knew = |n: usize, has: u64| {
+            let told = record.vclock.get(&(n + 1).to_string());
+            if n == own {
+                has
+            } else {
+                has.min(told.copied().unwrap_or(0))
+            }
         };
         let (from, to) = (&self.instances[at].has, &self.instances[target].has);
         let mut rows = from.iter().zip(to).enumerate();
