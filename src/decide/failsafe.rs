@@ -266,11 +266,13 @@ impl Planner<'_> {
         self.go_on_without_consul(record)
     }
 
-    /// Whether the last accepted record lets its successors know that promises may run, and whom they come from.
+    /// Whether the last accepted record lets its successors know that promises may run, and whom they come from. An older
+    /// agent of the same instance may release over a record of its own, and make the promises void with it.
     fn may_ask(&self, record: &Record) -> bool {
         let own = self.state.live_probe().map(|probe| &probe.uuid);
         self.state.settings.failsafe
             && record.failsafe
+            && record.agent == self.state.settings.agent
             && !record.paused
             && record.members.iter().any(|uuid| Some(uuid) == own)
     }

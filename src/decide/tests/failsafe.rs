@@ -305,6 +305,21 @@ fn promises_alone_never_make_an_instance_writable_again() {
     assert!(!node.instance.is_writable());
 }
 
+/// The older agent may still run, hear nothing of its instance, and release over its own record: `fenced`.
+#[test]
+fn nobody_is_asked_on_the_strength_of_a_record_of_the_agent_before() {
+    let mut node = safe_master();
+    let settings = crate::decide::state::Settings {
+        agent: "second".to_owned(),
+        ..node.state.settings.clone()
+    };
+    node.state = crate::decide::state::State::new(settings);
+    let mut node = node.attached().seeing_lock();
+    assert!(node.state.holds_lock() && node.state.is_serving());
+    assert_eq!(goes_without(&mut node, LEASE * 2, promised), 0);
+    assert!(!node.instance.is_writable());
+}
+
 #[test]
 fn nobody_is_asked_while_consul_answers() {
     let mut node = safe_master();
