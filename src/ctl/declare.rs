@@ -118,6 +118,7 @@ fn over(record: &Record, id: &str, by: &str) -> Record {
         refresh: record.refresh.saturating_add(1),
         reason: format!("{by} declared that it does not run"),
         paused: false,
+        refused: false,
         handover_to: None,
         ..record.clone()
     }

@@ -62,6 +62,7 @@ pub(super) fn record() -> Record {
         following: vec![uuid(2), uuid(3)],
         failsafe: false,
         paused: false,
+        refused: false,
         handover_to: None,
     }
 }
@@ -114,6 +115,7 @@ pub(super) fn ballot(number: u64) -> Ballot {
         same_configuration: true,
         open_ms: 0,
         excluded: None,
+        gives_way_ms: 0,
     }
 }
 

@@ -363,6 +363,8 @@ impl State {
         if self.is_serving() {
             // No promise to another runs in a guard that was promoted, and none before this term bounds it.
             self.hold.before = Before::default();
+            // A promotion whose reply was lost was none that was refused.
+            self.hold.refused_since = None;
         }
     }
 

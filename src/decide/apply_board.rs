@@ -49,14 +49,24 @@ impl State {
     pub(super) fn begin_ballot(&mut self, ballot: &Ballot, now: Tick) {
         self.pending.ballot = true;
         let same = |known: &Election| known.index == ballot.index && known.term == ballot.term;
-        let election = self.election.take().filter(same);
-        let ran = election.as_ref().is_some_and(Election::runs);
-        let mut election = election.unwrap_or(Election {
-            index: ballot.index,
-            term: ballot.term,
-            begun_at: now,
-            ..Election::default()
-        });
+        let before = self.election.take().unwrap_or_default();
+        let ran = same(&before) && before.runs();
+        let refused = self.seen_record().is_some_and(|last| last.refused);
+        let mut election = if same(&before) {
+            before
+        } else {
+            Election {
+                index: ballot.index,
+                term: ballot.term,
+                begun_at: now,
+                turns: if refused {
+                    before.turns
+                } else {
+                    BTreeMap::new()
+                },
+                ..Election::default()
+            }
+        };
         election.writing = Some(ballot.clone());
         if election.runs() && !ran {
             election.begun_at = now;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::apply::{CONSUL_RETRY, DENIED_RETRY};
 use super::event::{ConsulFault, KeySight, LockSight, LockStepKind};
+use super::hold::GivesWay;
+use super::observed::Probe;
 use super::plan::Before;
 use super::record::{Record, Status};
 use super::state::{Attempt, Hold, Session, State, Unchanged};
@@ -341,13 +343,23 @@ impl State {
         }
     }
 
+    /// Who replicates from the instance, if it was heard lately: what it said long ago leaves out who has come back since.
+    pub(super) fn followers(&self, now: Tick) -> Option<Vec<String>> {
+        let patience = self.settings.timing.healthcheck_interval() * 2;
+        let probed_at = self.instance.probed_at.filter(|at| *at + patience >= now);
+        probed_at.and(self.instance.probe.as_ref().map(Probe::followers))
+    }
+
     fn released(&mut self, now: Tick) {
         let timing = &self.settings.timing;
         let hold_back_until = Some(now + timing.refresh_interval());
-        let refused_until = self.hold.refused_since.map(|_| now + timing.lease() * 2);
+        let gives_way = self.hold.refused_since.map(|_| GivesWay {
+            until: now + timing.lease() * 2,
+            refused_with: self.followers(now),
+        });
         self.forget_hold();
         self.hold.hold_back_until = hold_back_until;
-        self.hold.refused_until = refused_until;
+        self.hold.gives_way = gives_way;
         self.comes_back();
     }
 }

@@ -139,6 +139,10 @@ pub struct Ballot {
     /// Why it does not run; `None`: it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excluded: Option<String>,
+    /// How long it does not run for no other reason than that its guard would not promote it, counted from when this
+    /// was written; 0: for another one.
+    #[serde(default)]
+    pub gives_way_ms: u64,
 }
 
 /// `switchover`: what an operator asked for, and what became of it. The key is there always, so that it can be watched.

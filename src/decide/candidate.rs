@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::board::{Cause, Member};
 use super::election::{Contest, handover};
 use super::event::{KeySight, LockSight};
+use super::hold::GivesWay;
 use super::ids::SessionId;
 use super::plan::{Action, Reason};
 use super::record::{Record, RecordError, Status};
@@ -247,6 +248,13 @@ impl Planner<'_> {
             if self.excluded(claim.record, patience).is_some() {
                 self.decline(&contest, &why);
             }
+            return Reason::NotACandidate { why };
+        }
+        let gives_way = self.gives_way(claim.record).filter(|_| !claim.own);
+        if let Some(GivesWay { until, .. }) = gives_way {
+            self.wake(*until);
+            let why = "its guard would not promote it, so others go first".to_owned();
+            self.decline(&contest, &why);
             return Reason::NotACandidate { why };
         }
         if let Some(until) = self.too_early(claim.from) {

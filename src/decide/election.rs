@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::board::{self, Ballot, rows_missing};
+use super::hold::GivesWay;
 use super::observed::Probe;
 use super::plan::{Action, Reason};
 use super::record::{Record, Status, Vclock};
@@ -39,6 +40,8 @@ pub struct Election {
     pub ballots_index: u64,
     /// When each of the others' that count was first seen as it stands, by instance UUID.
     pub came_at: BTreeMap<String, Tick>,
+    /// Who merely gave way while we ran, by instance UUID, and the first term in which that was so.
+    pub turns: BTreeMap<String, u64>,
 }
 
 impl Election {
@@ -57,6 +60,14 @@ impl Election {
                 (uuid.to_owned(), known.copied().unwrap_or(now))
             })
             .collect();
+        if self.runs() {
+            let giving_way = self.counting().into_iter();
+            let giving_way = giving_way.filter(|(_, ballot)| ballot.gives_way_ms > 0);
+            let uuids: Vec<String> = giving_way.map(|(uuid, _)| uuid.to_owned()).collect();
+            for uuid in uuids {
+                self.turns.entry(uuid).or_insert(self.term);
+            }
+        }
     }
 
     /// Our last ballot, written or under way, says that we run.
@@ -199,9 +210,6 @@ impl Planner<'_> {
         if let Some(why) = self.unfit(patience) {
             return Some(why);
         }
-        if self.was_refused(record) {
-            return Some("its guard would not promote it, so others go first".to_owned());
-        }
         let settings = &self.state.settings;
         let probe = self.state.live_probe()?;
         let record = record?;
@@ -233,12 +241,24 @@ impl Planner<'_> {
         None
     }
 
-    /// Its guard would not promote it a short time ago, and nobody else was promoted since.
-    fn was_refused(&self, record: Option<&Record>) -> bool {
-        let own = self.state.live_probe().map(|probe| &probe.uuid);
-        let came = record.is_some_and(|last| Some(&last.instance) != own && last.was_promoted());
-        let until = self.state.hold.refused_until;
-        !came && until.is_some_and(|until| self.now < until)
+    /// Its guard would not promote it a short time ago, nobody else was promoted since, and nobody replicates from it
+    /// with whom it might go otherwise.
+    pub(super) fn gives_way(&self, record: Option<&Record>) -> Option<&GivesWay> {
+        let probe = self.state.live_probe()?;
+        let known = self.state.hold.gives_way.as_ref()?;
+        let came = record.is_some_and(|last| last.instance != probe.uuid && last.was_promoted());
+        let joined = known.refused_with.as_ref().is_some_and(|known| {
+            let followers = probe.followers();
+            followers.iter().any(|it| !known.contains(it))
+        });
+        (!came && !joined && self.now < known.until).then_some(known)
+    }
+
+    /// The same where nothing else keeps it from running.
+    fn merely_gives_way(&self, record: Option<&Record>) -> Option<&GivesWay> {
+        let gives_way = self.gives_way(record)?;
+        let excluded = self.excluded(record, Duration::ZERO);
+        excluded.is_none().then_some(gives_way)
     }
 
     /// What we know of the record's writer, if the record is the last one seen.
@@ -280,6 +300,7 @@ impl Planner<'_> {
         let probe = self.state.instance.probe.as_ref()?;
         let settings = &self.state.settings;
         let record = contest.record;
+        let gives_way = self.merely_gives_way(record);
         Some(Ballot {
             v: board::VERSION,
             instance: probe.uuid.clone(),
@@ -293,6 +314,7 @@ impl Planner<'_> {
             same_configuration: record.is_none_or(|record| self.is_configured_like(probe, record)),
             open_ms: whole_ms(self.all_are_free_at(record).since(self.now)),
             excluded,
+            gives_way_ms: gives_way.map_or(0, |it| whole_ms(it.until.since(self.now)).max(1)),
         })
     }
 
@@ -324,14 +346,16 @@ impl Planner<'_> {
         election.filter(|known| known.index == contest.index && known.term == contest.term)
     }
 
-    /// Says that we do not run, once, so that nobody waits for our ballot.
+    /// Says that we do not run, once, so that nobody waits for our ballot; and again when we begin or cease merely to give
+    /// way.
     pub(super) fn decline(&mut self, contest: &Contest<'_>, why: &str) {
         let own = self.state.instance.probe.as_ref().map(|probe| &probe.uuid);
         let expected = own.is_some() && contest.record.and_then(spared) != own.map(String::as_str);
         let election = self.election(contest);
+        let gives_way = self.merely_gives_way(contest.record).is_some();
         let said = election.is_some_and(|known| {
             let ballot = known.own.as_ref();
-            ballot.is_some_and(|ballot| ballot.excluded.is_some())
+            ballot.is_some_and(|it| it.excluded.is_some() && (it.gives_way_ms > 0) == gives_way)
         });
         if expected && !said && self.state.settings.elector != Elector::First {
             self.write_ballot(contest, Some(why.to_owned()));
@@ -373,6 +397,9 @@ impl Planner<'_> {
             });
             expected.extend(healthy.map(|(uuid, _)| uuid.as_str()));
         }
+        if let Some(refused) = record.filter(|last| last.refused) {
+            expected.insert(&refused.instance);
+        }
         expected.remove(own);
         if let Some(spared) = record.and_then(spared) {
             expected.remove(spared);
@@ -408,26 +435,34 @@ impl Planner<'_> {
         let Some(own) = election.own.as_ref().filter(|own| own.excluded.is_none()) else {
             self.run(contest);
             // Where Consul lets us write the lock and no ballot, the lock alone decides.
-            let until = election.begun_at.max(free_at) + window * 2;
+            let probe = self.state.live_probe();
+            let patience = probe.map_or(window, |it| self.patience(contest.record, &it.vclock));
+            let until = election.begun_at.max(free_at) + patience.max(window * 2);
             self.wake(until);
             return (self.now < until).then_some(Reason::WaitingForBallots { until });
         };
         let ballots = election.counting();
-        let complete = expected.iter().all(|uuid| ballots.contains_key(uuid));
-        let mut queue: Vec<&Ballot> = ballots.into_values().collect();
-        queue.retain(|ballot| ballot.excluded.is_none());
         let probe = self.state.live_probe();
         let last = probe.and_then(|probe| LastMaster::of(contest.record, probe));
+        let cast = expected.iter().all(|uuid| ballots.contains_key(uuid));
+        let mut queue: Vec<&Ballot> = ballots.into_values().collect();
+        queue.retain(|ballot| ballot.excluded.is_none());
         queue.sort_by(|a, b| compare(settings.elector, last.as_ref(), a, b));
         let better = queue
             .iter()
             .take_while(|ballot| ballot.instance != own.instance);
         let ahead = u32::try_from(better.clone().count()).unwrap_or(u32::MAX);
         let patience = probe.map_or(window, |it| self.patience(contest.record, &it.vclock));
-        let closes_at = (election.own_at + patience).max(free_at + window);
+        let turns_end = probe.and_then(|it| self.turns_end(&election, it, ahead > 0));
+        let turns_end = turns_end.unwrap_or_default();
+        let complete = cast && turns_end <= self.now;
+        let closes_at = (election.own_at + patience)
+            .max(free_at + window)
+            .max(turns_end);
         // Whoever is better gets its whole window, however late in ours its ballot came.
         let ranked_at = if complete {
-            election.own_at.max(election.last_came_at())
+            let cast_at = election.own_at.max(election.last_came_at());
+            cast_at.max(turns_end)
         } else {
             let lease = contest.record.map(Record::lease).unwrap_or_default();
             let theirs = better.filter_map(|ballot| {
@@ -457,6 +492,39 @@ impl Planner<'_> {
             .first()
             .map_or_else(String::new, |best| best.name.clone());
         Some(Reason::HoldingBack { first, until })
+    }
+
+    /// When those have had their turn that merely give way and have rows which this instance lacks. It waits for as long as
+    /// it receives theirs, or runs beside them for the first time, or a better one may (`ahead`); else for a lease, so
+    /// that nobody waits for ever.
+    fn turns_end(&self, election: &Election, probe: &Probe, ahead: bool) -> Option<Tick> {
+        let settings = &self.state.settings;
+        // Its way to the lock takes calls.
+        let way = settings
+            .election_window
+            .max(settings.timing.healthcheck_timeout());
+        let lease = self.state.longest_lease();
+        let ballots = election.counting().into_values();
+        let behind =
+            ballots.filter(|it| it.gives_way_ms > 0 && rows_missing(&it.vclock, &probe.vclock) > 0);
+        let ends = behind.filter_map(|ballot| {
+            let known = election.turns.get(&ballot.instance);
+            let had_turn = known.is_some_and(|term| *term < election.term);
+            let longest = if ahead || !had_turn || probe.follows(&ballot.instance) {
+                Timing::lease_and_margin(lease) * 2
+            } else {
+                lease
+            };
+            let turn = Duration::from_millis(ballot.gives_way_ms).min(longest);
+            let came_at = *election.came_at.get(&ballot.instance)?;
+            let came_at = if ahead {
+                election.last_came_at()
+            } else {
+                came_at
+            };
+            Some(came_at + turn + way)
+        });
+        ends.max()
     }
 
     /// How long a ballot that is missing is waited for. Who knows that it lacks rows which the last master had gives
@@ -505,10 +573,10 @@ impl Planner<'_> {
     }
 }
 
-/// Whose ballot nobody waits for: the last master's. But who gave the lock up for somebody else is as fit as before,
-/// should that one not come.
+/// Whose ballot nobody waits for: the last master's. But who gave the lock up for somebody else, should that one not
+/// come, or because it was not promoted, is as fit as before.
 fn spared(record: &Record) -> Option<&str> {
-    let spared = handover(record).is_none();
+    let spared = handover(record).is_none() && !record.refused;
     spared.then_some(record.instance.as_str())
 }
 

@@ -435,6 +435,7 @@ impl Planner<'_> {
         record.reason = why.to_owned();
         record.handover_to = target.map(str::to_owned);
         record.paused = false;
+        record.refused = state.hold.refused_since.is_some();
         record.status = if predecessor_over {
             Status::Fenced
         } else {
@@ -442,12 +443,8 @@ impl Planner<'_> {
         };
         if let Some(probe) = &self.state.instance.probe {
             record.vclock = probe.vclock.clone();
-            // What it said long ago leaves out who has come back since: then nobody is named.
-            let patience = state.settings.timing.healthcheck_interval() * 2;
-            let probed_at = state.instance.probed_at;
-            let is_fresh = probed_at.is_some_and(|at| at + patience >= self.now);
             record.base = self.base(Some(&record), record.term);
-            record.following = if is_fresh { probe.followers() } else { vec![] };
+            record.following = state.followers(self.now).unwrap_or_default();
         }
         if self.may_call_lock() {
             self.act(Action::Release {

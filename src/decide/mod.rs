@@ -348,6 +348,7 @@ impl Planner<'_> {
             following: probe.map(Probe::followers).unwrap_or_default(),
             failsafe: settings.failsafe || failsafe_before,
             paused: self.says_paused(),
+            refused: false,
             handover_to: self.hands_over_to(term),
         };
         Attempt {

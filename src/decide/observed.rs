@@ -230,6 +230,17 @@ impl Probe {
         peers.map(|peer| peer.uuid.clone()).collect()
     }
 
+    /// Whether this instance receives that one's rows. The words are those of `enum applier_state` in Tarantool's
+    /// `src/box/applier.h`.
+    #[must_use]
+    pub fn follows(&self, uuid: &str) -> bool {
+        let mut peers = self.replication.iter();
+        peers.any(|peer| {
+            let status = peer.upstream.as_ref().map(|upstream| &*upstream.status);
+            peer.uuid == uuid && matches!(status, Some("follow" | "sync"))
+        })
+    }
+
     /// Whether this instance is to replicate from that one and does not reach it. The words are those of `enum
     /// applier_state` in Tarantool's `src/box/applier.h`.
     #[must_use]

@@ -58,6 +58,10 @@ pub struct Record {
     /// The holder's guard stands down for a pause: no time bounds how long its instance may be writable.
     #[serde(default)]
     pub paused: bool,
+    /// Its guard would not promote it, so it gave the lock up: it is no less fit to be master than others, and is compared
+    /// with them.
+    #[serde(default)]
+    pub refused: bool,
     /// The instance UUID that is to go first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handover_to: Option<String>,

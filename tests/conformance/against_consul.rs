@@ -64,6 +64,7 @@ fn record(refresh: u64) -> Record {
         following: Vec::new(),
         failsafe: false,
         paused: false,
+        refused: false,
         handover_to: None,
     }
 }

@@ -4,6 +4,7 @@ use super::election::{THIRD, after, candidate, last_word, vclock};
 use super::fixtures::*;
 use crate::decide::board::Pause;
 use crate::decide::event::Event;
+use crate::decide::hold::GivesWay;
 use crate::decide::plan::{Action, Plan, Reason};
 use crate::decide::record::{Record, Status, Vclock};
 use crate::decide::state::Elector;
@@ -194,7 +195,10 @@ fn who_has_just_given_the_lock_up_does_not_hold_back_once_another_has_had_it() {
 fn who_was_not_promoted_lets_others_try_until_one_was() {
     for (base, runs) in [(vclock(3), true), (Vclock::new(), false)] {
         let mut node = replica();
-        node.state.hold.refused_until = Some(node.now + 5.secs());
+        node.state.hold.gives_way = Some(GivesWay {
+            until: node.now + 5.secs(),
+            refused_with: Some(vec![OTHER.to_owned(), THIRD.to_owned()]),
+        });
         let last_word = Record {
             base,
             ..record().refreshed(41).says(Status::Fenced)

@@ -16,6 +16,7 @@ use crate::decide::record::{Record, Status, Vclock};
 use crate::decide::state::Elector;
 
 mod expected;
+mod giving_way;
 
 pub(super) const THIRD: &str = "instance-third";
 const WINDOW: std::time::Duration = std::time::Duration::from_millis(250);
@@ -39,6 +40,7 @@ fn ballot(instance: &str) -> Ballot {
         same_configuration: true,
         open_ms: 0,
         excluded: None,
+        gives_way_ms: 0,
     }
 }
 

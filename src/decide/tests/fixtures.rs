@@ -110,6 +110,7 @@ pub(super) fn record() -> Record {
         following: Vec::new(),
         failsafe: false,
         paused: false,
+        refused: false,
         handover_to: None,
     }
 }

@@ -46,6 +46,7 @@ fn any_record() -> impl Strategy<Value = Record> {
                 following,
                 failsafe: since % 2 == 0,
                 paused: since % 3 == 0,
+                refused: since % 5 == 0,
                 handover_to,
             }
         },

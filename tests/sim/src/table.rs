@@ -18,6 +18,8 @@ pub struct Mutant {
 pub const ONLY_KEPT: &[&str] = &[
     "rows that the last master never had count",
     "who came back behind the last word is not waited for",
+    "who was not promoted does not say so",
+    "promises are asked for on the record of the agent before",
 ];
 
 /// All of them; they are numbered from 1. Where an original marks a part with « and », only that is replaced.
@@ -219,6 +221,13 @@ pub const MUTANTS: &[Mutant] = &[
         broken: "self.hold.promised = self.instance.reading;",
     },
     Mutant {
+        name: "promises are asked for on the record of the agent before",
+        rule: "R6",
+        file: "failsafe.rs",
+        original: "record.agent == self.state.settings.agent",
+        broken: "true",
+    },
+    Mutant {
         name: "a restarted guard need not have forgotten a promise",
         rule: "R6",
         file: "failsafe.rs",
@@ -336,6 +345,13 @@ pub const MUTANTS: &[Mutant] = &[
         file: "election.rs",
         original: "let missed = named && «probe.is_some_and(|it| it.misses(uuid))»",
         broken: "true",
+    },
+    Mutant {
+        name: "who was not promoted does not say so",
+        rule: "election",
+        file: "holder.rs",
+        original: "record.refused = «state.hold.refused_since.is_some()»",
+        broken: "false",
     },
     Mutant {
         name: "who never is to be master may be",
