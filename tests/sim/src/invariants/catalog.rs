@@ -56,15 +56,17 @@ impl World {
         if !register && self.checks.places[at].service.is_none() {
             return false;
         }
-        let known = self.checks.places[at].service;
-        self.checks.places[at].service = Some(Service {
-            master: match (register, known) {
-                (false, Some(known)) => known.master,
-                (true | false, _) => entry.registered.role == Role::Master,
-            },
-            passing: entry.health != Health::Critical,
+        let registered = Service {
+            master: entry.registered.role == Role::Master,
+            passing: true,
             told_at: self.now,
             ttl: entry.registered.ttl,
+        };
+        let known = self.checks.places[at].service.filter(|_| !register);
+        self.checks.places[at].service = Some(Service {
+            passing: entry.health != Health::Critical,
+            told_at: self.now,
+            ..known.unwrap_or(registered)
         });
         self.look_at_catalog(self.instances[at].set);
         true

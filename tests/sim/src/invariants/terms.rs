@@ -84,7 +84,7 @@ impl World {
             .is_none_or(|(served, _)| served < term);
         if new {
             self.check_rows(set, at);
-            self.check_election(set, at, term);
+            self.check_election(set, at);
         }
         self.checks.sets[set].served = Some((term, at));
     }
