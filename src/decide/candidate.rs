@@ -8,6 +8,7 @@ use super::election::{Contest, handover};
 use super::event::{KeySight, LockSight};
 use super::hold::GivesWay;
 use super::ids::SessionId;
+use super::observed::Probe;
 use super::plan::{Action, Reason};
 use super::record::{Record, RecordError, Status};
 use super::state::Gain;
@@ -217,6 +218,13 @@ impl Planner<'_> {
     }
 
     fn make_claim(&mut self, seat: &Seat<'_>, claim: &Claim<'_>) -> Reason {
+        let lands = self.state.live_probe().is_some_and(Probe::is_landing);
+        if self.left_alone.is_some() || (claim.own && lands) {
+            // It would give the lock up at once, over and over.
+            return Reason::NotACandidate {
+                why: "its lease is over and its last commits may still land".to_owned(),
+            };
+        }
         if self.state.serving_term().is_some() {
             self.run_for_lock(seat, claim);
             return self.serve_without_lock().unwrap_or(Reason::TakingLockAgain);

@@ -259,3 +259,29 @@ fn after_the_lease_a_guard_whose_commits_have_not_landed_is_asked_before_anythin
     assert!(does!(plan, Action::Probe), "{plan:?}");
     assert!(!does!(plan, Action::Release { .. }), "{plan:?}");
 }
+
+/// Found by simulation: it gave the lock up and took it again a thousand times a second.
+#[test]
+fn who_is_not_known_to_be_read_only_after_its_lease_does_not_run_for_the_lock() {
+    let mut node = master().with(|settings| settings.kill_hung = false);
+    node.instance.ro = true;
+    node.instance.read_only = true;
+    node.instance.guard.leased = false;
+    node.instance.guard.landed = false;
+    let hangs = |action: &Action| {
+        let writes = matches!(action, Action::Promote { .. } | Action::Grant { .. });
+        writes || matches!(action, Action::Fence { .. })
+    };
+    // Its release does not say fenced, so the term is still its own.
+    node.state.hold.predecessor_over_at = Some(node.now + 1000.secs());
+    let mut acquired = 0;
+    for _ in 0..100 {
+        node.passes(250.ms());
+        let plan = node.round_losing(hangs);
+        acquired += usize::from(does!(plan, Action::Acquire { .. }));
+    }
+    assert_eq!((acquired, node.state.holds_lock()), (0, false));
+    node.instance.guard.landed = true;
+    node.lives_on(LEASE * 3);
+    assert!(node.instance.is_writable(), "{:?}", node.plan().reason);
+}
