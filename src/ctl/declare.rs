@@ -119,6 +119,7 @@ fn over(record: &Record, id: &str, by: &str) -> Record {
         reason: format!("{by} declared that it does not run"),
         paused: false,
         refused: false,
+        last_master: None,
         handover_to: None,
         ..record.clone()
     }

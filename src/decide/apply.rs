@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use super::board::{Member, SwitchoverState};
-use super::election::Heard;
 use super::event::{ConsulFault, Event, GuardCommand, KillResult, LockStepKind};
 use super::ids::SessionId;
-use super::observed::Probe;
+use super::observed::{Heard, Probe};
 use super::plan::{Action, Before, CatalogEntry};
 use super::state::{Attempt, Granted, Link, MemberTerms, Reading, Session, State};
 use super::timing::{Tick, Timing};

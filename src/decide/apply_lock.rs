@@ -353,9 +353,14 @@ impl State {
     fn released(&mut self, now: Tick) {
         let timing = &self.settings.timing;
         let hold_back_until = Some(now + timing.refresh_interval());
+        // Who followed before and is back is nobody new, or each of its absences would end this early.
+        let before = self.hold.gives_way.as_ref();
+        let before = before.and_then(|known| known.refused_with.clone());
+        let refused_with = self.followers(now);
+        let refused_with = refused_with.map(|it| [it, before.unwrap_or_default()].concat());
         let gives_way = self.hold.refused_since.map(|_| GivesWay {
             until: now + timing.lease() * 2,
-            refused_with: self.followers(now),
+            refused_with,
         });
         self.forget_hold();
         self.hold.hold_back_until = hold_back_until;

@@ -11,12 +11,16 @@ use super::hold::GivesWay;
 use super::observed::Probe;
 use super::plan::{Action, Reason};
 use super::record::{Record, Status, Vclock};
-use super::state::{Elector, Unchanged};
+use super::state::{Elector, Link, Unchanged};
 use super::timing::{Tick, Timing};
 use super::{Place, Planner};
 
 /// "Never" in a ballot: longer than anybody waits, and a number that every reader of JSON can hold.
 const NEVER_MS: u64 = u32::MAX as u64;
+
+/// So many turns has one that merely gives way while its rows come: enough to fetch what was missed in a long absence, and
+/// an end where they do not come in truth.
+const TURNS_WHILE_ROWS_COME: u64 = 8;
 
 /// The election that we take part in.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -91,59 +95,23 @@ impl Election {
     }
 }
 
-/// When an instance heard one of its peers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Heard {
-    /// The last row or heartbeat came then.
-    pub at: Tick,
-    /// It was last seen following then.
-    pub followed_at: Option<Tick>,
-}
-
-impl Heard {
-    /// What `known` becomes with one more word from the guard, which came in at `now`.
-    pub(super) fn after(
-        known: &BTreeMap<String, Self>,
-        probe: &Probe,
-        now: Tick,
-    ) -> BTreeMap<String, Self> {
-        let peers = probe.replication.iter().filter_map(|peer| {
-            let before = known.get(&peer.uuid);
-            let Some(upstream) = &peer.upstream else {
-                return before.map(|before| (peer.uuid.clone(), *before));
-            };
-            let idle = upstream
-                .idle_s
-                .and_then(|s| Duration::try_from_secs_f64(s).ok());
-            let at = idle.map(|idle| Tick::at(now.elapsed().saturating_sub(idle)));
-            let at = at.max(before.map(|before| before.at))?;
-            let follows = (upstream.status == "follow").then_some(now);
-            let followed_at = follows.or(before.and_then(|before| before.followed_at));
-            Some((peer.uuid.clone(), Self { at, followed_at }))
-        });
-        peers.collect()
-    }
-}
-
 /// What the last master had, by its last word and by the rows that it wrote itself since.
 #[derive(Debug, Clone)]
-pub struct LastMaster<'a> {
-    vclock: &'a Vclock,
+pub struct LastMaster {
+    vclock: Vclock,
     /// Its component of vclocks.
     id: String,
 }
 
-impl<'a> LastMaster<'a> {
+impl LastMaster {
     /// `None`: nobody says who served last, or which component is its own.
-    pub(super) fn of(record: Option<&'a Record>, probe: &Probe) -> Option<Self> {
+    pub(super) fn of(record: Option<&Record>, probe: &Probe) -> Option<Self> {
         // Who wrote it and was never promoted may have fewer rows than its predecessor.
-        let record = record.filter(|record| record.was_promoted())?;
-        let peer = probe
-            .replication
-            .iter()
-            .find(|peer| peer.uuid == record.instance)?;
+        let last = record?.last_promoted()?;
+        let mut peers = probe.replication.iter();
+        let peer = peers.find(|peer| peer.uuid == last.instance)?;
         Some(Self {
-            vclock: &record.vclock,
+            vclock: last.vclock,
             id: peer.id.to_string(),
         })
     }
@@ -151,12 +119,7 @@ impl<'a> LastMaster<'a> {
 
 /// Who is to go first comes first. The instance UUID makes it one order for all.
 #[must_use]
-pub fn compare(
-    elector: Elector,
-    last: Option<&LastMaster<'_>>,
-    a: &Ballot,
-    b: &Ballot,
-) -> Ordering {
+pub fn compare(elector: Elector, last: Option<&LastMaster>, a: &Ballot, b: &Ballot) -> Ordering {
     let rows = |vclock: &Vclock| rows(vclock, last);
     let by_elector = match elector {
         Elector::Smart => {
@@ -183,7 +146,7 @@ fn whole_ms(duration: Duration) -> u64 {
 
 /// How much of what the last master had a vclock has: of two of which one has everything that the other has, no less.
 /// What an earlier master alone has, and the last one never had, was acknowledged by nobody that counts.
-fn rows(vclock: &Vclock, last: Option<&LastMaster<'_>>) -> u64 {
+fn rows(vclock: &Vclock, last: Option<&LastMaster>) -> u64 {
     let counts = |(id, lsn): (&String, &u64)| match last {
         Some(last) if last.id != *id => last.vclock.get(id).copied().unwrap_or(0).min(*lsn),
         Some(_) | None => *lsn,
@@ -221,7 +184,7 @@ impl Planner<'_> {
         {
             return Some("the last master's record does not name it".to_owned());
         }
-        let lag = rows_missing(&record.vclock, &probe.vclock);
+        let lag = record.rows_missing(&probe.vclock);
         if settings.max_lag_rows > 0 && lag > settings.max_lag_rows {
             return Some(format!(
                 "it lacks {lag} rows that the last master had, MAX_LAG_ROWS is {}",
@@ -267,9 +230,10 @@ impl Planner<'_> {
         known.filter(|known| known.stamp == record.stamp())
     }
 
-    /// How long before the last master's last word this instance had last heard it.
+    /// How long before the last master's last word this instance had last heard it. Who was never promoted need not have
+    /// been heard.
     fn idle_ms(&self, probe: &Probe, record: &Record) -> u64 {
-        if record.instance == probe.uuid {
+        if record.instance == probe.uuid || !record.was_promoted() {
             return 0;
         }
         let heard = self.state.instance.heard.get(&record.instance);
@@ -280,10 +244,15 @@ impl Planner<'_> {
     }
 
     /// Whether it followed the last master while that was alive: the master said so, or it has seen so itself. An agent
-    /// that was not there at the time has only the master's word; where that names nobody, rows alone decide.
+    /// that was not there at the time has only the master's word; where that names nobody, or is handed on by one that
+    /// was not promoted, rows alone decide.
     fn was_following(&self, probe: &Probe, record: &Record) -> bool {
         let following = &record.following;
-        let nobody_knows = following.is_empty() && record.was_promoted();
+        let nobody_knows = if record.was_promoted() {
+            following.is_empty()
+        } else {
+            record.last_master.is_some()
+        };
         if record.instance == probe.uuid || nobody_knows || following.contains(&probe.uuid) {
             return true;
         }
@@ -357,9 +326,27 @@ impl Planner<'_> {
             let ballot = known.own.as_ref();
             ballot.is_some_and(|it| it.excluded.is_some() && (it.gives_way_ms > 0) == gives_way)
         });
+        if expected && !said && self.is_lost_for_a_moment() {
+            return;
+        }
         if expected && !said && self.state.settings.elector != Elector::First {
             self.write_ballot(contest, Some(why.to_owned()));
         }
+    }
+
+    /// We give way, and somebody may wait for us: a connection that was lost is no reason yet to say no more.
+    fn is_lost_for_a_moment(&mut self) -> bool {
+        let known = self.state.hold.gives_way.as_ref();
+        let gives_way = known.is_some_and(|known| self.now < known.until);
+        let Link::Down { since, .. } = &self.state.instance.link else {
+            return false;
+        };
+        let until = *since + self.state.settings.timing.healthcheck_timeout();
+        let lost = gives_way && self.now < until;
+        if lost {
+            self.wake(until);
+        }
+        lost
     }
 
     fn write_ballot(&mut self, contest: &Contest<'_>, excluded: Option<String>) {
@@ -494,9 +481,9 @@ impl Planner<'_> {
         Some(Reason::HoldingBack { first, until })
     }
 
-    /// When those have had their turn that merely give way and have rows which this instance lacks. It waits for as long as
-    /// it receives theirs, or runs beside them for the first time, or a better one may (`ahead`); else for a lease, so
-    /// that nobody waits for ever.
+    /// When those have had their turn that merely give way and have rows which this instance lacks. It waits for a whole
+    /// turn while it receives their rows, or runs beside them for the first time, or a better one may wait (`ahead`); else
+    /// for a lease, so that nobody waits for ever.
     fn turns_end(&self, election: &Election, probe: &Probe, ahead: bool) -> Option<Tick> {
         let settings = &self.state.settings;
         // Its way to the lock takes calls.
@@ -509,8 +496,9 @@ impl Planner<'_> {
             ballots.filter(|it| it.gives_way_ms > 0 && rows_missing(&it.vclock, &probe.vclock) > 0);
         let ends = behind.filter_map(|ballot| {
             let known = election.turns.get(&ballot.instance);
-            let had_turn = known.is_some_and(|term| *term < election.term);
-            let longest = if ahead || !had_turn || probe.follows(&ballot.instance) {
+            let turns = known.map_or(0, |term| election.term.saturating_sub(*term));
+            let comes = turns < TURNS_WHILE_ROWS_COME && probe.follows(&ballot.instance);
+            let longest = if ahead || turns == 0 || comes {
                 Timing::lease_and_margin(lease) * 2
             } else {
                 lease
@@ -531,7 +519,7 @@ impl Planner<'_> {
     /// those who are silent a lease: they may have what nobody else has.
     fn patience(&self, record: Option<&Record>, vclock: &Vclock) -> Duration {
         let window = self.state.settings.election_window;
-        let behind = record.filter(|last| rows_missing(&last.vclock, vclock) > 0);
+        let behind = record.filter(|last| last.rows_missing(vclock) > 0);
         behind.map_or(window, |last| window.max(last.lease()))
     }
 
@@ -545,7 +533,7 @@ impl Planner<'_> {
         });
         let asked = self.state.settings.elector != Elector::First
             && !self.expected(contest.record).is_empty();
-        if asked && !compares && self.election(contest).is_none() {
+        if asked && !compares && self.election(contest).is_none_or(|known| !known.runs()) {
             self.run(contest);
         }
     }

@@ -6,7 +6,7 @@ use super::board::{self, HistoryLine, Party, Returned, Stages, rows_missing};
 use super::event::LockStepKind;
 use super::observed::Probe;
 use super::plan::Action;
-use super::record::{Record, Status, Vclock};
+use super::record::{LastWord, Record, Status, Vclock};
 use super::state::Gained;
 use super::timing::Tick;
 use super::{Place, Planner};
@@ -15,6 +15,19 @@ use super::{Place, Planner};
 pub(super) const READS: u32 = 10;
 
 impl Planner<'_> {
+    /// Who was promoted last before `term`, where its record or that of one that was not promoted says so.
+    pub(super) fn last_master(&self, own: Option<&Record>, term: u64) -> Option<LastWord> {
+        if let Some(own) = own {
+            return own.last_master.clone();
+        }
+        // One brought back from a backup knows nothing of who was master since.
+        let before = self
+            .state
+            .seen_record()
+            .filter(|seen| seen.term + 1 == term);
+        before.and_then(Record::last_promoted)
+    }
+
     /// The vclock at the promotion that began the term, as the record keeps it.
     pub(super) fn base(&self, own: Option<&Record>, term: u64) -> Vclock {
         if let Some(own) = own.filter(|own| !own.base.is_empty()) {

@@ -67,7 +67,8 @@ pub struct Hold {
 pub struct GivesWay {
     /// Until then.
     pub until: Tick,
-    /// Who replicated from us when we gave up, by instance UUID, if we know: with anybody else it may go otherwise.
+    /// Who replicated from us when we gave up, now or before, by instance UUID, if we know: with anybody else it may go
+    /// otherwise.
     pub refused_with: Option<Vec<String>>,
 }
 

@@ -250,9 +250,10 @@ impl Planner<'_> {
     pub(super) fn serve(&mut self, record: &Record, probe: &Probe) -> Reason {
         self.grant();
         self.follow_master(record);
-        // Not said yet that it is writable, or somebody has written over it.
+        // Not said yet that it is writable, or not by this agent, or somebody has written over it.
         let seen = self.state.seen_record().map(Record::stamp);
         let announce = record.status != Status::Active
+            || record.agent != self.state.settings.agent
             || seen != Some(record.stamp())
             || record.paused != self.says_paused()
             || record.handover_to != self.hands_over_to(record.term)
@@ -435,7 +436,7 @@ impl Planner<'_> {
         record.reason = why.to_owned();
         record.handover_to = target.map(str::to_owned);
         record.paused = false;
-        record.refused = state.hold.refused_since.is_some();
+        record.refused = state.hold.refused_since.is_some() && state.stopping.is_none();
         record.status = if predecessor_over {
             Status::Fenced
         } else {

@@ -349,6 +349,7 @@ impl Planner<'_> {
             failsafe: settings.failsafe || failsafe_before,
             paused: self.says_paused(),
             refused: false,
+            last_master: self.last_master(own, term),
             handover_to: self.hands_over_to(term),
         };
         Attempt {

@@ -1,9 +1,12 @@
 //! What the guard says of its instance. The guard is ours, so its reply has the core's own shape.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::record::Vclock;
-use super::timing::InstanceTime;
+use super::timing::{InstanceTime, Tick};
 use super::vshard::Look;
 
 /// Everything one word from the guard tells.
@@ -258,5 +261,39 @@ impl Probe {
         self.replication.iter().any(|peer| {
             peer.uuid != self.uuid && peer.downstream_status.as_deref() == Some("follow")
         })
+    }
+}
+
+/// When an instance heard one of its peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Heard {
+    /// The last row or heartbeat came then.
+    pub at: Tick,
+    /// It was last seen following then.
+    pub followed_at: Option<Tick>,
+}
+
+impl Heard {
+    /// What `known` becomes with one more word from the guard, which came in at `now`.
+    pub(super) fn after(
+        known: &BTreeMap<String, Self>,
+        probe: &Probe,
+        now: Tick,
+    ) -> BTreeMap<String, Self> {
+        let peers = probe.replication.iter().filter_map(|peer| {
+            let before = known.get(&peer.uuid);
+            let Some(upstream) = &peer.upstream else {
+                return before.map(|before| (peer.uuid.clone(), *before));
+            };
+            let idle = upstream
+                .idle_s
+                .and_then(|s| Duration::try_from_secs_f64(s).ok());
+            let at = idle.map(|idle| Tick::at(now.elapsed().saturating_sub(idle)));
+            let at = at.max(before.map(|before| before.at))?;
+            let follows = (upstream.status == "follow").then_some(now);
+            let followed_at = follows.or(before.and_then(|before| before.followed_at));
+            Some((peer.uuid.clone(), Self { at, followed_at }))
+        });
+        peers.collect()
     }
 }

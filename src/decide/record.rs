@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::board::Cause;
+use super::board::{Cause, rows_missing};
 
 /// What the holder says of itself in the lock key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +62,9 @@ pub struct Record {
     /// with them.
     #[serde(default)]
     pub refused: bool,
+    /// Who was promoted last, where its writer was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_master: Option<LastWord>,
     /// The instance UUID that is to go first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handover_to: Option<String>,
@@ -69,6 +72,15 @@ pub struct Record {
 
 /// Instance id (as text, since JSON has no other keys) → LSN.
 pub type Vclock = BTreeMap<String, u64>;
+
+/// What one that was promoted had at its last word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastWord {
+    /// Its instance UUID.
+    pub instance: String,
+    /// Its vclock, without component 0.
+    pub vclock: Vclock,
+}
 
 /// How far a holder is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,6 +136,24 @@ impl Record {
     #[must_use]
     pub fn was_promoted(&self) -> bool {
         self.status == Status::Active || !self.base.is_empty()
+    }
+
+    /// Of its writer, if that was promoted, else of the one that was before it.
+    #[must_use]
+    pub fn last_promoted(&self) -> Option<LastWord> {
+        let own = self.was_promoted().then(|| LastWord {
+            instance: self.instance.clone(),
+            vclock: self.vclock.clone(),
+        });
+        own.or_else(|| self.last_master.clone())
+    }
+
+    /// How many rows `vclock` lacks of what its writer or the last master had.
+    #[must_use]
+    pub fn rows_missing(&self, vclock: &Vclock) -> u64 {
+        let before = self.last_master.as_ref();
+        let missing = before.map_or(0, |last| rows_missing(&last.vclock, vclock));
+        missing.max(rows_missing(&self.vclock, vclock))
     }
 
     /// Its writer may still be master without Consul, on its members' promises (R6).

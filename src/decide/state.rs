@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::board::{Board, HistoryLine, Member, Party, Pause, Switchover};
-use super::election::{Election, Heard};
+use super::election::Election;
 use super::event::{GuardCommand, LockSight};
 pub use super::hold::{Asked, Attempt, Gain, Gained, Handover, Hold};
 use super::ids::SessionId;
-use super::observed::Probe;
+use super::observed::{Heard, Probe};
 use super::plan::CatalogEntry;
 use super::record::{Record, Stamp};
 use super::timing::{InstanceTime, Tick, Timing};

@@ -65,6 +65,7 @@ fn record(refresh: u64) -> Record {
         failsafe: false,
         paused: false,
         refused: false,
+        last_master: None,
         handover_to: None,
     }
 }

@@ -185,3 +185,17 @@ fn an_answer_of_the_process_before_is_not_taken_for_the_new_ones() {
     let reading = node.state.instance.reading.expect("a reading");
     assert!(reading.t0 <= clock, "a reading of another process's clock");
 }
+
+/// Until then it asks nobody for promises.
+#[test]
+fn a_restarted_agent_puts_a_record_of_its_own_in_the_lock_at_once() {
+    let mut node = restarted(master().with(|settings| settings.agent = "second".to_owned()));
+    node = node.attached().seeing_lock();
+    // As where the agent's clock has just begun: no refresh is due.
+    node.state.hold.accepted_at = node.now;
+    node.settles();
+    let record = node.lock.record().expect("a record");
+    assert_eq!((record.agent.as_str(), record.term), ("second", 7));
+    let plan = node.round();
+    assert!(!does!(plan, Action::Refresh { .. }), "{plan:?}");
+}

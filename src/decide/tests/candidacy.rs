@@ -51,6 +51,20 @@ fn who_had_not_heard_the_master_for_too_long_does_not_run() {
     );
 }
 
+/// Where replicas follow the master alone nobody has.
+#[test]
+fn one_that_was_never_promoted_need_not_have_been_heard() {
+    let never = Record {
+        base: Vclock::new(),
+        ..last_word()
+    };
+    let mut node = after(&never).with(|settings| settings.max_idle = 5.secs());
+    node.instance.replication.clear();
+    node.attaches();
+    node.lives_on(1.secs());
+    assert!(node.holds(), "{:?}", node.plan().reason);
+}
+
 #[test]
 fn a_negative_priority_does_not_run_and_says_so() {
     let mut node = candidate().with(|settings| settings.priority = -1);

@@ -47,6 +47,7 @@ fn ballot(instance: &str) -> Ballot {
 /// The other instance, fenced in term 6 with ten rows; this one and a third followed it.
 pub(super) fn last_word() -> Record {
     Record {
+        base: vclock(3),
         following: vec![OWN.to_owned(), THIRD.to_owned()],
         vclock: vclock(10),
         ..record().says(Status::Fenced)
@@ -211,13 +212,20 @@ fn rows_that_the_last_master_never_had_do_not_rank() {
         priority: 9,
         ..ballot("a")
     };
-    let by = |elector, last: Option<&LastMaster<'_>>| compare(elector, last, &fresh, &returned);
+    let by = |elector, last: Option<&LastMaster>| compare(elector, last, &fresh, &returned);
     assert_eq!(by(Elector::Smart, last.as_ref()), Ordering::Less);
     assert_eq!(by(Elector::Idle, last.as_ref()), Ordering::Less);
     // Who was not promoted may have had less than whoever served last.
     for status in [Status::Promoting, Status::Fenced] {
         let never = active.clone().says(status);
         assert!(LastMaster::of(Some(&never), probe).is_none());
+        let handed_on = Record {
+            last_master: active.last_promoted(),
+            vclock: clock(1, 1),
+            ..never
+        };
+        let last = LastMaster::of(Some(&handed_on), probe);
+        assert_eq!(by(Elector::Smart, last.as_ref()), Ordering::Less);
     }
     let served = Record {
         base: clock(141, 160),

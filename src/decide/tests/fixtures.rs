@@ -111,6 +111,7 @@ pub(super) fn record() -> Record {
         failsafe: false,
         paused: false,
         refused: false,
+        last_master: None,
         handover_to: None,
     }
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::fixtures::{Span, record};
 use crate::decide::board::Cause;
-use crate::decide::record::{Record, RecordError, Status, Vclock};
+use crate::decide::record::{LastWord, Record, RecordError, Status, Vclock};
 
 fn any_record() -> impl Strategy<Value = Record> {
     let status = prop_oneof![
@@ -47,6 +47,10 @@ fn any_record() -> impl Strategy<Value = Record> {
                 failsafe: since % 2 == 0,
                 paused: since % 3 == 0,
                 refused: since % 5 == 0,
+                last_master: (since % 7 == 0).then(|| LastWord {
+                    instance: String::new(),
+                    vclock: vclock.clone(),
+                }),
                 handover_to,
             }
         },

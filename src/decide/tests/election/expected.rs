@@ -4,7 +4,7 @@ use super::super::fixtures::*;
 use super::super::toys::member;
 use super::{THIRD, WINDOW, after, ballot, candidate, is_acquire, last_word, vclock};
 use crate::decide::board::Ballot;
-use crate::decide::record::{Record, Vclock};
+use crate::decide::record::{LastWord, Record, Vclock};
 
 /// Who is silent may have them.
 #[test]
@@ -169,18 +169,29 @@ fn who_is_waited_for_behind_a_switchover_says_if_it_does_not_run() {
 /// Else rows that it alone has would come after those of one whose agent has been there all the time.
 #[test]
 fn where_the_last_word_names_nobody_rows_alone_decide() {
-    // Of one that was never promoted nobody can have acknowledged rows.
-    for base in [vclock(3), Vclock::new()] {
-        let nobody = Record {
-            following: vec![],
-            base: base.clone(),
+    let handed_on = LastWord {
+        instance: OTHER.to_owned(),
+        vclock: vclock(3),
+    };
+    let third = vec![THIRD.to_owned()];
+    for (following, base, last_master, expected) in [
+        (vec![], vclock(3), None, true),
+        (third.clone(), vclock(3), None, false),
+        // Of one that was never promoted nobody can have acknowledged rows.
+        (vec![], Vclock::new(), None, false),
+        (third, Vclock::new(), Some(handed_on), true),
+    ] {
+        let last = Record {
+            following,
+            base,
+            last_master,
             ..last_word()
         };
-        let mut node = boarded(after(&nobody), &[THIRD]);
+        let mut node = boarded(after(&last), &[THIRD]);
         node.instance.replication.clear();
         node.state.instance.heard.clear();
         node.attaches();
         let own = node.waiting_for_ballots().wrote();
-        assert_eq!(own.following, !base.is_empty());
+        assert_eq!(own.following, expected, "{last:?}");
     }
 }

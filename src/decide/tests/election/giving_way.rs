@@ -5,7 +5,7 @@ use super::super::toys::{follower, member};
 use super::{THIRD, WINDOW, after, ballot, candidate, last_word, vclock};
 use crate::decide::board::Ballot;
 use crate::decide::plan::Action;
-use crate::decide::record::{Record, Vclock};
+use crate::decide::record::{LastWord, Record, Vclock};
 use crate::decide::state::Elector;
 
 /// A ballot of one that has a row more than `candidate`.
@@ -200,12 +200,8 @@ fn a_turn_counts_for_who_ran_meanwhile_and_until_another_was_promoted() {
     let nothing = |node: &mut Node| {
         node.settles();
     };
-    let cases: [(fn(&mut Node), bool); 3] = [
-        (declines, false),
-        (another_is_master, false),
-        (nothing, true),
-    ];
-    for (change, had_turn) in cases {
+    let changes: [fn(&mut Node); 3] = [declines, another_is_master, nothing];
+    for (change, had_turn) in changes.into_iter().zip([false, false, true]) {
         let mut node = candidate();
         node.lock.write_ballot(&gives_way(3_600_000));
         change(&mut node);
@@ -214,6 +210,18 @@ fn a_turn_counts_for_who_ran_meanwhile_and_until_another_was_promoted() {
         node.lives_on(LEASE + 3.secs());
         assert_eq!(node.holds(), had_turn, "{:?}", node.plan().reason);
     }
+}
+
+/// What comes from it need not be its rows.
+#[test]
+fn whose_rows_never_arrive_is_not_waited_for_for_ever() {
+    let mut node = seeing(&gives_way(3_600_000));
+    for term in 7..16 {
+        assert!(!node.holds());
+        node.third_is_refused_again(term);
+    }
+    node.lives_on(LEASE + 3.secs());
+    assert!(node.holds(), "{:?}", node.plan().reason);
 }
 
 /// What a better one waits for it need not know.
@@ -338,6 +346,100 @@ fn who_gives_way_runs_again_once_somebody_replicates_from_it_who_did_not() {
         assert_eq!(node.wrote().excluded.is_none(), joins);
         assert_eq!(node.instance.is_writable(), joins);
     }
+}
+
+#[test]
+fn who_followed_before_is_nobody_new() {
+    let mut node = refused();
+    let third = node.instance.replication.pop();
+    node.instance.replication.push(follower("fourth"));
+    let promote = node.comes_to(is_promote);
+    node.loses(&promote);
+    while node.holds() {
+        node.passes(250.ms());
+        node.round_losing(is_promote);
+    }
+    node.hears_ballots();
+    node.instance.replication.extend(third);
+    node.lives_on(LEASE);
+    assert!(node.wrote().excluded.is_some());
+}
+
+#[test]
+fn one_that_stops_is_not_waited_for() {
+    for stops in [false, true] {
+        let mut node = node().attached().seeing_lock();
+        let promote = node.comes_to(is_promote);
+        node.loses(&promote);
+        if stops {
+            node.is_asked_to_stop();
+        } else {
+            node.is_killed();
+        }
+        while node.lock.holder().is_some() {
+            node.passes(250.ms());
+            node.round_losing(is_promote);
+        }
+        assert_eq!(node.lock.record().expect("a record").refused, !stops);
+    }
+}
+
+/// Its agent is back in a moment.
+#[test]
+fn a_connection_that_was_lost_is_no_reason_yet_not_to_be_waited_for() {
+    let mut node = refused();
+    node.settles();
+    node.is_cut_off();
+    node.lives_on(1500.ms());
+    assert!(node.wrote().gives_way_ms > 0);
+    node.lives_on(1.secs());
+    assert_eq!(node.wrote().gives_way_ms, 0);
+}
+
+/// Whose turn it is has no time to lose.
+#[test]
+fn who_may_run_again_writes_its_ballot_beside_its_look_at_the_board() {
+    let mut node = refused();
+    node.settles();
+    node.state.hold.gives_way = None;
+    node.state.hold.hold_back_until = None;
+    node.passes(10.secs());
+    let plan = node.turn();
+    assert!(does!(plan, Action::ReadBoard), "{plan:?}");
+    node.answers(&Action::Probe);
+    let plan = node.turn();
+    assert!(does!(plan, Action::WriteBallot { .. }), "{plan:?}");
+}
+
+#[test]
+fn the_last_master_s_word_is_handed_on() {
+    let handed_on = refused_word().last_promoted();
+    assert_eq!(handed_on, None);
+    let before = LastWord {
+        instance: OTHER.to_owned(),
+        vclock: vclock(12),
+    };
+    let unpromoted = Record {
+        last_master: Some(before.clone()),
+        ..refused_word()
+    };
+    let gained = |last: &Record, highest_term: u64| {
+        let mut node = after(last);
+        node.state.highest_term = highest_term;
+        node.state.settings.elector = Elector::First;
+        let acquire = node.comes_to(|action| matches!(action, Action::Acquire { .. }));
+        node.answers(&acquire);
+        node.lock.record().expect("a record").last_master
+    };
+    let promoted = last_word();
+    assert_eq!(gained(&promoted, 6), promoted.last_promoted());
+    assert_eq!(gained(&unpromoted, 7), Some(before));
+    // It was brought back from a backup.
+    assert_eq!(gained(&promoted, 9), None);
+    // Its rows are missed like those of the record's writer.
+    assert_eq!(unpromoted.rows_missing(&vclock(11)), 1);
+    assert_eq!(unpromoted.rows_missing(&vclock(12)), 0);
+    assert_eq!(refused_word().rows_missing(&vclock(10)), 1);
 }
 
 /// Who replicated from it at the time nobody knows.
