@@ -364,6 +364,19 @@ impl State {
             self.hold.before = Before::default();
             // A promotion whose reply was lost was none that was refused.
             self.hold.refused_since = None;
+            self.hold.gives_way = None;
+            self.note_base();
+        }
+    }
+
+    /// Whatever becomes of the instance and of the next refresh: our last word is to say that it was promoted.
+    fn note_base(&mut self) {
+        let (Some(record), Some(probe)) = (&mut self.hold.record, &self.instance.probe) else {
+            return;
+        };
+        if record.base.is_empty() {
+            let noted = probe.guard.base.as_ref();
+            record.base = noted.unwrap_or(&probe.vclock).clone();
         }
     }
 
@@ -402,6 +415,7 @@ impl State {
                 self.pending.guard_retry_at = retry_at;
                 let since = self.hold.refused_since.unwrap_or(now);
                 self.hold.refused_since = refused.is_some().then_some(since);
+                self.hold.refusal_heard = refused.is_some();
                 self.instance.guard_refused = refused;
             }
             GuardCommand::Remember => {
@@ -443,6 +457,7 @@ impl State {
         }
         if command == GuardCommand::Promote {
             self.hold.refused_since = self.hold.refused_since.or(Some(now));
+            self.hold.refusal_heard = false;
             self.instance.guard_refused = Some(why);
         }
     }

@@ -357,7 +357,11 @@ impl State {
         let before = self.hold.gives_way.as_ref();
         let before = before.and_then(|known| known.refused_with.clone());
         let refused_with = self.followers(now);
-        let refused_with = refused_with.map(|it| [it, before.unwrap_or_default()].concat());
+        let refused_with = refused_with.map(|it| {
+            let mut known = before.unwrap_or_default();
+            known.extend(it);
+            known
+        });
         let gives_way = self.hold.refused_since.map(|_| GivesWay {
             until: now + timing.lease() * 2,
             refused_with,

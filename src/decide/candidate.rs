@@ -8,7 +8,6 @@ use super::election::{Contest, handover};
 use super::event::{KeySight, LockSight};
 use super::hold::GivesWay;
 use super::ids::SessionId;
-use super::observed::Probe;
 use super::plan::{Action, Reason};
 use super::record::{Record, RecordError, Status};
 use super::state::Gain;
@@ -131,12 +130,14 @@ impl Planner<'_> {
         Some(self.make_claim(&seat, &claim))
     }
 
-    /// Written by this instance, in the term that its guard still knows, and not given up.
+    /// Written by this instance, in the term that its guard still knows, and not given up. A term whose last commits may
+    /// still land is over: taken again, it would be given up for them at once, over and over.
     fn is_own_term(&self, record: &Record) -> bool {
         record.status != Status::Fenced
             && record.term >= self.state.highest_term
             && self.state.live_probe().is_some_and(|probe| {
-                record.instance == probe.uuid && record.term == probe.guard.term
+                let own = record.instance == probe.uuid && record.term == probe.guard.term;
+                own && !probe.is_landing()
             })
     }
 
@@ -218,11 +219,10 @@ impl Planner<'_> {
     }
 
     fn make_claim(&mut self, seat: &Seat<'_>, claim: &Claim<'_>) -> Reason {
-        let lands = self.state.live_probe().is_some_and(Probe::is_landing);
-        if self.left_alone.is_some() || (claim.own && lands) {
+        if self.left_alone.is_some() {
             // It would give the lock up at once, over and over.
             return Reason::NotACandidate {
-                why: "its lease is over and its last commits may still land".to_owned(),
+                why: "it is not known to be read-only".to_owned(),
             };
         }
         if self.state.serving_term().is_some() {

@@ -107,7 +107,7 @@ impl LastMaster {
     /// `None`: nobody says who served last, or which component is its own.
     pub(super) fn of(record: Option<&Record>, probe: &Probe) -> Option<Self> {
         // Who wrote it and was never promoted may have fewer rows than its predecessor.
-        let last = record?.last_promoted()?;
+        let last = record?.last_masters_word()?;
         let mut peers = probe.replication.iter();
         let peer = peers.find(|peer| peer.uuid == last.instance)?;
         Some(Self {
@@ -230,10 +230,11 @@ impl Planner<'_> {
         known.filter(|known| known.stamp == record.stamp())
     }
 
-    /// How long before the last master's last word this instance had last heard it. Who was never promoted need not have
-    /// been heard.
+    /// How long before the last master's last word this instance had last heard it. Who was refused need not have been
+    /// heard.
     fn idle_ms(&self, probe: &Probe, record: &Record) -> u64 {
-        if record.instance == probe.uuid || !record.was_promoted() {
+        let refused = record.refused && !record.was_promoted();
+        if record.instance == probe.uuid || refused {
             return 0;
         }
         let heard = self.state.instance.heard.get(&record.instance);
@@ -248,11 +249,8 @@ impl Planner<'_> {
     /// was not promoted, rows alone decide.
     fn was_following(&self, probe: &Probe, record: &Record) -> bool {
         let following = &record.following;
-        let nobody_knows = if record.was_promoted() {
-            following.is_empty()
-        } else {
-            record.last_master.is_some()
-        };
+        let known = record.last_masters_word().is_some();
+        let nobody_knows = known && (following.is_empty() || !record.was_promoted());
         if record.instance == probe.uuid || nobody_knows || following.contains(&probe.uuid) {
             return true;
         }
@@ -326,7 +324,7 @@ impl Planner<'_> {
             let ballot = known.own.as_ref();
             ballot.is_some_and(|it| it.excluded.is_some() && (it.gives_way_ms > 0) == gives_way)
         });
-        if expected && !said && self.is_lost_for_a_moment() {
+        if expected && !said && self.is_lost_for_a_moment(contest.record) {
             return;
         }
         if expected && !said && self.state.settings.elector != Elector::First {
@@ -335,9 +333,10 @@ impl Planner<'_> {
     }
 
     /// We give way, and somebody may wait for us: a connection that was lost is no reason yet to say no more.
-    fn is_lost_for_a_moment(&mut self) -> bool {
+    fn is_lost_for_a_moment(&mut self, record: Option<&Record>) -> bool {
         let known = self.state.hold.gives_way.as_ref();
-        let gives_way = known.is_some_and(|known| self.now < known.until);
+        let came = record.is_some_and(|last| !last.refused && last.was_promoted());
+        let gives_way = !came && known.is_some_and(|known| self.now < known.until);
         let Link::Down { since, .. } = &self.state.instance.link else {
             return false;
         };

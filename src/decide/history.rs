@@ -18,7 +18,8 @@ impl Planner<'_> {
     /// Who was promoted last before `term`, where its record or that of one that was not promoted says so.
     pub(super) fn last_master(&self, own: Option<&Record>, term: u64) -> Option<LastWord> {
         if let Some(own) = own {
-            return own.last_master.clone();
+            let before = own.last_master.clone();
+            return before.filter(|_| !own.was_promoted());
         }
         // One brought back from a backup knows nothing of who was master since.
         let before = self

@@ -36,6 +36,8 @@ pub struct Hold {
     pub reason: String,
     /// The guard has refused to promote since then.
     pub refused_since: Option<Tick>,
+    /// It said so, rather than nothing: then it was not promoted.
+    pub refusal_heard: bool,
     /// We have just given the lock up: until then others go first.
     pub hold_back_until: Option<Tick>,
     /// We have given the lock up since the guard would not promote.
@@ -69,7 +71,7 @@ pub struct GivesWay {
     pub until: Tick,
     /// Who replicated from us when we gave up, now or before, by instance UUID, if we know: with anybody else it may go
     /// otherwise.
-    pub refused_with: Option<Vec<String>>,
+    pub refused_with: Option<BTreeSet<String>>,
 }
 
 /// A question for promises that is under way (R6).

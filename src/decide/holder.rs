@@ -436,7 +436,8 @@ impl Planner<'_> {
         record.reason = why.to_owned();
         record.handover_to = target.map(str::to_owned);
         record.paused = false;
-        record.refused = state.hold.refused_since.is_some() && state.stopping.is_none();
+        let refused = state.hold.refused_since.is_some() && state.hold.refusal_heard;
+        record.refused = refused && state.stopping.is_none();
         record.status = if predecessor_over {
             Status::Fenced
         } else {

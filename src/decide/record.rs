@@ -138,6 +138,20 @@ impl Record {
         self.status == Status::Active || !self.base.is_empty()
     }
 
+    /// Who was promoted last, if its writer says that it was not itself.
+    fn master_before(&self) -> Option<&LastWord> {
+        let unpromoted = self.refused && !self.was_promoted();
+        self.last_master.as_ref().filter(|_| unpromoted)
+    }
+
+    /// What whoever was promoted last had, where that is known: a writer that does not say that its guard refused may
+    /// have been promoted.
+    #[must_use]
+    pub fn last_masters_word(&self) -> Option<LastWord> {
+        let handed_on = self.master_before().cloned();
+        handed_on.or_else(|| self.last_promoted().filter(|_| self.was_promoted()))
+    }
+
     /// Of its writer, if that was promoted, else of the one that was before it.
     #[must_use]
     pub fn last_promoted(&self) -> Option<LastWord> {
@@ -151,7 +165,7 @@ impl Record {
     /// How many rows `vclock` lacks of what its writer or the last master had.
     #[must_use]
     pub fn rows_missing(&self, vclock: &Vclock) -> u64 {
-        let before = self.last_master.as_ref();
+        let before = self.master_before();
         let missing = before.map_or(0, |last| rows_missing(&last.vclock, vclock));
         missing.max(rows_missing(&self.vclock, vclock))
     }

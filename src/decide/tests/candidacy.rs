@@ -53,9 +53,10 @@ fn who_had_not_heard_the_master_for_too_long_does_not_run() {
 
 /// Where replicas follow the master alone nobody has.
 #[test]
-fn one_that_was_never_promoted_need_not_have_been_heard() {
+fn one_that_was_refused_need_not_have_been_heard() {
     let never = Record {
         base: Vclock::new(),
+        refused: true,
         ..last_word()
     };
     let mut node = after(&never).with(|settings| settings.max_idle = 5.secs());
@@ -211,7 +212,7 @@ fn who_was_not_promoted_lets_others_try_until_one_was() {
         let mut node = replica();
         node.state.hold.gives_way = Some(GivesWay {
             until: node.now + 5.secs(),
-            refused_with: Some(vec![OTHER.to_owned(), THIRD.to_owned()]),
+            refused_with: Some([OTHER.to_owned(), THIRD.to_owned()].into()),
         });
         let last_word = Record {
             base,

@@ -221,11 +221,18 @@ fn rows_that_the_last_master_never_had_do_not_rank() {
         assert!(LastMaster::of(Some(&never), probe).is_none());
         let handed_on = Record {
             last_master: active.last_promoted(),
+            refused: true,
             vclock: clock(1, 1),
             ..never
         };
         let last = LastMaster::of(Some(&handed_on), probe);
         assert_eq!(by(Elector::Smart, last.as_ref()), Ordering::Less);
+        // Who does not say so may have been promoted, and have written what others have not.
+        let silent = Record {
+            refused: false,
+            ..handed_on
+        };
+        assert!(LastMaster::of(Some(&silent), probe).is_none());
     }
     let served = Record {
         base: clock(141, 160),

@@ -57,6 +57,24 @@ fn the_last_word_says_that_it_was_promoted_though_no_other_word_of_it_arrived() 
 }
 
 /// Who has come back since it was last heard would not be among them, and nobody would wait for that one's ballot.
+/// Neither as active nor before its fence: it is no master any more when it gives the lock up.
+#[test]
+fn the_last_word_of_one_that_stops_says_that_it_was_promoted() {
+    let mut node = node()
+        .having(|instance| instance.vclock = Vclock::from([("1".to_owned(), 10)]))
+        .attached()
+        .seeing_lock();
+    let promote = node.runs_until(is_promote);
+    node.answers(&promote);
+    node.is_asked_to_stop();
+    let fence = node.runs_until(is_fence);
+    node.answers(&fence);
+    node.settles();
+    let last_word = node.lock.record().expect("a record");
+    assert_eq!(last_word.status, Status::Fenced);
+    assert!(last_word.was_promoted());
+}
+
 #[test]
 fn the_last_word_names_nobody_that_followed_where_the_instance_was_not_heard_lately() {
     for (cut_off, named) in [(Duration::ZERO, vec![OTHER]), (2100.ms(), vec![])] {

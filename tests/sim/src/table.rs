@@ -350,7 +350,7 @@ pub const MUTANTS: &[Mutant] = &[
         name: "who was not promoted does not say so",
         rule: "election",
         file: "holder.rs",
-        original: "record.refused = «state.hold.refused_since.is_some() && state.stopping.is_none()»",
+        original: "record.refused = «refused && state.stopping.is_none()»",
         broken: "false",
     },
     Mutant {

@@ -174,17 +174,20 @@ fn where_the_last_word_names_nobody_rows_alone_decide() {
         vclock: vclock(3),
     };
     let third = vec![THIRD.to_owned()];
-    for (following, base, last_master, expected) in [
-        (vec![], vclock(3), None, true),
-        (third.clone(), vclock(3), None, false),
-        // Of one that was never promoted nobody can have acknowledged rows.
-        (vec![], Vclock::new(), None, false),
-        (third, Vclock::new(), Some(handed_on), true),
+    let handed_on = Some(handed_on);
+    for (following, base, refused, expected) in [
+        (vec![], vclock(3), false, true),
+        (third.clone(), vclock(3), false, false),
+        (third.clone(), Vclock::new(), true, true),
+        // It may have been promoted, and nobody knows who followed it.
+        (vec![], Vclock::new(), false, false),
+        (third, Vclock::new(), false, false),
     ] {
         let last = Record {
             following,
             base,
-            last_master,
+            refused,
+            last_master: handed_on.clone(),
             ..last_word()
         };
         let mut node = boarded(after(&last), &[THIRD]);

@@ -4,6 +4,8 @@ use super::super::fixtures::*;
 use super::super::toys::{follower, member};
 use super::{THIRD, WINDOW, after, ballot, candidate, last_word, vclock};
 use crate::decide::board::Ballot;
+use crate::decide::event::{Event, GuardCommand};
+use crate::decide::hold::GivesWay;
 use crate::decide::plan::Action;
 use crate::decide::record::{LastWord, Record, Vclock};
 use crate::decide::state::Elector;
@@ -50,16 +52,35 @@ fn refused() -> Node {
         .with(|settings| settings.elector = Elector::Smart)
         .attached()
         .seeing_lock();
-    let promote = node.comes_to(is_promote);
-    node.loses(&promote);
-    while node.holds() {
-        node.passes(250.ms());
-        node.round_losing(is_promote);
-    }
+    node.comes_to(is_promote);
+    node.is_refused();
     node
 }
 
 impl Node {
+    /// Its guard says no to the promotion under way and to all that follow, until it gives the lock up.
+    fn is_refused(&mut self) {
+        self.hears_no();
+        while self.holds() {
+            self.passes(250.ms());
+            for action in self.turn().actions {
+                if is_promote(&action) {
+                    self.hears_no();
+                } else {
+                    self.answers(&action);
+                }
+            }
+        }
+    }
+
+    fn hears_no(&mut self) {
+        self.hears(Event::GuardAnswered {
+            command: GuardCommand::Promote,
+            probe: Box::new(self.instance.probe(self.now)),
+            refused: Some("could not take the synchronous queue".to_owned()),
+        });
+    }
+
     fn misses_third(&mut self) {
         let upstream = self.instance.replication[1].upstream.as_mut();
         upstream.expect("one").status = "disconnected".to_owned();
@@ -315,7 +336,12 @@ fn a_promotion_whose_reply_was_lost_was_not_refused() {
     let promote = node.comes_to(is_promote);
     node.loses_reply(&promote);
     assert!(node.state.hold.refused_since.is_some());
+    node.state.hold.gives_way = Some(GivesWay {
+        until: node.now + LEASE,
+        refused_with: None,
+    });
     node.answers(&Action::Probe);
+    assert_eq!(node.state.hold.gives_way, None);
     let mut node = node.serving();
     node.is_killed();
     node.settles();
@@ -353,12 +379,8 @@ fn who_followed_before_is_nobody_new() {
     let mut node = refused();
     let third = node.instance.replication.pop();
     node.instance.replication.push(follower("fourth"));
-    let promote = node.comes_to(is_promote);
-    node.loses(&promote);
-    while node.holds() {
-        node.passes(250.ms());
-        node.round_losing(is_promote);
-    }
+    node.comes_to(is_promote);
+    node.is_refused();
     node.hears_ballots();
     node.instance.replication.extend(third);
     node.lives_on(LEASE);
@@ -366,21 +388,23 @@ fn who_followed_before_is_nobody_new() {
 }
 
 #[test]
-fn one_that_stops_is_not_waited_for() {
-    for stops in [false, true] {
+fn one_that_stops_or_did_not_answer_is_not_waited_for() {
+    let stops: fn(&mut Node, &Action) = |node, _| node.is_asked_to_stop();
+    let silent: fn(&mut Node, &Action) = |node, promote| {
+        node.loses(promote);
+        node.is_killed();
+    };
+    let dies: fn(&mut Node, &Action) = |node, _| node.is_killed();
+    for (ends, refused) in [(stops, false), (silent, false), (dies, true)] {
         let mut node = node().attached().seeing_lock();
         let promote = node.comes_to(is_promote);
-        node.loses(&promote);
-        if stops {
-            node.is_asked_to_stop();
-        } else {
-            node.is_killed();
-        }
+        node.hears_no();
+        ends(&mut node, &promote);
         while node.lock.holder().is_some() {
             node.passes(250.ms());
             node.round_losing(is_promote);
         }
-        assert_eq!(node.lock.record().expect("a record").refused, !stops);
+        assert_eq!(node.lock.record().expect("a record").refused, refused);
     }
 }
 
@@ -436,6 +460,18 @@ fn the_last_master_s_word_is_handed_on() {
     assert_eq!(gained(&unpromoted, 7), Some(before));
     // It was brought back from a backup.
     assert_eq!(gained(&promoted, 9), None);
+    // Who was promoted has nothing to hand on, and who may have been neither.
+    let promoted = Record {
+        base: vclock(11),
+        ..unpromoted.clone()
+    };
+    let silent = Record {
+        refused: false,
+        ..unpromoted.clone()
+    };
+    for record in [promoted, silent] {
+        assert_eq!(record.rows_missing(&vclock(11)), 0);
+    }
     // Its rows are missed like those of the record's writer.
     assert_eq!(unpromoted.rows_missing(&vclock(11)), 1);
     assert_eq!(unpromoted.rows_missing(&vclock(12)), 0);

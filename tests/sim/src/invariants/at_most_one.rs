@@ -46,9 +46,12 @@ impl World {
         let margin =
             crate::agent::duration(crate::decide::timing::Timing::margin(params.timing.lease()));
         let stood_down = it.guard.as_ref().is_some_and(|guard| guard.stood_down);
-        // Its agent may not have been able to read that the pause is over; nobody succeeds it before that.
-        let paused =
-            self.checks.sets[set].paused_until + margin > ended_at || self.is_recorded_paused(at);
+        // Its agent may not have been able to read that the pause is over; nobody succeeds it before that. Where somebody
+        // wrote over the record, the agent cannot know that either (docs/PROOF.md).
+        let memory = &self.checks.sets[set];
+        let paused = memory.paused_until + margin > ended_at
+            || (memory.key_lost && self.knows_paused_record(at))
+            || self.is_recorded_paused(at);
         let could_kill = self.running_agent(at).is_some_and(|agent| {
             let agent = &self.agents[agent];
             agent.sees == Some(pid)

@@ -56,6 +56,13 @@ impl World {
         record.is_some_and(|record| record.paused && record.instance == it.name)
     }
 
+    /// Its agent's last accepted record says so.
+    pub(super) fn knows_paused_record(&self, at: usize) -> bool {
+        let agent = self.running_agent(at);
+        let record = agent.and_then(|agent| self.agents[agent].state.hold.record.as_ref());
+        record.is_some_and(|record| record.paused)
+    }
+
     /// A record of this instance is accepted. Behind a deletion that may be one of before the pause, whose writer had no
     /// reply; the member's key still says so then.
     pub(super) fn check_says_paused(&mut self, at: usize, record: &Record) {
