@@ -116,6 +116,7 @@ pub(super) fn ballot(number: u64) -> Ballot {
         same_configuration: true,
         open_ms: 0,
         excluded: None,
+        absent: false,
         gives_way_ms: 0,
     }
 }

@@ -139,6 +139,10 @@ pub struct Ballot {
     /// Why it does not run; `None`: it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excluded: Option<String>,
+    /// It does not run because its instance is not there or does not answer: it may be back in a moment, with rows that
+    /// nobody else has.
+    #[serde(default)]
+    pub absent: bool,
     /// How long it does not run for no other reason than that its guard would not promote it, counted from when this
     /// was written; 0: for another one.
     #[serde(default)]

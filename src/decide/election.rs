@@ -280,9 +280,19 @@ impl Planner<'_> {
             idle_ms: record.map_or(0, |record| self.idle_ms(probe, record)),
             same_configuration: record.is_none_or(|record| self.is_configured_like(probe, record)),
             open_ms: whole_ms(self.all_are_free_at(record).since(self.now)),
+            absent: excluded.is_some() && self.is_absent(),
             excluded,
             gives_way_ms: gives_way.map_or(0, |it| whole_ms(it.until.since(self.now)).max(1)),
         })
+    }
+
+    fn is_absent(&self) -> bool {
+        let instance = &self.state.instance;
+        let unanswered = instance.unanswered_at > instance.answered_begun_at;
+        let probe = self.state.live_probe();
+        let there = probe.is_some_and(|probe| probe.status == "running");
+        let absent = !there || unanswered || instance.silent_since.is_some();
+        absent && self.state.settings.priority >= 0
     }
 
     /// From then on no member is kept from running by a promise to the last master (R6), whatever we have seen of it: it
@@ -430,7 +440,10 @@ impl Planner<'_> {
         let ballots = election.counting();
         let probe = self.state.live_probe();
         let last = probe.and_then(|probe| LastMaster::of(contest.record, probe));
-        let cast = expected.iter().all(|uuid| ballots.contains_key(uuid));
+        let patience = probe.map_or(window, |it| self.patience(contest.record, &it.vclock));
+        // Whose instance is not there counts as silent for who lacks rows.
+        let absent = patience > window && ballots.values().any(|it| it.absent);
+        let cast = !absent && expected.iter().all(|uuid| ballots.contains_key(uuid));
         let mut queue: Vec<&Ballot> = ballots.into_values().collect();
         queue.retain(|ballot| ballot.excluded.is_none());
         queue.sort_by(|a, b| compare(settings.elector, last.as_ref(), a, b));
@@ -438,7 +451,6 @@ impl Planner<'_> {
             .iter()
             .take_while(|ballot| ballot.instance != own.instance);
         let ahead = u32::try_from(better.clone().count()).unwrap_or(u32::MAX);
-        let patience = probe.map_or(window, |it| self.patience(contest.record, &it.vclock));
         let turns_end = probe.and_then(|it| self.turns_end(&election, it, ahead > 0));
         let turns_end = turns_end.unwrap_or_default();
         let complete = cast && turns_end <= self.now;

@@ -450,6 +450,7 @@ impl Planner<'_> {
                     same_configuration: true,
                     open_ms: 0,
                     excluded,
+                    absent: false,
                     gives_way_ms: 0,
                 }),
             });

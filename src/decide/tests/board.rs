@@ -28,6 +28,7 @@ fn ballot() -> Ballot {
         same_configuration: false,
         open_ms: 9,
         excluded: Some("it lags".to_owned()),
+        absent: true,
         gives_way_ms: 11,
     }
 }

@@ -40,6 +40,7 @@ fn ballot(instance: &str) -> Ballot {
         same_configuration: true,
         open_ms: 0,
         excluded: None,
+        absent: false,
         gives_way_ms: 0,
     }
 }

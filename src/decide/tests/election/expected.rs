@@ -19,6 +19,48 @@ fn a_ballot_that_does_not_come_is_waited_for_a_lease_by_who_lacks_rows_of_the_la
     assert!(node.holds(), "{:?}", node.plan().reason);
 }
 
+/// Its process may be back already, which its agent has not seen yet (found by chaos).
+#[test]
+fn who_lacks_rows_waits_a_lease_for_one_whose_instance_is_not_there() {
+    for (rows, absent, waits) in [(9, true, true), (9, false, false), (10, true, false)] {
+        let mut node = candidate();
+        node.lock.write_ballot(&Ballot {
+            excluded: Some("its process is dead".to_owned()),
+            absent,
+            ..ballot(THIRD)
+        });
+        node.instance.vclock = vclock(rows);
+        node.attaches();
+        node.settles();
+        node.lives_on(LEASE - 1.secs());
+        assert_eq!(!node.holds(), waits, "{:?}", node.plan().reason);
+        node.lives_on(2.secs());
+        assert!(node.holds(), "{:?}", node.plan().reason);
+    }
+}
+
+#[test]
+fn who_does_not_run_says_whether_its_instance_is_there() {
+    let dies: fn(&mut Node) = Node::is_killed;
+    let silent: fn(&mut Node) = |node| {
+        node.freezes();
+        node.passes(3.secs());
+    };
+    let loads: fn(&mut Node) = |node| {
+        node.instance.status = "loading".to_owned();
+        node.attaches();
+    };
+    let never: fn(&mut Node) = |node| node.state.settings.priority = -1;
+    for (change, absent) in [(dies, true), (silent, true), (loads, true), (never, false)] {
+        let mut node = candidate();
+        change(&mut node);
+        node.settles();
+        let own = node.wrote();
+        assert!(own.excluded.is_some());
+        assert_eq!(own.absent, absent);
+    }
+}
+
 /// Both lack rows and wait for whoever is silent, the better one from later on.
 #[test]
 fn a_better_one_that_lacks_rows_too_is_not_overtaken() {
