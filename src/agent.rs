@@ -140,6 +140,7 @@ impl Agent {
             failover_cooldown: config.election.cooldown,
             member_interval: config.member_interval,
             failsafe: config.failsafe,
+            shared: config.shared(),
             announce: config.announce.id.clone(),
             agent: agent_id.clone(),
             started_at: clock::seconds_since_epoch(),
@@ -221,6 +222,7 @@ impl Agent {
             self.state.begin(action, now);
             ending = ending.or(self.executor.start(action.clone()));
         }
+        journal::problems::problems(&mut self.said, &self.state);
         journal::changes(before, &self.state);
         let exit = ending.map(|how| exit_of(how, &plan));
         self.plan = Some(plan);

@@ -1,6 +1,6 @@
 //! What goes into the log: INFO when something changed, DEBUG for every changed field.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::{Map, Value, json};
 use tracing::{Level, debug, enabled, error, info, warn};
@@ -11,12 +11,15 @@ use crate::decide::plan::{Action, Reason};
 use crate::decide::record::Status;
 use crate::decide::state::State;
 
+pub(crate) mod problems;
 pub(crate) mod vshard;
 
 /// What was said last about things that are tried again and again, so that it is said once.
 #[derive(Debug, Default)]
 pub(crate) struct Said {
     last: HashMap<Topic, String>,
+    /// Of the replica set.
+    problems: BTreeSet<String>,
 }
 
 /// Something that can fail, or look the same, many times in a row.

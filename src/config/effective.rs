@@ -1,5 +1,6 @@
 //! What holds, variable by variable: for the state dump and for whoever wonders which default applied.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -7,9 +8,23 @@ use super::{
     Config, GuardMode, HungInstanceAction, ReplicationMode, Role, ServiceNaming, TarantoolAddr,
     settings,
 };
+use crate::decide::problems::REPLICASET;
 use crate::decide::state::Elector;
 
 const NONE: &str = "";
+/// `MASTER_LEASE` is one of them, too, and has a field of its own in a member's key. Two lock keys are two masters; two
+/// names in the catalog make clients lose the master when it moves; the others change what a failover does by who it is
+/// that becomes master.
+const SHARED: &[&str] = &[
+    "CONSUL_LOCK_KEY",
+    "CONSUL_SERVICE_NAME",
+    "CONSUL_SERVICE_PREFIX",
+    "ELECTION",
+    "FAILSAFE",
+    "GUARD",
+    "REPLICATION",
+    "VSHARD",
+];
 const REDACTED: &str = "(redacted)";
 
 impl Config {
@@ -21,6 +36,21 @@ impl Config {
             .map(|setting| setting.name)
             .filter_map(|name| Some((name, self.value_of(name)?)))
             .collect()
+    }
+
+    /// The settings that do what they promise only where every agent of a replica set has the same, and what holds here.
+    #[must_use]
+    pub fn shared(&self) -> BTreeMap<String, String> {
+        let shared = SHARED.iter().filter_map(|name| {
+            let value = self.value_of(name)?;
+            let value = if value.is_empty() {
+                "not set".to_owned()
+            } else {
+                value
+            };
+            Some(((*name).to_owned(), value))
+        });
+        shared.collect()
     }
 
     fn value_of(&self, name: &str) -> Option<String> {
@@ -135,10 +165,7 @@ impl Config {
             "CONSUL_NAMESPACE" => consul.namespace.clone().unwrap_or_default(),
             "CONSUL_KV_PREFIX" => consul.kv_prefix.clone(),
             "CONSUL_LOCK_KEY" => consul.lock_key.clone().unwrap_or_else(|| {
-                format!(
-                    "{}/{}/<replica-set UUID>/leader",
-                    consul.kv_prefix, self.cluster
-                )
+                format!("{}/{}/{REPLICASET}/leader", consul.kv_prefix, self.cluster)
             }),
             "CONSUL_LOCK_SESSION_NAME" => consul.session_name.clone(),
             "CONSUL_LOCK_TTL" => human(self.timing.session_ttl()),

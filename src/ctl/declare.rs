@@ -121,6 +121,7 @@ fn over(record: &Record, id: &str, by: &str) -> Record {
         refused: false,
         last_master: None,
         handover_to: None,
+        problems: Vec::new(),
         ..record.clone()
     }
 }

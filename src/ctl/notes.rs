@@ -14,10 +14,15 @@ const ON_PROMISES: &str =
     "it may go on for as long as every member promises it another lease (failsafe)";
 
 /// All about one replica set, the worst first.
-pub(super) fn of(view: &SetView, error: Option<&RecordError>) -> Vec<String> {
+pub(super) fn of(
+    view: &SetView,
+    error: Option<&RecordError>,
+    problems: Vec<String>,
+) -> Vec<String> {
     let mut notes = Vec::new();
     notes.extend(about_lock(view, error));
     notes.extend(about_pause(view));
+    notes.extend(problems);
     notes.extend(view.members.iter().filter_map(about_candidate));
     notes.extend(view.members.iter().filter_map(about_member));
     let vshard = |member: &MemberView| {

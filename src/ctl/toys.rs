@@ -65,6 +65,7 @@ pub(super) fn record() -> Record {
         refused: false,
         last_master: None,
         handover_to: None,
+        problems: Vec::new(),
     }
 }
 
@@ -81,6 +82,8 @@ pub(super) fn member(number: u64) -> Member {
         reason: "following the master".to_owned(),
         term: 7,
         lease_ms: 10_000,
+        shared: BTreeMap::new(),
+        problems: Vec::new(),
         priority: 0,
         vclock: vclock(1_000),
         upstreams: following,

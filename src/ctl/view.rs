@@ -15,6 +15,7 @@ use crate::decide::board::{
     rows_missing,
 };
 use crate::decide::ids::SessionId;
+use crate::decide::problems;
 use crate::decide::record::{Record, RecordError, Status};
 use crate::decide::router::RouterKey;
 
@@ -442,7 +443,9 @@ impl Set<'_> {
         view.state = self.state(&view);
         view.members = self.member_views();
         view.lock = sight.clone();
-        view.notes = notes::of(&view, error.as_ref());
+        let members = self.members.values().flatten();
+        let problems = problems::of(members, sight.record.as_ref());
+        view.notes = notes::of(&view, error.as_ref(), problems);
         view.verdict = view.judge();
         view
     }

@@ -68,6 +68,9 @@ pub struct Member {
     pub term: u64,
     /// Its `MASTER_LEASE`.
     pub lease_ms: u64,
+    /// Its settings that every member of the replica set is to have alike, by variable.
+    #[serde(default)]
+    pub shared: BTreeMap<String, String>,
     /// Its `PRIORITY`.
     #[serde(default)]
     pub priority: i64,
@@ -83,6 +86,9 @@ pub struct Member {
     /// What is not as it should be about vshard, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vshard: Option<String>,
+    /// What its agent found that is not as it should be and concerns the whole replica set, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
     /// It does not act because of a pause.
     #[serde(default)]
     pub paused: bool,

@@ -108,7 +108,10 @@ impl Planner<'_> {
             version: probe.version.clone(),
             ttl,
         };
-        let (health, output) = self.health(reason);
+        let (health, mut output) = self.health(reason);
+        for problem in self.state.problems() {
+            output = format!("{output}; problem: {problem}");
+        }
         Some(CatalogEntry {
             registered,
             health,
@@ -223,11 +226,13 @@ impl Planner<'_> {
             reason: entry.output.clone(),
             term: registered.term,
             lease_ms: u64::try_from(settings.timing.lease().as_millis()).unwrap_or(0),
+            shared: settings.shared_in(&registered.replicaset),
             priority: self.state.priority(),
             vclock: probe.vclock.clone(),
             upstreams: upstreams.collect(),
             fingerprint: look.and_then(|look| look.fingerprint.clone()),
             vshard: self.state.vshard.problem(look),
+            problems: Vec::new(),
             paused: self.is_paused(),
             stands_down: self.tells_that_it_stands_down(),
             service: None,

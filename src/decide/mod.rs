@@ -20,6 +20,7 @@ pub mod ids;
 pub mod observed;
 mod pause;
 pub mod plan;
+pub mod problems;
 pub mod record;
 pub mod router;
 pub mod state;
@@ -351,6 +352,7 @@ impl Planner<'_> {
             refused: false,
             last_master: self.last_master(own, term),
             handover_to: self.hands_over_to(term),
+            problems: self.state.problems(),
         };
         Attempt {
             record,

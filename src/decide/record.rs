@@ -68,6 +68,9 @@ pub struct Record {
     /// The instance UUID that is to go first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handover_to: Option<String>,
+    /// What is not as it should be in the replica set, in words, for the agents that do not read the members' keys.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
 }
 
 /// Instance id (as text, since JSON has no other keys) → LSN.

@@ -41,6 +41,8 @@ pub struct Settings {
     pub member_interval: Duration,
     /// `FAILSAFE=on`.
     pub failsafe: bool,
+    /// Settings that every member of the replica set is to have alike, by variable.
+    pub shared: BTreeMap<String, String>,
     /// The name and the address that the record carries.
     pub announce: String,
     /// This run of the agent.

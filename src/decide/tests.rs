@@ -14,6 +14,7 @@ mod hung;
 mod lease;
 mod lock_reads;
 mod pause;
+mod problems;
 mod record;
 mod release;
 mod router;

@@ -67,6 +67,7 @@ fn record(refresh: u64) -> Record {
         refused: false,
         last_master: None,
         handover_to: None,
+        problems: Vec::new(),
     }
 }
 

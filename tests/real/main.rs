@@ -25,6 +25,7 @@ mod lock_overwritten;
 mod lost_reply;
 mod operator;
 mod pause;
+mod problems;
 mod scene;
 mod settings;
 mod stop;

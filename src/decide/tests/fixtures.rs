@@ -3,6 +3,7 @@
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 
 use crate::decide::event::KillResult;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::toys::{ToyInstance, ToyLock, lost};
@@ -82,6 +83,7 @@ pub(super) fn settings() -> Settings {
         failover_cooldown: Duration::ZERO,
         member_interval: Duration::from_secs(10),
         failsafe: false,
+        shared: BTreeMap::new(),
         agent: "first".to_owned(),
         announce: "10.0.0.1:3301".to_owned(),
         started_at: 1_700_000_000,
@@ -113,6 +115,7 @@ pub(super) fn record() -> Record {
         refused: false,
         last_master: None,
         handover_to: None,
+        problems: Vec::new(),
     }
 }
 

@@ -52,6 +52,7 @@ fn any_record() -> impl Strategy<Value = Record> {
                     vclock: vclock.clone(),
                 }),
                 handover_to,
+                problems: members.clone(),
             }
         },
     )

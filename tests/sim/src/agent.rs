@@ -117,6 +117,7 @@ impl World {
             failover_cooldown: params.cooldown,
             member_interval: params.member_interval,
             failsafe: params.failsafe,
+            shared: BTreeMap::new(),
             announce: name,
             agent: format!("agent-{number}"),
             started_at: 1_700_000_000 + self.now / SEC,

@@ -1,6 +1,6 @@
 //! The world of the model: nodes of an agent and an instance each, one lock key, and what is between them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -203,6 +203,7 @@ fn settings(bounds: Bounds, n: usize, run: u32) -> Settings {
         failover_cooldown: Duration::ZERO,
         member_interval: duration(60 * SEC),
         failsafe: bounds.failsafe,
+        shared: BTreeMap::new(),
         announce: name(n),
         agent: format!("agent-{n}-{run}"),
         started_at: 0,

@@ -1,0 +1,182 @@
+//! What is not as it should be in a replica set, as the words of its members show it together.
+//!
+//! The one place for it: [`of`] is pure, members' keys and the record in, sentences out. `tarsec status` shows them (exit
+//! code 10). The holder of the lock reads the members' keys with each refresh, so it asks here each time and writes the
+//! answer into its record; the other agents have that from the watch they keep anyway ([`State::problems`]). Each agent
+//! says them in its check and, once, as a WARN.
+//!
+//! A problem of a replica set that is not known here yet is one more function beside [`settings_that_differ`] and a line in
+//! [`of`]. What a single agent finds at its own place goes into its key as [`Member::problems`], and is said by all from here.
+//! No problem makes a check anything but what it is: readers that want passing services alone would lose a master that
+//! serves, over something that an operator has to look at and no reader can avoid.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::board::Member;
+use super::record::Record;
+use super::state::{Settings, State};
+
+/// More at once are said by the first of them; a record stays small.
+const MOST: usize = 8;
+/// What stands for the replica set's UUID in a setting's value.
+pub const REPLICASET: &str = "<replica-set UUID>";
+/// The longest sentence in characters: two values and the names of some members fit.
+const LONGEST: usize = 400;
+
+/// What is not as it should be, in words; names that two members share are told apart.
+#[must_use]
+pub fn of<'a>(
+    members: impl IntoIterator<Item = &'a Member>,
+    record: Option<&Record>,
+) -> Vec<String> {
+    let members: Vec<&Member> = members.into_iter().collect();
+    let living = living(&members, record);
+    let mut problems = names_that_are_shared(&living);
+    problems.extend(settings_that_differ(&living));
+    let own = living.iter().flat_map(|member| member.problems.clone());
+    for problem in own {
+        if !problems.contains(&problem) {
+            problems.push(problem);
+        }
+    }
+    problems.truncate(MOST);
+    problems.iter().map(|problem| shortened(problem)).collect()
+}
+
+/// The members whose keys are of today: the holder and whoever replicates from it. A key outlives its instance, and one
+/// that was set up anew has another UUID at the same address.
+fn living<'a>(members: &[&'a Member], record: Option<&Record>) -> Vec<&'a Member> {
+    let lives = |member: &&&Member| {
+        record.is_none_or(|record| {
+            record.instance == member.instance || record.following.contains(&member.instance)
+        })
+    };
+    members.iter().filter(lives).copied().collect()
+}
+
+fn names_that_are_shared(members: &[&Member]) -> Vec<String> {
+    let mut by_name: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for member in members {
+        let named = by_name.entry(&member.name).or_default();
+        named.push(&member.instance);
+    }
+    let shared = by_name.iter().filter(|(_, instances)| instances.len() > 1);
+    shared
+        .map(|(name, instances)| {
+            format!(
+                "{} members announce the same address, {name} (instances {}): clients and replicas that go there reach \
+                 only one of them, give each its own ANNOUNCE_ADDR",
+                instances.len(),
+                instances.join(", ")
+            )
+        })
+        .collect()
+}
+
+/// Settings that do what they promise only where all members have the same.
+fn settings_that_differ(members: &[&Member]) -> Vec<String> {
+    let name = labels(
+        members
+            .iter()
+            .map(|member| (&*member.name, &*member.instance)),
+    );
+    let mut found: BTreeMap<&str, BTreeMap<String, Vec<&str>>> = BTreeMap::new();
+    for member in members {
+        let lease = (member.lease_ms > 0).then(|| ("MASTER_LEASE", time(member.lease_ms)));
+        let shared = member.shared.iter();
+        let settings = shared.map(|(setting, value)| (&**setting, value.clone()));
+        for (setting, value) in settings.chain(lease) {
+            let by_value = found.entry(setting).or_default();
+            let named = name.get(&*member.instance).map_or("", String::as_str);
+            by_value.entry(value).or_default().push(named);
+        }
+    }
+    let differ = found.iter().filter(|(_, by_value)| by_value.len() > 1);
+    differ
+        .map(|(setting, by_value)| {
+            let sides = by_value
+                .iter()
+                .map(|(value, names)| format!("{value} at {}", names.join(", ")));
+            let sides: Vec<String> = sides.collect();
+            format!("{setting} differs: {}", sides.join("; "))
+        })
+        .collect()
+}
+
+fn time(ms: u64) -> String {
+    if ms.is_multiple_of(1_000) {
+        format!("{}s", ms / 1_000)
+    } else {
+        format!("{ms}ms")
+    }
+}
+
+fn shortened(problem: &str) -> String {
+    if problem.chars().count() <= LONGEST {
+        return problem.to_owned();
+    }
+    let kept: String = problem.chars().take(LONGEST - 1).collect();
+    format!("{kept}…")
+}
+
+/// What to call each instance, given name and UUID of all: its name, with as much of its UUID as tells it from another
+/// instance of that name.
+#[must_use]
+pub fn labels<'a>(all: impl IntoIterator<Item = (&'a str, &'a str)>) -> BTreeMap<String, String> {
+    let all: BTreeSet<(&str, &str)> = all.into_iter().collect();
+    let label = |name: &str, uuid: &str| {
+        let twins = all
+            .iter()
+            .filter(|(other, instance)| *other == name && *instance != uuid);
+        let shared = twins.map(|(_, instance)| common(uuid, instance)).max();
+        match shared {
+            None => name.to_owned(),
+            Some(shared) => {
+                let start: String = uuid.chars().take((shared + 1).max(LEAST_OF_UUID)).collect();
+                format!("{name} ({start})")
+            }
+        }
+    };
+    let labels = all
+        .iter()
+        .map(|(name, uuid)| ((*uuid).to_owned(), label(name, uuid)));
+    labels.collect()
+}
+
+/// The first group of a UUID.
+const LEAST_OF_UUID: usize = 8;
+
+/// How many characters two texts have in common at their beginning.
+fn common(one: &str, other: &str) -> usize {
+    let both = one.chars().zip(other.chars());
+    both.take_while(|(one, other)| one == other).count()
+}
+
+impl Settings {
+    /// As it is written into the member's key: a lock key that was spelt out is the same as one that was derived.
+    pub(super) fn shared_in(&self, replicaset: &str) -> BTreeMap<String, String> {
+        let shared = self.shared.iter();
+        let named = |value: &String| value.replace(REPLICASET, replicaset);
+        shared
+            .map(|(setting, value)| (setting.clone(), named(value)))
+            .collect()
+    }
+}
+
+impl State {
+    /// What is not as it should be in our replica set: seen by ourselves while we hold the lock, else as its last holder
+    /// had it.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        if self.holds_lock()
+            && let Some((board, _)) = &self.board
+        {
+            let record = self.hold.record.as_ref();
+            return of(board.members.values(), record.or(self.seen_record()));
+        }
+        let record = self.seen_record();
+        record
+            .map(|record| record.problems.clone())
+            .unwrap_or_default()
+    }
+}
