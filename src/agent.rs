@@ -23,6 +23,7 @@ use crate::decide::vshard::VshardEvent;
 use crate::dump::Dump;
 use crate::errors::chain;
 use crate::execute::{Executor, Keys, KnownIndex, json_bytes, lock_read};
+use crate::execute_catalog::OwnService;
 use crate::execute_vshard::{ConfigText, Watcher, masters_prefix, watch_config, watch_masters};
 use crate::exit::Exit;
 use crate::journal;
@@ -160,6 +161,7 @@ impl Agent {
             clock,
             keys: None,
             config_text: ConfigText::default(),
+            service: OwnService::default(),
             member_index: KnownIndex::default(),
             consul_back: Arc::default(),
         };

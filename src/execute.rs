@@ -14,7 +14,7 @@ use crate::decide::event::{ConsulFault, Event, KeySight, LockSight, LockStepKind
 use crate::decide::plan::{Action, Ending, Role};
 use crate::decide::record::Record;
 use crate::errors::chain;
-use crate::execute_catalog::{service_id, service_ref, tell};
+use crate::execute_catalog::{OwnService, deregister, service_ref, tell};
 use crate::execute_vshard::ConfigText;
 use crate::tarantool::link::{Command, Instance};
 use crate::tarantool::peers::Peers;
@@ -111,6 +111,7 @@ pub(crate) struct Executor {
     pub(crate) clock: Clock,
     pub(crate) keys: Option<Keys>,
     pub(crate) config_text: ConfigText,
+    pub(crate) service: OwnService,
     /// Of the member's key.
     pub(crate) member_index: KnownIndex,
     /// Consul answers again: long watches begin anew, for theirs may have been swallowed.
@@ -293,14 +294,11 @@ impl Executor {
                 self.lock_step(LockStepKind::Release, step).await?
             }
             Action::Tell { entry, register } => Event::CatalogEnded {
-                result: tell(&self.config, &self.consul, entry, register).await,
+                result: tell(&self.config, &self.consul, &self.service, entry, register).await,
             },
-            Action::Deregister => {
-                let removed = self.consul.deregister(&service_id(&self.config)).await;
-                Event::CatalogEnded {
-                    result: removed.map(|()| true).map_err(|error| fault(&error)),
-                }
-            }
+            Action::Deregister => Event::CatalogEnded {
+                result: deregister(&self.consul, &self.service).await,
+            },
             Action::WriteMember { member } => Event::MemberEnded {
                 result: self.write_member(&member).await,
             },
@@ -358,7 +356,7 @@ impl Executor {
         };
         let roles = [Role::Master, Role::Replica];
         let member = Member {
-            service: Some(service_ref(&self.config, &roles)),
+            service: Some(service_ref(&self.config, &member.instance, &roles)),
             ..member.clone()
         };
         let key = format!("{}{}", keys.members, member.instance);

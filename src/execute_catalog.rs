@@ -1,21 +1,57 @@
 //! What the catalog is told, for instances of every role.
+//!
+//! A service's id holds its instance's UUID, because one Consul agent may serve many instances, and nothing else about them
+//! is unique for sure: containers announce the same address by default. Two agents with one id would take turns in
+//! overwriting each other.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::{Config, ServiceNaming};
 use crate::consul::{CheckStatus, CheckUpdate, Consul, Registration};
 use crate::decide::board::ServiceRef;
 use crate::decide::event::ConsulFault;
-use crate::decide::plan::{CatalogEntry, Health, Role};
+use crate::decide::plan::{CatalogEntry, Health, Registered, Role};
+use crate::errors::chain;
 use crate::execute::fault;
 
-/// The one service of this instance.
-pub(crate) fn service_id(config: &Config) -> String {
+/// The service as this agent last registered it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OwnService(Arc<Mutex<Last>>);
+
+#[derive(Debug, Default)]
+struct Last {
+    /// `None`: this agent has not begun to register anything.
+    id: Option<String>,
+    /// What was registered for this instance under other ids is gone.
+    alone: bool,
+}
+
+impl OwnService {
+    fn last(&self) -> MutexGuard<'_, Last> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that `id` is about to be registered; whether it was known to be the instance's only one.
+    fn begins(&self, id: &str) -> bool {
+        let mut last = self.last();
+        if last.id.as_deref() != Some(id) {
+            *last = Last {
+                id: Some(id.to_owned()),
+                alone: false,
+            };
+        }
+        last.alone
+    }
+}
+
+/// The one service of an instance.
+fn service_id(config: &Config, instance: &str) -> String {
     let base = match &config.catalog.naming {
         ServiceNaming::Name(name) => name,
         ServiceNaming::Prefix(prefix) => prefix,
     };
-    format!("{base}@{}", config.announce.id)
+    format!("{base}@{}@{instance}", config.announce.id)
 }
 
 /// The name of the service of an instance in this role.
@@ -32,14 +68,14 @@ fn service_name(config: &Config, role: Role) -> String {
 }
 
 /// For whoever wants to know whether this agent lives: where it is registered in any of these roles.
-pub(crate) fn service_ref(config: &Config, roles: &[Role]) -> ServiceRef {
+pub(crate) fn service_ref(config: &Config, instance: &str, roles: &[Role]) -> ServiceRef {
     let mut names: Vec<String> = roles
         .iter()
         .map(|role| service_name(config, *role))
         .collect();
     names.dedup();
     ServiceRef {
-        id: service_id(config),
+        id: service_id(config, instance),
         names,
     }
 }
@@ -48,6 +84,7 @@ pub(crate) fn service_ref(config: &Config, roles: &[Role]) -> ServiceRef {
 pub(crate) async fn tell(
     config: &Config,
     consul: &Consul,
+    own: &OwnService,
     entry: CatalogEntry,
     register: bool,
 ) -> Result<bool, ConsulFault> {
@@ -56,25 +93,64 @@ pub(crate) async fn tell(
         Health::Warning => CheckStatus::Warning,
         Health::Critical => CheckStatus::Critical,
     };
+    let instance = entry.registered.instance.clone();
+    let id = service_id(config, &instance);
     if !register {
-        let updated = consul
-            .update_check(&service_id(config), status, &entry.output)
-            .await;
+        let updated = consul.update_check(&id, status, &entry.output).await;
         return match updated {
             Ok(CheckUpdate::Updated) => Ok(true),
             Ok(CheckUpdate::NotRegistered) => Ok(false),
             Err(error) => Err(fault(&error)),
         };
     }
-    let registration = registration(config, entry, status);
-    consul
-        .register(&registration)
-        .await
-        .map(|()| true)
-        .map_err(|error| fault(&error))
+    let alone = own.begins(&id);
+    let registration = registration(config, id, entry, status);
+    let registered = consul.register(&registration).await;
+    registered.map_err(|error| fault(&error))?;
+    if !alone {
+        end_others(consul, own, &instance, &registration.id).await;
+    }
+    Ok(true)
 }
 
-fn registration(config: &Config, entry: CatalogEntry, status: CheckStatus) -> Registration {
+/// Removes what was registered for the same instance under another id: by an agent of a version whose ids had no UUID, or
+/// before the address or the name changed. It would stand there as critical, or for a moment as a second master.
+async fn end_others(consul: &Consul, own: &OwnService, instance: &str, id: &str) {
+    let ended = async {
+        for other in consul.services_of(instance).await? {
+            if other != id {
+                tracing::info!(
+                    service = other,
+                    "removing an older registration of this instance"
+                );
+                consul.deregister(&other).await?;
+            }
+        }
+        Ok::<(), crate::consul::ConsulError>(())
+    };
+    match ended.await {
+        Ok(()) => own.last().alone = true,
+        // It is tried again with the next registration; without it they turn critical and go by themselves.
+        Err(error) => tracing::debug!(error = chain(&error), "older registrations not looked for"),
+    }
+}
+
+/// Takes the service out of the catalog, if this agent has ever begun to put it there.
+pub(crate) async fn deregister(consul: &Consul, own: &OwnService) -> Result<bool, ConsulFault> {
+    let id = own.last().id.clone();
+    if let Some(id) = id {
+        let removed = consul.deregister(&id).await;
+        removed.map_err(|error| fault(&error))?;
+    }
+    Ok(true)
+}
+
+fn registration(
+    config: &Config,
+    id: String,
+    entry: CatalogEntry,
+    status: CheckStatus,
+) -> Registration {
     let catalog = &config.catalog;
     let registered = entry.registered;
     let tags = match registered.role {
@@ -82,7 +158,21 @@ fn registration(config: &Config, entry: CatalogEntry, status: CheckStatus) -> Re
         Role::Replica => &catalog.replica_tags,
         Role::Router => &catalog.router_tags,
     };
-    let name = service_name(config, registered.role);
+    Registration {
+        id,
+        name: service_name(config, registered.role),
+        tags: tags.clone(),
+        address: config.announce.host.clone(),
+        port: config.announce.port,
+        ttl: registered.ttl,
+        meta: meta(registered),
+        deregister_after: catalog.deregister_after,
+        status,
+        output: entry.output,
+    }
+}
+
+fn meta(registered: Registered) -> BTreeMap<String, String> {
     let mut meta = BTreeMap::from([
         ("instance_uuid".to_owned(), registered.instance),
         ("tarantool_version".to_owned(), registered.version),
@@ -95,16 +185,5 @@ fn registration(config: &Config, entry: CatalogEntry, status: CheckStatus) -> Re
         meta.insert("replicaset_uuid".to_owned(), registered.replicaset);
         meta.insert("term".to_owned(), registered.term.to_string());
     }
-    Registration {
-        id: service_id(config),
-        name,
-        tags: tags.clone(),
-        address: config.announce.host.clone(),
-        port: config.announce.port,
-        meta,
-        ttl: registered.ttl,
-        deregister_after: catalog.deregister_after,
-        status,
-        output: entry.output,
-    }
+    meta
 }

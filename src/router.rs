@@ -23,7 +23,7 @@ use crate::decide::vshard::{VshardAction, VshardEvent};
 use crate::dump;
 use crate::errors::chain;
 use crate::execute::{fault, json_bytes};
-use crate::execute_catalog::{service_id, service_ref, tell};
+use crate::execute_catalog::{OwnService, deregister, service_ref, tell};
 use crate::execute_vshard::{ConfigText, Watcher, masters_prefix, watch_config, watch_masters};
 use crate::exit::Exit;
 use crate::journal;
@@ -50,6 +50,7 @@ struct Hands {
     consul: Consul,
     consul_back: Arc<Notify>,
     config_text: ConfigText,
+    service: OwnService,
     events: mpsc::Sender<RouterEvent>,
     conn: Option<Connection>,
 }
@@ -78,6 +79,7 @@ impl RouterAgent {
             consul,
             consul_back: Arc::default(),
             config_text: ConfigText::default(),
+            service: OwnService::default(),
             events: sender,
             conn: None,
         };
@@ -305,17 +307,14 @@ impl Hands {
                 RouterEvent::Vshard(VshardEvent::Applied { sequence, result })
             }
             RouterAction::Tell { entry, register } => RouterEvent::Told {
-                result: tell(&self.config, &self.consul, entry, register).await,
+                result: tell(&self.config, &self.consul, &self.service, entry, register).await,
             },
             RouterAction::WriteKey { key } => RouterEvent::KeyWritten {
                 result: self.write_key(&key).await,
             },
-            RouterAction::Deregister => {
-                let removed = self.consul.deregister(&service_id(&self.config)).await;
-                RouterEvent::Told {
-                    result: removed.map(|()| true).map_err(|error| fault(&error)),
-                }
-            }
+            RouterAction::Deregister => RouterEvent::Told {
+                result: deregister(&self.consul, &self.service).await,
+            },
             RouterAction::Apply(VshardAction::WriteMaster { .. }) | RouterAction::Exit { .. } => {
                 return None;
             }
@@ -327,7 +326,7 @@ impl Hands {
         let prefix = &config.consul.kv_prefix;
         let path = format!("{prefix}/{}/routers/{}", config.cluster, key.instance);
         let key = RouterKey {
-            service: Some(service_ref(config, &[Role::Router])),
+            service: Some(service_ref(config, &key.instance, &[Role::Router])),
             ..key.clone()
         };
         let bytes = json_bytes(&key);

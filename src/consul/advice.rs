@@ -171,7 +171,7 @@ pub(super) fn list_rule(prefix: &str) -> String {
 /// The rule for sessions: Consul asks for the right on the node of its agent, whose name is unknown here.
 pub(super) const SESSION_RULE: &str = "session_prefix \"\" { policy = \"write\" }";
 
-/// The rule for the services of an id, which is `<name or prefix>@<address>`.
+/// The rule for the services of an id, which is `<name or prefix>@<address>@<instance UUID>`.
 pub(super) fn service_rule(id: &str) -> String {
     let base = id.split('@').next().unwrap_or(id);
     format!("service_prefix \"{base}\" {{ policy = \"write\" }}")

@@ -261,6 +261,23 @@ impl Consul {
         Ok(CheckUpdate::Updated)
     }
 
+    /// The ids of the services that any of our agents has registered at the Consul agent beside us for this instance.
+    /// Consul leaves out what the token may not read.
+    ///
+    /// # Errors
+    /// They are unknown.
+    pub async fn services_of(&self, instance: &str) -> Result<Vec<String>, ConsulError> {
+        let what = "look for services of this instance";
+        // Filters are known since 1.5 (<https://developer.hashicorp.com/consul/api-docs/agent/service#list-services>).
+        let filter = format!("Meta.instance_uuid == \"{instance}\" and tarsec_version in Meta");
+        let query = format!("filter={}", encode(&filter));
+        let call = Call::get(what, "/v1/agent/services").query(query);
+        let rule = "service_prefix \"\" { policy = \"read\" }";
+        let answer = self.wire().send(call.allowed_by(rule)).await?.ok()?;
+        let services = answer.json::<BTreeMap<String, serde::de::IgnoredAny>>()?;
+        Ok(services.into_keys().collect())
+    }
+
     /// Takes the service and its check out of the catalog. One that is gone already is no error.
     ///
     /// # Errors
@@ -361,6 +378,41 @@ mod tests {
             .unwrap();
         assert_eq!(gone, CheckUpdate::NotRegistered);
         consul.deregister(id).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_services_of_an_instance_are_those_that_agents_of_ours_registered_for_it() {
+        let consul = testing::plain().client();
+        let meta = |pairs: &[(&str, &str)]| {
+            let pairs = pairs.iter();
+            pairs
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect()
+        };
+        for (id, meta) in [
+            (
+                "old-form",
+                meta(&[("instance_uuid", "u-1"), ("tarsec_version", "0.1.0")]),
+            ),
+            (
+                "old-form@u-1",
+                meta(&[("instance_uuid", "u-1"), ("tarsec_version", "0.2.0")]),
+            ),
+            (
+                "another's",
+                meta(&[("instance_uuid", "u-2"), ("tarsec_version", "0.1.0")]),
+            ),
+            ("by hand", meta(&[("instance_uuid", "u-1")])),
+        ] {
+            let service = Registration {
+                meta,
+                ..registration(id, "replica", CheckStatus::Passing)
+            };
+            consul.register(&service).await.unwrap();
+        }
+        let found = consul.services_of("u-1").await.unwrap();
+        assert_eq!(found, ["old-form", "old-form@u-1"]);
+        assert_eq!(consul.services_of("u-3").await.unwrap(), [""; 0]);
     }
 
     #[tokio::test]

@@ -107,8 +107,8 @@ pub(super) fn operator() -> String {
 }
 
 impl ClusterView {
-    /// The replica set that is meant: by its UUID or the beginning of it, by a member's name or UUID; by nothing where
-    /// there is but one.
+    /// The replica set that is meant: by its UUID or the beginning of it, by a member's name or UUID, by a part of these
+    /// that no other has; by nothing where there is but one.
     pub(super) fn choose(&self, name: Option<&str>) -> Result<&SetView, Ended> {
         let known = || {
             let all = self.replicasets.iter().take(8);
@@ -138,16 +138,22 @@ impl ClusterView {
         if let Some(set) = self.set(name) {
             return Ok(set);
         }
-        let mut matches = self.replicasets.iter().filter(|set| set.answers_to(name));
-        match (matches.next(), matches.next()) {
-            (Some(set), None) => Ok(set),
-            (Some(_), Some(_)) => {
-                unclear(format!("{name} means several replica sets: {}", known()))
-            }
-            (None, _) if self.replicasets.is_empty() => unclear(format!(
+        let exact = self.replicasets.iter().filter(|set| set.answers_to(name));
+        let mut found: Vec<&SetView> = exact.collect();
+        if found.is_empty() && !name.is_empty() {
+            found = self
+                .replicasets
+                .iter()
+                .filter(|set| set.has(name))
+                .collect();
+        }
+        match found.as_slice() {
+            [set] => Ok(set),
+            [_, _, ..] => unclear(format!("{name} means several replica sets: {}", known())),
+            [] if self.replicasets.is_empty() => unclear(format!(
                 "{name} is no replica set: the cluster {cluster} has none"
             )),
-            (None, _) => unclear(format!(
+            [] => unclear(format!(
                 "{name} is neither a replica set nor a member: the cluster {cluster} has {}",
                 known()
             )),
@@ -161,28 +167,36 @@ impl SetView {
         is_beginning || self.members.iter().any(|member| member.is_called(name))
     }
 
-    /// The member that is meant: by its name, its UUID or the beginning of that.
+    fn has(&self, part: &str) -> bool {
+        let mut members = self.members.iter();
+        self.replicaset.contains(part) || members.any(|member| member.has(part))
+    }
+
+    /// The member that is meant: by its name or its UUID, or by a part of them that no other member has.
     pub(super) fn member(&self, name: &str) -> Result<&MemberView, Ended> {
-        let mut exact = self.members.iter().filter(|member| member.is_called(name));
-        let begins = |member: &&MemberView| !name.is_empty() && member.instance.starts_with(name);
-        let mut beginning = self.members.iter().filter(begins);
-        let found = match (exact.next(), exact.next()) {
-            (Some(member), None) => Some(member),
-            (Some(_), Some(_)) => None,
-            (None, _) => match (beginning.next(), beginning.next()) {
-                (Some(member), None) => Some(member),
-                (Some(_) | None, _) => None,
-            },
+        let exact = self.members.iter().filter(|member| member.is_called(name));
+        let mut found: Vec<&MemberView> = exact.collect();
+        if found.is_empty() && !name.is_empty() {
+            let members = self.members.iter();
+            found = members.filter(|member| member.has(name)).collect();
+        }
+        let names = |members: &mut dyn Iterator<Item = &MemberView>| {
+            let names: Vec<&str> = members.map(|member| member.name.as_str()).collect();
+            names.join(", ")
         };
-        found.ok_or_else(|| {
-            let names: Vec<&str> = self.members.iter().map(|m| m.name.as_str()).collect();
-            let why = format!(
-                "{name} is not one member of {}, which has {}",
-                self.replicaset,
-                names.join(", ")
-            );
-            Ended::new(Outcome::Refused, why)
-        })
+        let set = &self.replicaset;
+        let why = match found.as_slice() {
+            [member] => return Ok(member),
+            [] => format!(
+                "{name} is no member of {set}, which has {}",
+                names(&mut self.members.iter())
+            ),
+            [_, _, ..] => format!(
+                "{name} means several members of {set}: {}",
+                names(&mut found.iter().copied())
+            ),
+        };
+        Err(Ended::new(Outcome::Refused, why))
     }
 
     /// What operators know an instance by.
@@ -201,6 +215,10 @@ impl SetView {
 impl MemberView {
     fn is_called(&self, name: &str) -> bool {
         self.name == name || self.instance == name
+    }
+
+    fn has(&self, part: &str) -> bool {
+        self.name.contains(part) || self.instance.contains(part)
     }
 }
 

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `help`, `outcome` | what the commands are, what their exit codes mean |
 //! | `sorted`, `view`, `notes` | the keys of a cluster → what an operator wants to know; pure |
+//! | `labels` | names of which no two are alike; pure |
 //! | `screen`, `words` | views as text of 80 columns; pure |
 //! | `reader` | Consul → views, with the signs of life that only looking for a while can show |
 //! | `desk` | which replica set is meant, questions and answers |
@@ -13,6 +14,7 @@ mod agents;
 mod declare;
 mod desk;
 pub mod help;
+mod labels;
 mod notes;
 pub mod outcome;
 mod pause;

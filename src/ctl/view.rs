@@ -443,6 +443,7 @@ impl Set<'_> {
         view.state = self.state(&view);
         view.members = self.member_views();
         view.lock = sight.clone();
+        let mut view = view.told_apart();
         let members = self.members.values().flatten();
         let problems = problems::of(members, sight.record.as_ref());
         view.notes = notes::of(&view, error.as_ref(), problems);

@@ -48,7 +48,8 @@ async fn one_service_tells_the_roles_by_tags_and_a_dead_master_stops_passing() {
                     is_master(entry) && entry.status == "passing" && entry.output == SERVING
                 })
                 .await?;
-            assert_eq!(master.id, format!("db@{}", cluster.set[old].addr()));
+            let (addr, uuid) = (cluster.set[old].addr(), cluster.set[old].uuid());
+            assert_eq!(master.id, format!("db@{addr}@{uuid}"));
             assert_eq!(master.address, "127.0.0.1");
             assert_meta(&master, &cluster, cluster.master);
             let words = following(cluster.set[old].addr());
@@ -193,7 +194,8 @@ async fn two_services_by_prefix_show_the_announced_address() {
                     }
                 })
                 .await?;
-                assert_eq!(entry.id, format!("db@{}", name_of(index)));
+                let uuid = cluster.set[index].uuid();
+                assert_eq!(entry.id, format!("db@{}@{uuid}", name_of(index)));
                 assert_eq!(entry.port, announced[index]);
                 assert_eq!(entry.address, if index == 0 { "db.example" } else { "" });
             }

@@ -317,7 +317,7 @@ async fn a_switchover_that_makes_no_sense_is_not_asked_for() {
         let stage = Stage::set(world).await?;
         for (to, words) in [
             ("db-1:3301", "is the master already"),
-            ("db-9", "is not one member"),
+            ("db-9", "is no member"),
         ] {
             let output = stage.run(&["switchover", "--yes", "--to", to]).await;
             assert_ended(&output, 6, words);

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use tarsec_harness::{AgentBuilder, CliOutput, LogLine, Result, ServiceEntry, World, eventually};
+use tarsec_harness::{
+    AgentBuilder, CliOutput, LogLine, Result, ServiceEntry, World, eventually, json,
+};
 
 use crate::cluster::Cluster;
 use crate::support::{SOON, world};
@@ -103,6 +105,72 @@ async fn different_leases_and_failsafe_are_said_by_all_agents_and_by_status() {
                 }
             })
             .await?;
+            cluster.assert_undisturbed().await
+        })
+        .await;
+}
+
+/// Containers with one Consul agent on their host announce one address by default.
+#[tokio::test]
+async fn two_agents_that_announce_one_address_are_both_in_the_catalog_and_it_is_a_problem() {
+    let same = |_, agent: AgentBuilder| agent.env("ANNOUNCE_ADDR", "127.0.0.1:3301");
+    world()
+        .story("problems-address", async |world| {
+            let cluster = Cluster::start_with(world, 2, same).await?;
+            let mut uuids = [0, 1].map(|index| cluster.set[index].uuid());
+            uuids.sort_unstable();
+            let twins = format!(
+                "2 members announce the same address, 127.0.0.1:3301 (instances {}, {})",
+                uuids[0], uuids[1]
+            );
+            wait_until_all_say(world, &cluster, &twins).await?;
+            let output = status(world, &cluster).await?;
+            for uuid in uuids {
+                let label = format!("127.0.0.1:3301 ({}", &uuid[..8]);
+                assert!(output.stdout.contains(&label), "{}", output.stdout);
+            }
+            cluster.assert_undisturbed().await
+        })
+        .await;
+}
+
+/// What an agent of a version whose ids had no UUID leaves when it is killed for an upgrade.
+#[tokio::test]
+async fn an_older_registration_of_the_same_instance_is_removed_and_another_instances_stays() {
+    world()
+        .story("problems-upgrade", async |world| {
+            let cluster = Cluster::start(world, 2).await?;
+            let replica = 1 - cluster.master.instance;
+            let [own, other] = [replica, cluster.master.instance].map(|at| cluster.set[at].uuid());
+            cluster.agents[replica].kill().await?;
+            let api = cluster.consul.api()?;
+            for (id, uuid) in [("tarantool@own", own), ("tarantool@other", other)] {
+                let service = json!({
+                    "ID": id, "Name": "tarantool-master", "Port": 1,
+                    "Meta": {"instance_uuid": uuid, "tarsec_version": "0.1.0"},
+                    "Check": {"CheckID": format!("service:{id}"), "TTL": "60s", "Status": "passing"},
+                });
+                let path = "/v1/agent/service/register";
+                api.call("PUT", path, Some(service.to_string())).await?;
+            }
+            cluster.agents[replica].start()?;
+            eventually(SOON, "the older registration to be gone", async || {
+                let found = api.call("GET", "/v1/agent/services", None::<String>).await;
+                let found = found.map_err(|error| error.to_string())?;
+                assert!(found["tarantool@other"].is_object(), "{found}");
+                if found["tarantool@own"].is_null() {
+                    Ok(())
+                } else {
+                    Err(found.to_string())
+                }
+            })
+            .await?;
+            let sound = |entry: &ServiceEntry| {
+                entry.meta["instance_uuid"] == own && entry.status == "passing"
+            };
+            let name = "tarantool-replica";
+            let what = "the agent's own registration";
+            cluster.wait_for_service(name, replica, what, sound).await?;
             cluster.assert_undisturbed().await
         })
         .await;

@@ -184,10 +184,11 @@ async fn a_token_without_a_right_to_services_is_told_the_rule_and_the_master_ser
         set.wait_for_master(SOON).await?;
         let sentence = |role: &str| {
             format!(
-                "could not register service tarantool@{}: consul denies it (403: Permission denied: Missing \
+                "could not register service tarantool@{}@{}: consul denies it (403: Permission denied: Missing \
                  service:write on tarantool-{role}), the token lacks a right: grant it service_prefix \"tarantool\" {{ \
                  policy = \"write\" }}",
-                set[0].addr()
+                set[0].addr(),
+                set[0].uuid()
             )
         };
         wait_for(

@@ -203,7 +203,8 @@ async fn an_instance_on_a_unix_socket_gets_its_role_and_its_place_in_the_catalog
             }
         };
         let entry = eventually(SOON, "a master in the catalog", master).await?;
-        assert_eq!(entry.id, format!("tarantool@{addr}"));
+        let uuid = entry.meta["instance_uuid"].as_str().unwrap_or_default();
+        assert_eq!(entry.id, format!("tarantool@{addr}@{uuid}"));
         assert_eq!((entry.address.as_str(), entry.port), ("", 0));
         assert_eq!(agent.usr1().await?["tarantool"]["probe"]["ro"], false);
         process.kill().await?;

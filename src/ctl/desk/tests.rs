@@ -62,15 +62,49 @@ fn a_replica_set_is_named_by_its_uuid_its_beginning_or_a_member() {
 }
 
 #[test]
-fn a_member_is_named_by_its_name_its_uuid_or_its_beginning() {
+fn a_member_is_named_by_its_name_its_uuid_or_any_part_that_no_other_has() {
     let view = Keys::healthy().view();
     let set = &view.replicasets[0];
-    for called in [name(2), uuid(2), "aaaaaaa2".to_owned()] {
-        assert_eq!(set.member(&called).map(|m| m.instance.clone()), Ok(uuid(2)));
+    for called in [&name(2), &uuid(2), "aaaaaaa2", "db-2", "-2.", "a2-0000"] {
+        assert_eq!(set.member(called).map(|m| m.instance.clone()), Ok(uuid(2)));
     }
-    for called in ["db-2", "aaaaaaa", ""] {
+    for (called, words) in [
+        ("db-9", "is no member"),
+        ("", "is no member"),
+        ("aaaaaaa", "means several members"),
+        (":3301", "means several members"),
+    ] {
         let ended = set.member(called).expect_err(called);
         assert_eq!(ended.outcome, Outcome::Refused);
+        assert!(ended.why.contains(words), "{}", ended.why);
+    }
+}
+
+#[test]
+fn a_name_that_is_the_beginning_of_another_is_that_members() {
+    let longer = Member {
+        name: format!("{}0", name(2)),
+        ..member(3)
+    };
+    let view = Keys::healthy().member(&longer).view();
+    let found = view.replicasets[0].member(&name(2));
+    assert_eq!(found.map(|m| m.instance.clone()), Ok(uuid(2)));
+}
+
+#[test]
+fn members_of_one_name_are_refused_by_it_and_meant_by_their_uuids() {
+    let twin = Member {
+        name: name(2),
+        ..member(3)
+    };
+    let view = Keys::healthy().member(&twin).view();
+    let set = &view.replicasets[0];
+    let ended = set.member(&name(2)).expect_err("two of them");
+    let both = [2, 3].map(|number| format!("{} ({})", name(2), &uuid(number)[..8]));
+    assert!(ended.why.ends_with(&both.join(", ")), "{}", ended.why);
+    let label = format!("{} (aaaaaaa3)", name(2));
+    for called in ["aaaaaaa3", &label] {
+        assert_eq!(set.member(called).map(|m| m.instance.clone()), Ok(uuid(3)));
     }
 }
 
