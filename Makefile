@@ -10,6 +10,8 @@ MINUTES ?= 2
 SEED ?= 1
 # Properties are tried with the same cases every time, so that what fails is the change; another number draws others.
 export PROPTEST_RNG_SEED ?= 1
+# What every test that starts Tarantool starts: another version's program by its path.
+export TARANTOOL ?= tarantool
 # What the demo, the benchmark and chaos start as the agent.
 export TARSEC_BIN ?= $(CURDIR)/target/release/tarsec
 
@@ -21,11 +23,12 @@ help: ## show this
 
 setup: ## install Tarantool, Consul and what else the tests need
 	scripts/setup.sh
+	@$(TARANTOOL) --version | sed -n 's/^/runs with: /;1p'
 
 build: ## build the release binary, target/release/tarsec
 	$(CARGO) build --release --locked --bin tarsec
 
-test: setup ## run all tests, against real Consul and real Tarantool
+test: setup ## run all tests, against real Consul and real Tarantool; TARANTOOL=path of another version's program
 	$(CARGO) test --workspace --locked -- --test-threads=2
 
 sim: ## play SEEDS seeds (20000) from FROM (1) on in a simulated world, on THREADS threads (2)

@@ -26,7 +26,11 @@ fn tarantool(world: &World, name: &str, options: &str, then: &str) -> Result<Pro
     let dir = dir.display();
     let text = format!("box.cfg{{work_dir = '{dir}', {options}}}\n{then}\n");
     std::fs::write(&script, text).expect("the world can be written to");
-    world.spawn(name, "tarantool", &[&script.display().to_string()])
+    world.spawn(
+        name,
+        tarsec_harness::tarantool(),
+        &[&script.display().to_string()],
+    )
 }
 
 /// Born alone, with the agent's user and one for the test, and then as `options` have it.

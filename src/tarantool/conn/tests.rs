@@ -348,7 +348,7 @@ impl Tarantool {
             function echo(...) return ... end"
         );
         std::fs::write(&script, lua).unwrap();
-        let child = Command::new("tarantool")
+        let child = Command::new(tarsec_harness::tarantool())
             .arg(script)
             .current_dir(&scratch.0)
             .stdin(Stdio::null())

@@ -5,7 +5,6 @@
 mod writers;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,7 +29,7 @@ pub fn vshard_root(story: &str) -> Option<PathBuf> {
     let found = root.map(PathBuf::from).filter(|root| {
         let is_there = root.join("vshard").join("init.lua").is_file();
         if !is_there {
-            say_skipped(&format!(
+            crate::say_skipped(&format!(
                 "{story}: VSHARD_ROOT is {}, where there is no vshard/init.lua",
                 root.display()
             ));
@@ -38,17 +37,11 @@ pub fn vshard_root(story: &str) -> Option<PathBuf> {
         is_there
     });
     if found.is_none() {
-        say_skipped(&format!(
+        crate::say_skipped(&format!(
             "{story}: it needs vshard, whose sources' directory VSHARD_ROOT names"
         ));
     }
     found
-}
-
-/// Past the test runner, which keeps what a passing test prints to itself.
-fn say_skipped(why: &str) {
-    // Nobody to tell is no reason to fail.
-    let _ = writeln!(std::io::stderr(), "skipped {why}");
 }
 
 /// What a vshard cluster should be like.
@@ -447,7 +440,7 @@ fn router(shared: &Shared, root: &Path, topology: &Path, number: usize) -> Resul
         ("VSHARD_TOPOLOGY", &topology.display().to_string()),
     ];
     let recipe = Recipe {
-        program: "tarantool".into(),
+        program: crate::tarantool::tarantool(),
         args: vec![lua.into()],
         env: env
             .map(|(key, value)| (key.to_owned(), value.to_owned()))

@@ -4,9 +4,11 @@ mod instance;
 mod iproto;
 mod lag;
 mod msgpack;
+mod program;
 mod replica_set;
 
 pub use instance::{Instance, Standing};
 pub use iproto::{Connection, Login, Replies, Reply, Request, Requests};
+pub use program::{Version, tarantool};
 pub(crate) use replica_set::make_uuid;
 pub use replica_set::{ReplicaSet, ReplicaSetOptions};

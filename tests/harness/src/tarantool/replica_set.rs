@@ -133,7 +133,7 @@ impl ReplicaSet {
             env.push(("EXTRA_LUA".to_owned(), options.extra_lua.clone()));
             env.extend(options.env.iter().cloned());
             let recipe = Recipe {
-                program: "tarantool".into(),
+                program: super::program::tarantool(),
                 args: vec![init.clone().into()],
                 env,
                 dir: shared.dir.clone(),

@@ -1,6 +1,7 @@
 //! The tables.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
@@ -42,8 +43,8 @@ pub(crate) fn heading(consul_on_disk: bool) {
     println!("tarsec bench, on {cores} cores, load {}", load());
     println!(
         "  {}, {}, one server on loopback, its state {}",
-        version("consul"),
-        version("tarantool"),
+        version("consul".as_ref()),
+        version(tarsec_harness::tarantool().as_os_str()),
         if consul_on_disk {
             "on disk"
         } else {
@@ -61,14 +62,14 @@ fn load() -> String {
     text.split(' ').take(3).collect::<Vec<_>>().join(" ")
 }
 
-fn version(program: &str) -> String {
+fn version(program: &OsStr) -> String {
     let output = std::process::Command::new(program)
         .arg("--version")
         .output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     text.ok()
         .and_then(|text| text.lines().next().map(str::to_owned))
-        .unwrap_or_else(|| format!("{program} of unknown version"))
+        .unwrap_or_else(|| format!("{} of unknown version", program.display()))
 }
 
 /// One line that overwrites itself, for whoever waits.
