@@ -1,16 +1,17 @@
 -- tarsec's guard: keeps this instance read-only except under a lease, whatever becomes of the agent.
 --
+-- What differs between Tarantool's versions stands in platform.lua, which is evaluated first.
 -- One global table, `tarsec_guard`. The agent evaluates this file at every attach; a guard of the same version
 -- stays as it is, an older one hands its state over. All times are clock.monotonic64() of this process, never
 -- fiber.clock(), which stands still within a turn of the event loop.
 
-local VERSION = 3
+local VERSION = 4
 
 local clock = require('clock')
 local fiber = require('fiber')
 local fio = require('fio')
 local log = require('log')
-local internal = require('box.internal')
+local platform = require('tarsec.platform')
 
 if type(box.cfg) == 'function' then
     error('tarsec: box.cfg{} has not been called yet')
@@ -20,9 +21,9 @@ local previous = rawget(_G, 'tarsec_guard')
 if previous ~= nil and previous.version == VERSION then
     return true
 end
--- Its triggers; who attaches next says whether new ones are to take their place.
-if previous ~= nil and previous.strict ~= nil then
-    previous.strict.disarm()
+-- Its triggers; the agent that attaches next says which new ones take their place.
+for _, watch in pairs({strict = previous and previous.strict, mvcc = previous and previous.mvcc}) do
+    watch.disarm()
 end
 
 -- What outlives an agent, and this file's next version.
@@ -93,22 +94,6 @@ local function promise_now()
     return left_ns and {to = state.promise.to, term = state.promise.term, left_ns = left_ns} or nil
 end
 
--- box.cfg{} waits for whoever is inside box.cfg{} already: a change of `replication` holds that lock for up to
--- replication_connect_timeout (2.9 s of 3 s measured on 2.6). The setter that it ends in does not wait, and does
--- not yield, so a deadline checked in the line before still holds.
-local function set_read_only(value)
-    local before = box.cfg.read_only
-    local ok = pcall(function()
-        rawset(box.cfg, 'read_only', value)
-        internal.cfg_set_read_only()
-    end)
-    if not ok or (value and not box.info.ro) then
-        -- Without this box.cfg{} would see no difference and do nothing.
-        rawset(box.cfg, 'read_only', before)
-        box.cfg{read_only = value}
-    end
-end
-
 -- New fibers run as admin whoever's request started them, so the agent's user needs no right to this space.
 local function as_admin(f)
     local done = fiber.channel(1)
@@ -125,14 +110,24 @@ local function has_barrier()
     return space ~= nil and space.index[0] ~= nil
 end
 
--- Triggers on every space, or none; strict.lua has been evaluated before they are asked for.
-function guard.set_strict(strict)
-    if not strict and guard.strict == nil then
+-- Triggers on every space, where the instance or its agent asks for them: mvcc.lua and strict.lua have been evaluated
+-- before. They go again with a guard of another version or another agent's GUARD.
+function guard.set_triggers(strict)
+    if guard.mvcc == nil and guard.strict == nil then
         return
     end
-    local done = as_admin(strict and guard.strict.arm or guard.strict.disarm)
+    local done = as_admin(function()
+        if guard.mvcc ~= nil then
+            guard.mvcc.arm()
+        end
+        if strict then
+            guard.strict.arm()
+        elseif guard.strict ~= nil then
+            guard.strict.disarm()
+        end
+    end)
     if done == nil or not done.ok then
-        error('tarsec: could not switch GUARD=strict ' .. (strict and 'on' or 'off') .. ': '
+        error('tarsec: could not set the triggers that GUARD=' .. (strict and 'strict' or 'lease') .. ' needs: '
             .. tostring(done and done.result or 'no answer'), 0)
     end
     guard.is_strict = strict
@@ -142,7 +137,10 @@ end
 local function pass_barrier()
     local epoch = state.epoch
     local space = box.space[BARRIER_SPACE]
-    local ok, err = pcall(space.replace, space, {1, epoch})
+    local ok, err = guard.mvcc ~= nil and guard.mvcc.end_open(space, epoch)
+    if not ok then
+        ok, err = pcall(space.replace, space, {1, epoch})
+    end
     -- A write that the WAL refused has come back behind everything before it, too.
     if not ok and not (type(err) == 'cdata' and err.code == box.error.WAL_IO) then
         error(err)
@@ -165,13 +163,13 @@ local function fence(why)
     state.deadline = 0ULL
     -- A promotion that has yielded sees that its epoch is over.
     state.epoch = state.epoch + 1
-    if box.info.ro and box.cfg.read_only then
+    if box.info.ro and platform.is_set_read_only() then
         if state.barrier_epoch == state.epoch - 1 then
             -- Nothing was written since the last barrier.
             state.barrier_epoch = state.epoch
         end
     else
-        set_read_only(true)
+        platform.set_read_only(true)
         state.dirty = true
         state.fences = state.fences + 1
         state.last_fence = why
@@ -212,7 +210,7 @@ local function watch()
             guard.changed:wait(seconds)
             return
         end
-    elseif not (box.info.ro and box.cfg.read_only) then
+    elseif not (box.info.ro and platform.is_set_read_only()) then
         state.unleased = state.unleased + 1
         fence('somebody made it writable without a lease')
     end
@@ -261,16 +259,6 @@ local function replication_of(info)
     return result
 end
 
--- Tarantool 3's declarative configuration: who decides about read_only there.
-local function configured_failover()
-    local ok, config = pcall(require, 'config')
-    if not ok or type(config) ~= 'table' or config.get == nil then
-        return nil
-    end
-    local got, failover = pcall(config.get, config, 'replication.failover')
-    return got and failover or nil
-end
-
 local function read_line(path)
     local file = fio.open(path, {'O_RDONLY'})
     if file == nil then
@@ -287,7 +275,6 @@ local identity = {
     pid_namespace = fio.readlink('/proc/self/ns/pid'),
     boot_id = read_line('/proc/sys/kernel/random/boot_id'),
     version = box.info.version,
-    failover = configured_failover(),
 }
 
 -- What vshard.lua says, where the agent has put that beside this guard. It must not keep the guard from its answer.
@@ -298,24 +285,24 @@ local function vshard_look()
 end
 
 local function probe()
-    local info = box.info
+    local info, rule = box.info, platform.rule()
     return {
         now = clock.monotonic64(),
         uuid = info.uuid,
         replicaset_uuid = (info.replicaset and info.replicaset.uuid) or info.cluster.uuid,
         ro = info.ro,
         ro_reason = info.ro_reason,
-        read_only = box.cfg.read_only and true or false,
+        read_only = platform.is_set_read_only(),
         status = info.status,
         vclock = vclock_of(info.vclock),
         id = info.id,
         replication = replication_of(info),
-        election_mode = box.cfg.election_mode,
+        election_mode = rule.election_mode,
         pid = identity.pid,
         pid_namespace = identity.pid_namespace,
         boot_id = identity.boot_id,
         version = identity.version,
-        failover = identity.failover,
+        failover = rule.failover,
         vshard = vshard_look(),
         guard = {
             session = state.session,
@@ -356,7 +343,7 @@ end
 function guard.attach(agent, strict)
     state.owner = agent
     return answer(agent, function()
-        guard.set_strict(strict == true)
+        guard.set_triggers(strict == true)
     end)
 end
 
@@ -447,7 +434,7 @@ function guard.promote(agent, term, deadline, fenced_term, needed_age_ns)
         state.leased = true
         state.dirty = true
         state.promise = nil
-        set_read_only(false)
+        platform.set_read_only(false)
         if box.info.ro then
             fence('its promotion had no effect')
             return 'it stays read-only: ' .. tostring(box.info.ro_reason or box.info.status)
@@ -556,11 +543,10 @@ function guard.observe(agent, term)
     end)
 end
 
--- Replicate from this URI alone, or from nobody. Quorum 0: an address that does not answer never blocks.
+-- Replicate from this URI alone, or from nobody.
 function guard.follow(agent, uri, name)
     return answer(agent, function()
-        box.cfg{replication_connect_quorum = 0}
-        box.cfg{replication = uri ~= '' and {uri} or {}}
+        platform.replicate_from(uri ~= '' and {uri} or {})
         state.follows = name
     end)
 end

@@ -11,25 +11,34 @@ use crate::decide::observed::{Probe, own_rule};
 use crate::decide::plan::Before;
 use crate::decide::timing::InstanceTime;
 
+/// What differs between Tarantool's versions; the others rest on it. Evaluating it again replaces it for whoever comes
+/// after.
+pub(super) const PLATFORM: &str = include_str!("platform.lua");
+
 /// The guard itself; evaluating it where it already runs changes nothing.
 const SOURCE: &str = include_str!("guard.lua");
 
 /// How it takes the queue of synchronous transactions over; likewise.
 const SYNCHRO: &str = include_str!("synchro.lua");
 
+/// What watches writes for the two that follow; likewise.
+const WRITES: &str = include_str!("writes.lua");
+
+/// How a fence ends open transactions, where memtx has them; likewise.
+const MVCC: &str = include_str!("mvcc.lua");
+
 /// What `GUARD=strict` adds to it; likewise.
 const STRICT: &str = include_str!("strict.lua");
 
-/// Who decides about `read_only` in an instance that has no guard yet: asked before the guard is installed, because it
-/// would stay there and fence a leader that is not ours to fence.
+/// Who decides about `read_only` in an instance that has no guard yet, and what a guard would lack there: asked before the
+/// guard is installed, because it would stay there and fence a leader that is not ours to fence.
 const RULE: &str = "
 if rawget(_G, 'tarsec_guard') ~= nil then return {} end
-local ok, config = pcall(require, 'config')
-local got, failover
-if ok and type(config) == 'table' and config.get ~= nil then
-    got, failover = pcall(config.get, config, 'replication.failover')
-end
-return {election_mode = box.cfg.election_mode, failover = got and failover or nil}
+if type(box.cfg) == 'function' then error('tarsec: box.cfg{} has not been called yet') end
+local platform = require('tarsec.platform')
+local rule = platform.rule()
+rule.lacks = platform.lacks()
+return rule
 ";
 
 /// What the instance answers to [`RULE`].
@@ -39,6 +48,8 @@ struct Rule {
     election_mode: Option<String>,
     #[serde(default)]
     failover: Option<String>,
+    #[serde(default)]
+    lacks: Option<String>,
 }
 
 /// What the guard answers to anything.
@@ -78,6 +89,8 @@ pub(super) enum GuardError {
     },
     #[error("{why}")]
     OwnRule { why: String },
+    #[error("the instance lacks what the guard needs: {what}")]
+    Lacks { what: String },
     #[error("the guard's answer has neither a probe nor a reason")]
     Empty,
 }
@@ -87,7 +100,9 @@ impl GuardError {
     pub(super) fn code(&self) -> Option<u32> {
         match self {
             Self::Request { source, .. } => source.code(),
-            Self::Superseded { .. } | Self::OwnRule { .. } | Self::Empty => None,
+            Self::Superseded { .. } | Self::OwnRule { .. } | Self::Lacks { .. } | Self::Empty => {
+                None
+            }
         }
     }
 }
@@ -106,19 +121,21 @@ fn attach_of(owner: &str) -> u64 {
     attach.parse().unwrap_or(0)
 }
 
-/// Looks whether `read_only` is ours to decide there.
+/// Looks whether `read_only` is ours to decide there, and whether a guard can do its work.
 pub(super) async fn check_rule(conn: &Connection, deadline: Duration) -> Result<(), GuardError> {
-    let rule: Rule =
-        conn.eval(RULE, &(), deadline)
-            .await
-            .map_err(|source| GuardError::Request {
-                attempted: "look at the instance",
-                source,
-            })?;
+    let failed = |source| GuardError::Request {
+        attempted: "look at the instance",
+        source,
+    };
+    let _: bool = conn.eval(PLATFORM, &(), deadline).await.map_err(failed)?;
+    let rule: Rule = conn.eval(RULE, &(), deadline).await.map_err(failed)?;
     if let Some(why) = own_rule(rule.election_mode.as_deref(), rule.failover.as_deref()) {
         return Err(GuardError::OwnRule { why });
     }
-    Ok(())
+    match rule.lacks {
+        Some(what) => Err(GuardError::Lacks { what }),
+        None => Ok(()),
+    }
 }
 
 impl Guard {
@@ -130,7 +147,7 @@ impl Guard {
         deadline: Duration,
     ) -> Result<(Self, Probe), GuardError> {
         let strict = mode == GuardMode::Strict;
-        for source in [SOURCE, SYNCHRO]
+        for source in [SOURCE, SYNCHRO, WRITES, MVCC]
             .into_iter()
             .chain(strict.then_some(STRICT))
         {

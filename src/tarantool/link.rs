@@ -138,6 +138,7 @@ impl Instance {
             Err(
                 error @ (GuardError::Request { .. }
                 | GuardError::OwnRule { .. }
+                | GuardError::Lacks { .. }
                 | GuardError::Empty),
             ) => {
                 if error.code() == Some(code::NO_SUCH_PROC) {

@@ -3,7 +3,7 @@
 -- The guard's fiber fences when the lease ends, but a process that was frozen may run what was queued in it before
 -- any fiber of its own gets the processor. What runs within each write cannot come too late: a trigger that refuses
 -- a write past the deadline, and one behind the WAL and before the acknowledgement that kills the process rather than
--- let a late write be acknowledged. Evaluated after guard.lua, only where it is asked for.
+-- let a late write be acknowledged. Evaluated after writes.lua, only where it is asked for.
 
 local guard = rawget(_G, 'tarsec_guard')
 if guard.strict ~= nil then
@@ -23,7 +23,6 @@ local state = guard.state
 local monotonic64, session_type, on_commit = clock.monotonic64, box.session.type, box.on_commit
 local pid = box.info.pid
 
-local BARRIER_SPACE = '_tarsec_barrier'
 local SIGKILL = 9
 -- Clients know this code, and some of them these words.
 local READ_ONLY = "Can't modify data because this instance is in read-only mode. tarsec: "
@@ -85,78 +84,16 @@ local function check_write()
     end
 end
 
--- No trigger sees a deletion that finds nothing; it changes nothing either.
---
--- Which spaces can hold a write that a successor ought to have. Temporary and local ones are writable on every
--- replica and never replicated, the guard's own among them. System spaces count: a late truncation or a late change
--- of the schema is a late write.
-local function is_to_be_checked(space)
-    return space ~= nil and not space.temporary and not space.is_local
-        and space.engine ~= 'sysview' and space.engine ~= 'blackhole' and space.engine ~= 'service'
-        and space.name ~= BARRIER_SPACE
-end
-
-local function has(triggers, trigger)
-    for _, known in pairs(triggers) do
-        if known == trigger then
-            return true
-        end
-    end
-    return false
-end
-
-local function arm(space)
-    if is_to_be_checked(space) and not has(space:on_replace(), check_write) then
-        space:on_replace(check_write)
-    end
-end
-
--- A space that was just created gets its trigger as soon as it exists for good. What its own transaction put into it
--- is checked when that commits, because its row in _space was.
-local function arm_created(_, new)
-    if new ~= nil then
-        local id = new[1]
-        on_commit(function()
-            -- An error here would end the process.
-            local ok, err = pcall(function() arm(box.space[id]) end)
-            if not ok then
-                log.error('tarsec: writes to space %s are not checked: %s', id, err)
-            end
-        end)
-    end
-end
-
-local function each_space(f)
-    for id, space in pairs(box.space) do
-        if type(id) == 'number' then
-            f(space)
-        end
-    end
-end
-
-local strict = {check_write = check_write}
+local watch = guard.writes.watch(check_write, function()
+    return true
+end)
+local strict = {check_write = check_write, disarm = watch.disarm}
 
 function strict.arm()
     -- Found out here rather than when it is needed.
     assert(C.kill(pid, 0) == 0, 'this process cannot signal itself')
     C.box_txn_id()
-    each_space(arm)
-    local _space = box.space._space
-    if not has(_space:on_replace(), arm_created) then
-        _space:on_replace(arm_created)
-    end
-end
-
-function strict.disarm()
-    each_space(function(space)
-        if has(space:on_replace(), check_write) then
-            space:on_replace(nil, check_write)
-        end
-    end)
-    local _space = box.space._space
-    if has(_space:on_replace(), arm_created) then
-        _space:on_replace(nil, arm_created)
-    end
+    watch.arm()
 end
 
 guard.strict = strict

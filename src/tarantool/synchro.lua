@@ -10,12 +10,14 @@ if guard.take_synchro_queue ~= nil then
 end
 
 local log = require('log')
-local internal = require('box.internal')
+local platform = require('tarsec.platform')
 
 local BARRIER_SPACE = '_tarsec_barrier'
 -- On 2.6 the queue is waited for for twice this time, in which confirmations under way arrive and the last rows land
 -- in the WAL: one that has not landed by then is rolled back.
 local CLEARING_TIMEOUT_S = 0.05
+-- A claim that takes longer is given up, and asked for anew: just before the guard gives the promotion up.
+local CLAIM_PATIENCE_S = 0.45
 
 local function has_synchronous_space()
     for id, space in pairs(box.space) do
@@ -39,27 +41,6 @@ local function holds_rows_of_another()
     return not ok and type(err) == 'cdata' and err.code == box.error.UNCOMMITTED_FOREIGN_SYNC_TXNS
 end
 
--- Runs `f` under other settings. Not box.cfg{}, which waits for whoever is inside it already. A setting that somebody
--- else has changed meanwhile is left as it is.
-local function with_settings(changed, f)
-    local before = {}
-    for name, value in pairs(changed) do
-        before[name] = box.cfg[name]
-        rawset(box.cfg, name, value)
-        internal['cfg_set_' .. name]()
-    end
-    local ok, err = pcall(f)
-    for name, value in pairs(before) do
-        if box.cfg[name] == changed[name] then
-            rawset(box.cfg, name, value)
-            internal['cfg_set_' .. name]()
-        end
-    end
-    if not ok then
-        error(err, 0)
-    end
-end
-
 -- 2.6.0 confirms what as many instances have as the quorum asks for and rolls the rest back, acknowledged or not; a
 -- member that is not connected yet, or has not told yet what it has, counts as one that has nothing. So the quorum is
 -- one while the queue is cleared. Neither setting is touched while rows of our own wait: those it would end, too.
@@ -75,16 +56,14 @@ local function clear_queue()
         settings.replication_synchro_quorum = 1
         log.info('tarsec: confirming the synchronous rows of the master before')
     end
-    with_settings(settings, box.ctl.clear_synchro_queue)
+    platform.with_settings(settings, box.ctl.clear_synchro_queue)
 end
 
--- From 2.10 on the queue has an owner, and nobody else's synchronous rows are accepted; nobody's is 0. box.ctl.promote()
--- waits for the quorum of the last row and fails without it, so that nothing acknowledged is lost.
-local function claim_queue(queue)
-    local owner = queue.owner or 0
+-- From 2.10 on the queue has an owner, and nobody else's synchronous rows are accepted.
+local function claim_queue(owner)
     local is_foreign = owner ~= 0 and owner ~= box.info.id
     if is_foreign or (owner == 0 and has_synchronous_space()) then
-        box.ctl.promote()
+        platform.claim_queue(CLAIM_PATIENCE_S)
     end
 end
 
@@ -93,9 +72,9 @@ function guard.take_synchro_queue(term)
     if guard.state.queue_term == term then
         return
     end
-    local queue = box.info.synchro and box.info.synchro.queue
-    if queue ~= nil then
-        claim_queue(queue)
+    local owner = platform.queue_owner()
+    if owner ~= nil then
+        claim_queue(owner)
     elseif box.ctl.clear_synchro_queue ~= nil then
         clear_queue()
     end

@@ -5,11 +5,16 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::conn::{Connection, RequestError};
+use super::guard::PLATFORM;
 use crate::decide::vshard::{Look, Named, Wanted};
 use std::collections::BTreeMap;
 
 /// Everything pure, and what looks and applies; evaluating them where they already are changes nothing.
-const SOURCES: [&str; 2] = [include_str!("vshard.lua"), include_str!("vshard_apply.lua")];
+const SOURCES: [&str; 3] = [
+    PLATFORM,
+    include_str!("vshard.lua"),
+    include_str!("vshard_apply.lua"),
+];
 
 /// An instance that an earlier agent left its hand in.
 const FORGET: &str = "rawset(_G, 'tarsec_vshard', nil) return true";

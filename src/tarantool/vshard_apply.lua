@@ -5,6 +5,7 @@ local clock = require('clock')
 local digest = require('digest')
 local fiber = require('fiber')
 local log = require('log')
+local platform = require('tarsec.platform')
 
 local vshard = rawget(_G, 'tarsec_vshard')
 if vshard.apply ~= nil then
@@ -210,17 +211,6 @@ local function is_writable_by_right()
     return guard ~= nil and guard.state.leased and not box.info.ro
 end
 
--- Without waiting for anybody, and without ever becoming an orphan; then the operator's own quorum again.
-local function repoint(entries)
-    local quorum = box.cfg.replication_connect_quorum
-    box.cfg{replication_connect_quorum = 0}
-    local ok, err = pcall(box.cfg, {replication = entries})
-    rawset(box.cfg, 'replication_connect_quorum', quorum)
-    if not ok then
-        error(err, 0)
-    end
-end
-
 local function own_ids(cfg, internal)
     local named = cfg.identification_mode == 'name_as_key'
     local id = named and box.info.name or box.info.uuid
@@ -240,7 +230,7 @@ local function follow_peers(old, cfg, replicaset_id)
     local entries = vshard.peers(box.cfg.replication, before, cfg.sharding[replicaset_id].replicas)
     if entries ~= nil then
         log.info('tarsec: the replica set has other instances, replicating from all of them')
-        repoint(entries)
+        platform.replicate_from(entries)
     end
 end
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Deserialize;
-use tarsec_harness::{Instance, Result, Value, World, json};
+use tarsec_harness::{Instance, Result, Value, World, json, sources};
 
 use crate::decide::observed::GuardState;
 use crate::decide::plan::Before;
@@ -14,8 +14,6 @@ use crate::guard::{Guard, Promotion};
 use crate::rng::Rng;
 use crate::time::{MS, SEC, Time};
 
-const GUARD: &str = include_str!("../../src/tarantool/guard.lua");
-const SYNCHRO: &str = include_str!("../../src/tarantool/synchro.lua");
 const PLAYER: &str = include_str!("guard.lua");
 
 /// What the instance's clock shows at first.
@@ -413,7 +411,7 @@ async fn play(instance: &Instance, seed: u64, refusals: &mut BTreeSet<&'static s
     let mut connection = instance.connect().await?;
     let mut eval = async |lua: &str, args: &[Value]| connection.eval(lua, args, PATIENCE).await;
     eval(SURROUNDINGS, &[json!(BORN)]).await?;
-    for source in [GUARD, SYNCHRO, QUEUE] {
+    for source in sources::GUARD.into_iter().chain([QUEUE]) {
         eval(source, &[]).await?;
     }
     let mut twin = Twin::new(instance.uuid());

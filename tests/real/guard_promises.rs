@@ -1,11 +1,9 @@
 //! The guard's own part in R6, asked word by word in a real instance, without any agent.
 
-use tarsec_harness::{Instance, Result, Value, json};
+use tarsec_harness::{Instance, Result, Value, json, sources};
 
 use crate::support::world;
 
-const GUARD: &str = include_str!("../../src/tarantool/guard.lua");
-const SYNCHRO: &str = include_str!("../../src/tarantool/synchro.lua");
 const AGENT: &str = "agent";
 const OTHER: &str = "00000000-0000-4000-8000-00000000000a";
 const THIRD: &str = "00000000-0000-4000-8000-00000000000b";
@@ -49,7 +47,7 @@ impl Guard<'_> {
 
 /// As an agent does it at every attach.
 async fn install(instance: &Instance) -> Result<()> {
-    for source in [GUARD, SYNCHRO] {
+    for source in sources::GUARD {
         instance.eval(source, &[]).await?;
     }
     Ok(())

@@ -2,13 +2,9 @@
 
 use std::os::unix::process::ExitStatusExt;
 
-use tarsec_harness::{Instance, ReplicaSet, Result, Value, World, eventually, json};
+use tarsec_harness::{Instance, ReplicaSet, Result, Value, World, eventually, json, sources};
 
 use crate::support::{SOON, world};
-
-const GUARD: &str = include_str!("../../src/tarantool/guard.lua");
-const SYNCHRO: &str = include_str!("../../src/tarantool/synchro.lua");
-const STRICT: &str = include_str!("../../src/tarantool/strict.lua");
 
 /// What the tests' Lua shares. `stall` is a process that stands still: no fiber gets the processor.
 const TOOLS: &str = "
@@ -36,7 +32,8 @@ for _, name in pairs{'memtx', 'vinyl'} do box.space[name]:insert{1, 1} end
 
 /// A guard as an agent would install it, without an agent.
 async fn guarded(instance: &Instance) -> Result<()> {
-    for source in [GUARD, SYNCHRO, STRICT, TOOLS] {
+    let guard = sources::GUARD.into_iter();
+    for source in guard.chain([sources::STRICT, TOOLS]) {
         instance.eval(source, &[]).await?;
     }
     let attach = "return tarsec_guard.attach('story', true)";
@@ -380,12 +377,15 @@ async fn a_guard_that_was_replaced_neither_refuses_nor_kills() {
     let story = async |world: &World| {
         let set = alone(world).await?;
         // Somebody removed the global: the next guard knows nothing of the triggers of the one before.
+        let sources: String = sources::GUARD
+            .into_iter()
+            .map(|source| format!("assert(loadstring([==[{source}]==]))()\n"))
+            .collect();
         let replaced = format!(
             "assert(story_lease(1) == nil)
              story_before = tarsec_guard
              tarsec_guard = nil
-             assert(loadstring([==[{GUARD}]==]))()
-             assert(loadstring([==[{SYNCHRO}]==]))()
+             {sources}
              tarsec_guard.attach('story')
              while require('clock').monotonic64() < story_before.state.deadline do end
              assert(#box.space.memtx:on_replace() == 1)

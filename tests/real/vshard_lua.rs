@@ -1,6 +1,6 @@
 //! The pure part of what tarsec does with vshard's configurations, in a real Tarantool and without vshard.
 
-use tarsec_harness::{Result, World, json};
+use tarsec_harness::{Result, World, json, sources};
 
 use crate::support::world;
 
@@ -27,7 +27,7 @@ async fn configurations_of_all_shapes_are_patched_compared_and_checked() {
 
 async fn without_vshard(world: &World) -> Result<()> {
     let set = world.replica_set(1).await?;
-    for source in [PURE, APPLYING, PURE, APPLYING] {
+    for source in [sources::PLATFORM, PURE, APPLYING, PURE, APPLYING] {
         set[0].eval(source, &[]).await?;
     }
     let found = set[0]

@@ -50,7 +50,7 @@ impl AttachFailure {
     }
 
     pub(super) fn from_guard(error: &GuardError, config: &TarantoolConfig) -> Self {
-        if let GuardError::OwnRule { .. } = error {
+        if let GuardError::OwnRule { .. } | GuardError::Lacks { .. } = error {
             return Self::Unsuitable { why: chain(error) };
         }
         let mut why = format!("{}: {}", peer(config), chain(error));

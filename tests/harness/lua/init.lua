@@ -16,6 +16,7 @@
 --   REPLICATION_USER, REPLICATION_PASSWORD          for the members among themselves
 --   AGENT_USER, AGENT_PASSWORD                      for tarsec
 --   WORK_DIR, MEMTX_MEMORY                          data directory, bytes of memory
+--   MEMTX_MVCC=true                                 memtx's transaction manager (2.6.1 and later)
 --   APP                                             a Lua file that returns {bootstrap = function, start = function}
 --                                                   (optional)
 local fio = require('fio')
@@ -63,6 +64,9 @@ local options = {
     -- Rows that only an ex-master has must not be able to stop replication by a duplicate key.
     replication_skip_conflict = setting('REPLICATION_SKIP_CONFLICT', 'false') == 'true',
 }
+
+-- 2.6.0 does not know it.
+if setting('MEMTX_MVCC', 'false') == 'true' then options.memtx_use_mvcc_engine = true end
 
 -- Peers that let the replication user in: that user exists only where the replica set already lives.
 local function living_peers()

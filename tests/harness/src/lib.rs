@@ -57,7 +57,7 @@ pub use proxy::{Fault, Proxy};
 pub use serde_json::{Value, json};
 pub use tarantool::{
     Connection, Instance, Login, ReplicaSet, ReplicaSetOptions, Replies, Reply, Request, Requests,
-    Standing, Version, tarantool,
+    Standing, Version, sources, tarantool,
 };
 pub use usage::Usage;
 pub use vshard::{

@@ -6,6 +6,7 @@ mod lag;
 mod msgpack;
 mod program;
 mod replica_set;
+pub mod sources;
 
 pub use instance::{Instance, Standing};
 pub use iproto::{Connection, Login, Replies, Reply, Request, Requests};

@@ -2,11 +2,8 @@
 
 use std::time::Duration;
 
-use tarsec_harness::{Result, World, json};
+use tarsec_harness::{Result, Value, World, sources};
 
-const GUARD: &str = include_str!("../../../../../src/tarantool/guard.lua");
-const SYNCHRO: &str = include_str!("../../../../../src/tarantool/synchro.lua");
-const STRICT: &str = include_str!("../../../../../src/tarantool/strict.lua");
 const COST_LUA: &str = include_str!("../../../lua/strict_cost.lua");
 
 /// Some hundred thousand writes, each of which waits for the WAL.
@@ -16,7 +13,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 pub(crate) async fn measure(world: &World) -> Result<()> {
     let set = world.replica_set(1).await?;
     let mut connection = set[0].connect().await?;
-    let args = [json!(GUARD), json!(SYNCHRO), json!(STRICT)];
+    let guard = sources::GUARD.into_iter();
+    let args: Vec<Value> = guard.chain([sources::STRICT]).map(Value::from).collect();
     let answer = connection.eval(COST_LUA, &args, PATIENCE).await?;
     println!("\nGUARD=strict, processor time of the transaction thread for each row written");
     let rows = answer.first().and_then(|rows| rows.as_array());

@@ -1,0 +1,143 @@
+-- What the guard needs of the database where Tarantool's versions differ: one function for each need, chosen by what the
+-- instance has, never by its version's number. Evaluated before guard.lua and vshard.lua, whose
+-- require('tarsec.platform') finds it. It keeps nothing, so a later version simply takes its place.
+
+local fiber = require('fiber')
+
+local platform = {}
+
+-- Up to 2.10 require('box.internal') finds the same table, since 2.11 nothing.
+local internal = rawget(box, 'internal')
+
+-- Where box.cfg keeps its values: in itself up to 2.10. Since 2.11 box.cfg is an empty table before another one, and a
+-- field that is set in the empty one makes every later box.cfg{} fail ("length of proxy table is not zero").
+local function values()
+    local meta = getmetatable(box.cfg)
+    local behind = type(meta) == 'table' and meta.__index
+    if next(box.cfg) == nil and type(behind) == 'table' then
+        return behind
+    end
+    return box.cfg
+end
+
+-- Changes settings as box.cfg{} does in the end, without the lock that box.cfg{} takes first: a change of `replication`
+-- holds that lock for up to replication_connect_timeout (2.9 s of 3 s measured on 2.6). Does not yield.
+local function set(name, value)
+    rawset(values(), name, value)
+    internal['cfg_set_' .. name]()
+end
+
+-- What box.cfg.read_only says: 'unless_bootstrap' (since 3.7.2) is read-only once the instance runs.
+function platform.is_set_read_only()
+    return box.cfg.read_only and true or false
+end
+
+-- Switches read_only. The setter does not yield, so what the guard checked in the line before still holds.
+function platform.set_read_only(value)
+    local before = box.cfg.read_only
+    local ok = pcall(set, 'read_only', value)
+    if not ok or (value and not box.info.ro) then
+        -- Somebody has taken the setter away since the guard was installed. Without the old value box.cfg{} would see no
+        -- difference and do nothing.
+        rawset(values(), 'read_only', before)
+        box.cfg{read_only = value}
+    end
+end
+
+-- Runs `f` under other settings. A setting that somebody else has changed meanwhile is left as it is.
+function platform.with_settings(changed, f)
+    local before = {}
+    for name, value in pairs(changed) do
+        before[name] = box.cfg[name]
+        set(name, value)
+    end
+    local ok, err = pcall(f)
+    for name, value in pairs(changed) do
+        if box.cfg[name] == value then
+            set(name, before[name])
+        end
+    end
+    if not ok then
+        error(err, 0)
+    end
+end
+
+-- Replicates from these URIs alone, without waiting for any of them and without ever becoming an orphan (0.2 to 2 ms with
+-- an address that swallows everything). Since 2.11 only the bootstrap strategy `legacy` waits for a quorum of the
+-- operator's choice; the others wait for everybody, for as long as replication_connect_timeout.
+function platform.replicate_from(uris)
+    local settings = {replication_connect_quorum = 0}
+    if box.cfg.bootstrap_strategy ~= nil then
+        settings.bootstrap_strategy = 'legacy'
+    end
+    platform.with_settings(settings, function()
+        box.cfg{replication = uris}
+    end)
+end
+
+-- Who owns the queue of synchronous transactions (0: nobody); nil: this version does not say (before 2.10).
+function platform.queue_owner()
+    local queue = box.info.synchro and box.info.synchro.queue
+    return queue and (queue.owner or 0)
+end
+
+-- How often a claim that is under way is looked at. Nothing tells when the queue changes hands.
+local CLAIM_LOOK_S = 0.001
+
+-- Makes the queue this instance's within that time, or raises an error. box.ctl.promote() waits for the quorum of the last
+-- row and fails without it, so that nothing acknowledged is lost. Since 3.7 it then goes on to wait until the instance is
+-- writable, which it will not be before it has returned: so the queue's owner is believed, not the return.
+function platform.claim_queue(patience_s)
+    local own_id, done, failed = box.info.id, false, nil
+    fiber.create(function()
+        local ok, err = pcall(box.ctl.promote)
+        done, failed = true, not ok and err or nil
+    end)
+    local give_up_at = fiber.clock() + patience_s
+    while platform.queue_owner() ~= own_id do
+        if failed ~= nil then
+            error(failed, 0)
+        end
+        if done or fiber.clock() >= give_up_at then
+            error('the queue still belongs to ' .. (platform.queue_owner() == 0 and 'nobody' or 'instance ' .. platform.queue_owner()), 0)
+        end
+        fiber.sleep(CLAIM_LOOK_S)
+    end
+end
+
+-- Tarantool 3's declarative configuration. Where there is none, require() searches directories each time.
+local has_config, config = pcall(require, 'config')
+has_config = has_config and type(config) == 'table' and config.get ~= nil
+
+-- Who decides about read_only besides the guard: asked with every word, since a reload of Tarantool 3's declarative
+-- configuration may change it.
+function platform.rule()
+    local got, failover
+    if has_config then
+        -- Fails where the instance was not configured that way.
+        got, failover = pcall(config.get, config, 'replication.failover')
+    end
+    return {election_mode = box.cfg.election_mode, failover = got and failover or nil}
+end
+
+-- What the guard needs and this instance does not have, in words; nil: nothing.
+function platform.lacks()
+    local needs = {
+        {'box.internal.cfg_set_read_only, to switch read_only without waiting',
+            type(internal) == 'table' and type(internal.cfg_set_read_only) == 'function'},
+        {'a table of settings behind box.cfg that has read_only', rawget(values(), 'read_only') ~= nil},
+        {'box.ctl.wait_rw, to wake when somebody makes it writable', type(box.ctl.wait_rw) == 'function'},
+        {'box.ctl.promote, to own the queue of synchronous transactions',
+            platform.queue_owner() == nil or type(box.ctl.promote) == 'function'},
+    }
+    local lacking = {}
+    for _, need in ipairs(needs) do
+        if not need[2] then
+            table.insert(lacking, need[1])
+        end
+    end
+    return #lacking > 0 and table.concat(lacking, '; ') or nil
+end
+
+package.loaded['tarsec.platform'] = platform
+return true

@@ -1,0 +1,16 @@
+//! The guard's Lua, as an agent brings it into an instance: for stories and figures without an agent.
+
+/// What differs between Tarantool's versions; what comes after it rests on it.
+pub const PLATFORM: &str = include_str!("../../../../src/tarantool/platform.lua");
+
+/// The guard as an agent with `GUARD=lease` installs it, to be evaluated in this order.
+pub const GUARD: [&str; 5] = [
+    PLATFORM,
+    include_str!("../../../../src/tarantool/guard.lua"),
+    include_str!("../../../../src/tarantool/synchro.lua"),
+    include_str!("../../../../src/tarantool/writes.lua"),
+    include_str!("../../../../src/tarantool/mvcc.lua"),
+];
+
+/// What `GUARD=strict` adds to it, evaluated last.
+pub const STRICT: &str = include_str!("../../../../src/tarantool/strict.lua");
