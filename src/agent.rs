@@ -144,7 +144,6 @@ impl Agent {
             shared: config.shared(),
             announce: config.announce.id.clone(),
             agent: agent_id.clone(),
-            started_at: clock::seconds_since_epoch(),
         };
         info!(
             agent = agent_id,
@@ -208,6 +207,7 @@ impl Agent {
         journal::event(&mut self.said, &event);
         let event = self.check_replicaset(event);
         let before = journal::snapshot(&self.state);
+        self.state.reads_wall_clock(clock::wall_ms());
         self.state.apply(event, now);
         let plan = decide(&self.state, now);
         self.dump.note(self.plan.as_ref(), &plan, now);

@@ -33,14 +33,15 @@ impl Clock {
     }
 }
 
-/// The wall clock, for people: nothing is computed from it.
+/// The wall clock in milliseconds since the epoch, for people: no decision rests on it. It is read anew for each moment
+/// that is written down, because it may have been set, and a machine may have slept, since any earlier reading.
 #[must_use]
 #[allow(clippy::disallowed_methods, reason = "this is the one clock")]
-pub fn seconds_since_epoch() -> u64 {
-    SystemTime::now()
+pub fn wall_ms() -> u64 {
+    let since_epoch = SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO)
-        .as_secs()
+        .unwrap_or(Duration::ZERO);
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A name for this run of the agent that no other run has.

@@ -96,7 +96,6 @@ impl RouterAgent {
             state: RouterState::new(RouterSettings {
                 announce: config.announce.id.clone(),
                 interval: config.timing.healthcheck_interval(),
-                started_at: clock::seconds_since_epoch(),
             }),
             hands,
             connections,
@@ -134,6 +133,7 @@ impl RouterAgent {
         let now = self.clock.now();
         journal::vshard::router(&mut self.said, &event);
         let had_fault = self.state.consul_fault.is_some();
+        self.state.reads_wall_clock(clock::wall_ms());
         self.state.apply(event, now);
         if had_fault && self.state.consul_fault.is_none() {
             self.hands.consul_back.notify_waiters();

@@ -174,6 +174,7 @@ mod tests {
             vshard_version: String::new(),
             service: None,
             written: NOW,
+            written_ms: NOW * 1000,
             tarsec_version: String::new(),
         };
         let keys = || Keys::healthy().member(&old);

@@ -9,7 +9,7 @@ use super::view::{ClusterView, SetState, SetView};
 use super::words;
 use crate::cli::{PauseArgs, ResumeArgs, Scope};
 use crate::clock;
-use crate::decide::board::Pause;
+use crate::decide::board::{Pause, moment_ms};
 use crate::decide::record::Status;
 use crate::execute::Keys;
 
@@ -78,7 +78,7 @@ pub(super) async fn pause(desk: &mut Desk<'_>, args: &PauseArgs) -> Result<Outco
     let area = Area::of(desk, &view, &args.scope)?;
     let name = &area.name;
     if let Some(known) = area.pause(&view) {
-        let (by, at) = (&known.by, words::moment(known.at));
+        let (by, at) = (&known.by, words::moment(moment_ms(known.at_ms, known.at)));
         desk.terminal
             .say(&format!("{name} has been paused by {by} since {at}"))?;
     } else {
@@ -89,9 +89,11 @@ pub(super) async fn pause(desk: &mut Desk<'_>, args: &PauseArgs) -> Result<Outco
             ),
             args.yes,
         )?;
+        let at_ms = clock::wall_ms();
         let pause = Pause {
             by: operator(),
-            at: clock::seconds_since_epoch(),
+            at: at_ms / 1000,
+            at_ms,
             why: words::clean(&args.why),
             cluster: area.replicaset.is_none(),
         };

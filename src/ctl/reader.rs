@@ -72,8 +72,8 @@ impl Reader {
             Ok(found) => {
                 self.note(&found);
                 let signs = self.signs();
-                let at = clock::seconds_since_epoch();
-                Ok(view::cluster(&self.space, &found, &signs, at))
+                let at_ms = clock::wall_ms();
+                Ok(view::cluster(&self.space, &found, &signs, at_ms))
             }
             Err(error) => {
                 self.after = 0;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::view::Verdict;
 use super::view::{ClusterView, LeaseView, MemberRole, MemberView, RowsAtRisk, SetState, SetView};
-use super::words::{ago, clean, moment, short, span, wrapped};
-use crate::decide::board::{Cause, HistoryLine, Pause, Switchover, SwitchoverState};
+use super::words::{ago, between, clean, exact_moment, moment, short, span, wrapped};
+use crate::decide::board::{Cause, HistoryLine, Pause, Switchover, SwitchoverState, moment_ms};
 
 /// No line is longer.
 pub(super) const WIDTH: usize = 80;
@@ -15,13 +15,13 @@ const INDENT: usize = 14;
 /// The longest name of a member that is shown as it is.
 const NAME_MAX: usize = 27;
 /// A switchover that ended longer ago is shown by the history alone.
-const SWITCHOVER_SHOWN_SECONDS: u64 = 3_600;
+const SWITCHOVER_SHOWN_MS: u64 = 3_600_000;
 
 /// `tarsec status`
 pub(super) fn status(view: &ClusterView, prefix: &str) -> String {
-    let mut out = heading(&view.cluster, view.at);
+    let mut out = heading(&view.cluster, view.at_ms);
     if let Some(pause) = &view.pause {
-        out.push_str(&labelled("PAUSED", &about_pause(pause, view.at)));
+        out.push_str(&labelled("PAUSED", &about_pause(pause, view.at_ms)));
     }
     for note in &view.notes {
         out.push_str(&labelled("!", note));
@@ -35,7 +35,7 @@ pub(super) fn status(view: &ClusterView, prefix: &str) -> String {
     }
     for set in &view.replicasets {
         out.push('\n');
-        out.push_str(&replicaset(set, view.at));
+        out.push_str(&replicaset(set, view.at_ms));
     }
     out.push_str(&routers(view));
     out
@@ -53,7 +53,7 @@ fn routers(view: &ClusterView) -> String {
         "router", "health", "written"
     );
     for router in &view.routers {
-        let ago = span(Duration::from_secs(view.at.saturating_sub(router.written)));
+        let ago = between(moment_ms(router.written_ms, router.written), view.at_ms);
         let (name, health) = (short(&router.name, width), short(&router.health, 8));
         let _ = writeln!(out, "  {name:<width$}  {health:<8}  {:>7}", short(&ago, 7));
     }
@@ -78,14 +78,14 @@ pub(super) fn unreachable(cluster: &str, error: &str, at: u64, last_seen: Option
 
 /// `tarsec history`
 pub(super) fn history(view: &ClusterView) -> String {
-    let mut out = heading(&view.cluster, view.at);
+    let mut out = heading(&view.cluster, view.at_ms);
     for set in &view.replicasets {
         let _ = write!(out, "\nreplica set {}\n", short(&set.replicaset, 66));
         if set.history.is_empty() {
             out.push_str("  no change of hands has been written down\n");
         }
         for line in &set.history {
-            out.push_str(&history_line(line, view.at));
+            out.push_str(&history_line(line, view.at_ms));
         }
     }
     out
@@ -152,8 +152,8 @@ fn about_master(set: &SetView, at: u64) -> String {
     let term = set.term.unwrap_or(0);
     match set.state {
         SetState::Master | SetState::Silent => {
-            let since = set.since.unwrap_or(0);
-            let lasts = span(Duration::from_secs(at.saturating_sub(since)));
+            let since = moment_ms(set.since_ms.unwrap_or(0), set.since.unwrap_or(0));
+            let lasts = between(since, at);
             format!("{name}, term {term}, since {} ({lasts})", moment(since))
         }
         SetState::Promoting => format!("none; {name} is on its way, term {term}"),
@@ -185,11 +185,12 @@ fn about_pause(pause: &Pause, at: u64) -> String {
     } else {
         ""
     };
+    let since = moment_ms(pause.at_ms, pause.at);
     let mut text = format!(
         "{scope}by {}, {} ({})",
         somebody(&pause.by),
-        moment(pause.at),
-        ago(pause.at, at)
+        moment(since),
+        ago(since, at)
     );
     if !pause.why.is_empty() {
         let _ = write!(text, ": {}", pause.why);
@@ -205,7 +206,7 @@ fn is_news(order: &Switchover, at: u64) -> bool {
     match order.state {
         SwitchoverState::Requested | SwitchoverState::Running => true,
         SwitchoverState::Done | SwitchoverState::Refused | SwitchoverState::Undone => {
-            at.saturating_sub(order.at) < SWITCHOVER_SHOWN_SECONDS
+            at.saturating_sub(moment_ms(order.at_ms, order.at)) < SWITCHOVER_SHOWN_MS
         }
         SwitchoverState::None => false,
     }
@@ -224,7 +225,8 @@ fn about_switchover(order: &Switchover, set: &SetView, at: u64) -> String {
         SwitchoverState::Undone => "undone",
         SwitchoverState::None => "none",
     };
-    let (by, ago) = (somebody(&order.by), ago(order.at, at));
+    let asked = moment_ms(order.at_ms, order.at);
+    let (by, ago) = (somebody(&order.by), ago(asked, at));
     let mut text = format!("{state}: to {target}, by {by}, {ago}");
     if !order.why.is_empty() {
         let _ = write!(text, ": {}", order.why);
@@ -255,7 +257,7 @@ fn members(set: &SetView, at: u64) -> String {
         let priority = member.priority.map_or("?".to_owned(), |p| p.to_string());
         let priority = short(&priority, 8);
         let written = member.written.map_or("?".to_owned(), |written| {
-            span(Duration::from_secs(at.saturating_sub(written)))
+            between(moment_ms(member.written_ms.unwrap_or(0), written), at)
         });
         let role = about_role(member.role, set.state);
         let _ = writeln!(
@@ -311,13 +313,13 @@ fn about_risk(risk: &RowsAtRisk, at: u64) -> String {
         "{} of {name} when term {} began, {}",
         rows(risk.rows),
         risk.term,
-        ago(risk.at, at)
+        ago(moment_ms(risk.at_ms, risk.at), at)
     );
     match &risk.returned {
         None => format!("{lacked}; it has not come back yet"),
         Some(returned) => format!(
             "{lacked}; it came back {} with {} that its successor lacked",
-            ago(returned.at, at),
+            ago(moment_ms(returned.at_ms, returned.at), at),
             rows(returned.rows)
         ),
     }
@@ -344,7 +346,7 @@ fn history_line(line: &HistoryLine, at: u64) -> String {
     let hands = format!("{} -> {}", clean(from), clean(&line.to.name));
     let first = format!("  {:>6}  ", line.term);
     let indent = first.chars().count().max(10);
-    let text = format!("{}  {hands}", moment(line.at));
+    let text = format!("{}  {hands}", exact_moment(line.at_ms, line.at));
     let mut out = wrapped(&first, indent, &text, WIDTH);
     let cause = about_cause(line.cause);
     out.push_str(&wrapped(
@@ -366,7 +368,7 @@ fn history_line(line: &HistoryLine, at: u64) -> String {
             "{} at risk; {} came back {} with {} that its successor lacked",
             rows(rows_at_risk),
             from.name,
-            ago(returned.at, at),
+            ago(moment_ms(returned.at_ms, returned.at), at),
             rows(returned.rows)
         ),
     };

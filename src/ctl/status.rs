@@ -85,7 +85,7 @@ fn json(view: &impl serde::Serialize) -> String {
 /// A screen where a screen is wanted; its exit code says the same to a program.
 fn unreachable(desk: &mut Desk<'_>, args: &StatusArgs, error: ConsulError) -> Ended {
     if !args.json {
-        let at = clock::seconds_since_epoch();
+        let at = clock::wall_ms();
         let text = screen::unreachable(&desk.config.cluster, &chain(&error), at, None);
         // The error is complained about in any case.
         let _ = desk.terminal.print(&text);
@@ -111,13 +111,13 @@ async fn watch(desk: &mut Desk<'_>, args: &StatusArgs) -> Result<Outcome, Ended>
     loop {
         match desk.reader.next().await {
             Ok(view) => {
-                last_seen = Some(view.at);
+                last_seen = Some(view.at_ms);
                 let view = desk.with_agents(narrowed(view, args)?).await;
                 show(desk, &view, args)?;
             }
             Err(error) if args.json || error.is_denied() => return Err(error.into()),
             Err(error) => {
-                let at = clock::seconds_since_epoch();
+                let at = clock::wall_ms();
                 let error = chain(&error);
                 let text = screen::unreachable(&desk.config.cluster, &error, at, last_seen);
                 let (clear, end) = if desk.terminal.draws {

@@ -12,7 +12,7 @@ use super::{Ended, words};
 use crate::cli::SwitchoverArgs;
 use crate::clock;
 use crate::consul::{LockView, LockWatch};
-use crate::decide::board::{self, Switchover, SwitchoverState};
+use crate::decide::board::{self, Switchover, SwitchoverState, moment_ms};
 use crate::decide::timing::Tick;
 use crate::errors::chain;
 use crate::execute::{Keys, json_bytes};
@@ -22,14 +22,14 @@ const NOTICE: Duration = Duration::from_secs(5);
 /// For the successor's way, beside the target's time to catch up and a lease.
 const SUCCESSION: Duration = Duration::from_secs(10);
 /// A request that is older has been forgotten by all who knew it.
-const FORGOTTEN_SECONDS: u64 = 300;
+const FORGOTTEN_MS: u64 = 300_000;
 /// How long one look at the key waits for a change.
 const LOOK: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(desk: &mut Desk<'_>, args: &SwitchoverArgs) -> Result<Outcome, Ended> {
     let view = desk.look().await?;
     let set = view.choose(args.replicaset.as_deref())?;
-    let target = check(set, args, view.at)?;
+    let target = check(set, args, view.at_ms)?;
     let to = match &target {
         Some((_, name)) => name.clone(),
         None => "the best replica".to_owned(),
@@ -69,7 +69,7 @@ pub(super) async fn run(desk: &mut Desk<'_>, args: &SwitchoverArgs) -> Result<Ou
 fn check(
     set: &SetView,
     args: &SwitchoverArgs,
-    now: u64,
+    now_ms: u64,
 ) -> Result<Option<(String, String)>, Ended> {
     match set.state {
         SetState::Master | SetState::Silent => {}
@@ -84,12 +84,12 @@ fn check(
             other.state,
             SwitchoverState::Requested | SwitchoverState::Running
         )
-        && now.saturating_sub(other.at) < FORGOTTEN_SECONDS
+        && now_ms.saturating_sub(moment_ms(other.at_ms, other.at)) < FORGOTTEN_MS
     {
         let why = format!(
             "a switchover that {} asked for at {} is under way",
             other.by,
-            words::moment(other.at)
+            words::moment(moment_ms(other.at_ms, other.at))
         );
         return Err(Ended::new(Outcome::Refused, why));
     }
@@ -111,12 +111,14 @@ fn check(
 fn request(args: &SwitchoverArgs, target: Option<String>) -> Result<Switchover, Ended> {
     let id = clock::random_id()
         .map_err(|error| Ended::new(Outcome::Failed, format!("no randomness: {error}")))?;
+    let at_ms = clock::wall_ms();
     Ok(Switchover {
         v: board::VERSION,
         id,
         target,
         by: operator(),
-        at: clock::seconds_since_epoch(),
+        at: at_ms / 1000,
+        at_ms,
         catch_up_ms: u64::try_from(args.catch_up.as_millis()).unwrap_or(u64::MAX),
         state: SwitchoverState::Requested,
         why: String::new(),

@@ -56,6 +56,7 @@ pub(super) fn record() -> Record {
         vclock: vclock(1_000),
         members: vec![uuid(1), uuid(2), uuid(3)],
         since: NOW - 7_300,
+        since_ms: 0,
         reason: "the one before was stopped by SIGTERM".to_owned(),
         cause: Cause::Released,
         base: vclock(10),
@@ -99,6 +100,7 @@ pub(super) fn member(number: u64) -> Member {
             ],
         }),
         written: NOW - 3 * number,
+        written_ms: 0,
         tarantool_version: "2.6.0".to_owned(),
         tarsec_version: "0.1.0".to_owned(),
     }
@@ -128,6 +130,7 @@ pub(super) fn pause() -> Pause {
     Pause {
         by: "anna@ops1".to_owned(),
         at: NOW - 300,
+        at_ms: 0,
         why: "moving racks".to_owned(),
         cluster: false,
     }
@@ -150,6 +153,7 @@ pub(super) fn line(term: u64) -> HistoryLine {
         v: VERSION,
         term,
         at: NOW - 7_300,
+        at_ms: (NOW - 7_300) * 1000 + 123,
         cause: Cause::TakenOver,
         reason: "not heard of for a lease".to_owned(),
         from: Some(party(2)),
@@ -272,6 +276,6 @@ impl Keys {
             prefix: "tarsec/shop/".to_owned(),
             lock_key: None,
         };
-        view::cluster(&space, &self.found, &self.signs, NOW)
+        view::cluster(&space, &self.found, &self.signs, NOW * 1000)
     }
 }

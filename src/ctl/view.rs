@@ -11,7 +11,7 @@ use super::sorted::Sorted;
 pub(crate) use super::sorted::Space;
 use crate::consul::Found;
 use crate::decide::board::{
-    Ballot, Cause, HistoryLine, Member, Party, Pause, Returned, ServiceRef, Switchover,
+    Ballot, Cause, HistoryLine, Member, Party, Pause, Returned, ServiceRef, Switchover, moment_ms,
     rows_missing,
 };
 use crate::decide::ids::SessionId;
@@ -34,6 +34,8 @@ pub(crate) struct ClusterView {
     pub(crate) cluster: String,
     /// Wall-clock seconds since the epoch when it was read.
     pub(crate) at: u64,
+    /// The same in milliseconds.
+    pub(crate) at_ms: u64,
     /// Of the replica set that is worst off; of a cluster without any, `no_master`.
     pub(crate) verdict: Verdict,
     /// Of the whole cluster.
@@ -77,6 +79,8 @@ pub(crate) struct SetView {
     pub(crate) term: Option<u64>,
     /// Wall-clock seconds since the epoch when the term began.
     pub(crate) since: Option<u64>,
+    /// The same in milliseconds.
+    pub(crate) since_ms: Option<u64>,
     /// Why the lock changed hands, for programs.
     pub(crate) cause: Option<Cause>,
     /// Why the lock changed hands, in words.
@@ -189,6 +193,8 @@ pub(crate) struct MemberView {
     pub(crate) priority: Option<i64>,
     /// Wall-clock seconds since the epoch when its agent last wrote.
     pub(crate) written: Option<u64>,
+    /// The same in milliseconds.
+    pub(crate) written_ms: Option<u64>,
     /// Its agent does not act because of a pause.
     pub(crate) paused: bool,
     /// Its agent's word that its guard may stand down for a pause.
@@ -232,6 +238,8 @@ pub(crate) struct RowsAtRisk {
     pub(crate) term: u64,
     /// Wall-clock seconds since the epoch.
     pub(crate) at: u64,
+    /// The same in milliseconds.
+    pub(crate) at_ms: u64,
     /// Who was master before.
     pub(crate) from: Option<Party>,
     /// Rows of the one before that its successor lacked, by its last word.
@@ -241,7 +249,7 @@ pub(crate) struct RowsAtRisk {
 }
 
 /// All that stands under the cluster's prefix, and its lock keys wherever they are.
-pub(crate) fn cluster(space: &Space, found: &[Found], signs: &Signs, at: u64) -> ClusterView {
+pub(crate) fn cluster(space: &Space, found: &[Found], signs: &Signs, at_ms: u64) -> ClusterView {
     let sorted = Sorted::of(space, found);
     let sets: Vec<SetView> = sorted
         .sets
@@ -271,7 +279,8 @@ pub(crate) fn cluster(space: &Space, found: &[Found], signs: &Signs, at: u64) ->
     let mut view = ClusterView {
         v: JSON_VERSION,
         cluster: space.cluster.clone(),
-        at,
+        at: at_ms / 1000,
+        at_ms,
         verdict: worst(&sets),
         pause: sorted.pause,
         notes: Vec::new(),
@@ -347,6 +356,7 @@ fn rows_at_risk(history: &[HistoryLine]) -> Vec<RowsAtRisk> {
         .map(|line| RowsAtRisk {
             term: line.term,
             at: line.at,
+            at_ms: moment_ms(line.at_ms, line.at),
             from: line.from.clone(),
             rows: line.rows_at_risk,
             returned: line.returned.clone(),
@@ -364,6 +374,7 @@ impl SetView {
             holder: None,
             term: None,
             since: None,
+            since_ms: None,
             cause: None,
             reason: None,
             lease: None,
@@ -434,6 +445,7 @@ impl Set<'_> {
             });
             view.term = Some(record.term);
             view.since = Some(record.since);
+            view.since_ms = Some(record.began_ms());
             view.cause = Some(record.cause);
             view.reason = Some(record.reason.clone());
             view.failsafe = record.failsafe;
@@ -520,6 +532,7 @@ impl Set<'_> {
             excluded: self.excluded(uuid),
             priority: member.map(|member| member.priority),
             written: member.map(|member| member.written),
+            written_ms: member.map(|member| moment_ms(member.written_ms, member.written)),
             paused: member.is_some_and(|member| member.paused),
             stands_down: member.is_some_and(|member| member.stands_down),
             agent: None,

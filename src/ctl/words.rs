@@ -1,13 +1,29 @@
 //! Values as people read them: never a control character, whatever stands in Consul.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// `2026-11-21 14:03:12 UTC`.
-pub(super) fn moment(seconds: u64) -> String {
-    // The last second that the format can show.
-    let seconds = seconds.min(253_402_300_799);
-    let at = UNIX_EPOCH + Duration::from_secs(seconds);
-    let text = humantime::format_rfc3339_seconds(at).to_string();
+use crate::decide::board::moment_ms;
+
+/// `2026-11-21 14:03:12 UTC`, of milliseconds since the epoch.
+pub(super) fn moment(ms: u64) -> String {
+    utc(&humantime::format_rfc3339_seconds(shown(ms)))
+}
+
+/// `2026-11-21 14:03:12.345 UTC`; without the milliseconds where an older agent wrote seconds alone.
+pub(super) fn exact_moment(ms: u64, seconds: u64) -> String {
+    match ms {
+        0 => moment(moment_ms(ms, seconds)),
+        _ => utc(&humantime::format_rfc3339_millis(shown(ms))),
+    }
+}
+
+fn shown(ms: u64) -> SystemTime {
+    // The last moment that the format can show.
+    UNIX_EPOCH + Duration::from_millis(ms.min(253_402_300_799_999))
+}
+
+fn utc(text: &impl ToString) -> String {
+    let text = text.to_string();
     format!("{} UTC", text.trim_end_matches('Z').replace('T', " "))
 }
 
@@ -24,9 +40,14 @@ pub(super) fn span(span: Duration) -> String {
     }
 }
 
+/// From one moment to another, in milliseconds since the epoch, on clocks that may not be the same.
+pub(super) fn between(at_ms: u64, now_ms: u64) -> String {
+    span(Duration::from_millis(now_ms.saturating_sub(at_ms)))
+}
+
 /// Since then, on a clock that may not be the one that wrote it.
-pub(super) fn ago(at: u64, now: u64) -> String {
-    format!("{} ago", span(Duration::from_secs(now.saturating_sub(at))))
+pub(super) fn ago(at_ms: u64, now_ms: u64) -> String {
+    format!("{} ago", between(at_ms, now_ms))
 }
 
 /// On one line, without anything that moves a terminal's cursor.
@@ -109,12 +130,17 @@ mod tests {
             assert_eq!(span(Duration::from_millis(ms)), text);
         }
         assert_eq!(ago(5, 3), "0 s ago");
+        assert_eq!(ago(3_200, 5_000), "1.8 s ago");
     }
 
     #[test]
     fn moments_are_shown_whatever_they_are() {
         assert_eq!(moment(0), "1970-01-01 00:00:00 UTC");
         assert_eq!(moment(u64::MAX), "9999-12-31 23:59:59 UTC");
+        assert_eq!(exact_moment(1_234, 1), "1970-01-01 00:00:01.234 UTC");
+        assert_eq!(exact_moment(u64::MAX, 1), "9999-12-31 23:59:59.999 UTC");
+        // Of an older agent, which knew no milliseconds.
+        assert_eq!(exact_moment(0, 1), "1970-01-01 00:00:01 UTC");
     }
 
     #[test]

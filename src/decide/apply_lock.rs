@@ -170,6 +170,8 @@ impl State {
             .is_none_or(|(term, _)| term != record.term)
         {
             self.lock.term_seen = Some((record.term, now));
+            let age_ms = self.wall_ms.saturating_sub(record.began_ms());
+            self.lock.term_age = Duration::from_millis(age_ms);
         }
         self.lock.unchanged = Some(Unchanged {
             record,

@@ -99,9 +99,12 @@ pub struct Member {
     /// Where the catalog says whether its agent lives. Whoever writes the key puts it in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceRef>,
-    /// Wall-clock seconds since the epoch when this was written, for people.
+    /// Wall-clock seconds since the epoch when this was written, for people and for older readers.
     #[serde(default)]
     pub written: u64,
+    /// The same in milliseconds; 0: its writer was an older one.
+    #[serde(default)]
+    pub written_ms: u64,
     /// Tarantool's version.
     #[serde(default)]
     pub tarantool_version: String,
@@ -169,9 +172,12 @@ pub struct Switchover {
     /// By whom, for people.
     #[serde(default)]
     pub by: String,
-    /// Wall-clock seconds since the epoch, for people.
+    /// Wall-clock seconds since the epoch, for people and for older readers.
     #[serde(default)]
     pub at: u64,
+    /// The same in milliseconds; 0: its writer was an older one.
+    #[serde(default)]
+    pub at_ms: u64,
     /// How long the target may take to catch up, while nothing can be written.
     #[serde(default)]
     pub catch_up_ms: u64,
@@ -193,6 +199,7 @@ impl Switchover {
             target: None,
             by: String::new(),
             at: 0,
+            at_ms: 0,
             catch_up_ms: 0,
             state: SwitchoverState::None,
             why: String::new(),
@@ -225,9 +232,12 @@ pub struct Pause {
     /// By whom, for people.
     #[serde(default)]
     pub by: String,
-    /// Wall-clock seconds since the epoch, for people.
+    /// Wall-clock seconds since the epoch, for people and for older readers.
     #[serde(default)]
     pub at: u64,
+    /// The same in milliseconds; 0: its writer was an older one.
+    #[serde(default)]
+    pub at_ms: u64,
     /// Why, in words.
     #[serde(default)]
     pub why: String,
@@ -258,8 +268,11 @@ pub struct HistoryLine {
     pub v: u64,
     /// The term that began.
     pub term: u64,
-    /// Wall-clock seconds since the epoch, for people.
+    /// Wall-clock seconds since the epoch when its instance was writable, for people and for older readers.
     pub at: u64,
+    /// The same in milliseconds; 0: its writer was an older one.
+    #[serde(default)]
+    pub at_ms: u64,
     /// Why.
     pub cause: Cause,
     /// Why, in words.
@@ -296,8 +309,11 @@ pub struct Party {
 /// What an ex-master brought back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Returned {
-    /// Wall-clock seconds since the epoch.
+    /// Wall-clock seconds since the epoch, for people and for older readers.
     pub at: u64,
+    /// The same in milliseconds; 0: its writer was an older one.
+    #[serde(default)]
+    pub at_ms: u64,
     /// Rows that it wrote as master and its successor did not have when it became master: exact.
     pub rows: u64,
 }
@@ -335,6 +351,17 @@ pub fn parse<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Option<T> {
     (v == VERSION)
         .then(|| serde_json::from_slice(bytes).ok())
         .flatten()
+}
+
+/// A wall-clock moment in milliseconds since the epoch, of fields that may both be there: an older writer knows seconds
+/// alone.
+#[must_use]
+pub fn moment_ms(ms: u64, seconds: u64) -> u64 {
+    if ms == 0 {
+        seconds.saturating_mul(1000)
+    } else {
+        ms
+    }
 }
 
 /// How many rows `ahead` has that `behind` lacks.

@@ -381,7 +381,8 @@ impl Planner<'_> {
     }
 
     /// `FAILOVER_COOLDOWN` after the last failover, unless the master proved itself dead or fenced. The record's wall
-    /// clock is another machine's, so it counts for no more than what we have seen ourselves.
+    /// clock is another machine's, so it counts for no more than what we have seen ourselves, and is compared with ours
+    /// once, when the term was first seen: a clock that is set later changes nothing.
     fn cooled_down_at(&self, claim: &Claim<'_>) -> Option<Tick> {
         let record = claim.record?;
         let cooldown = self.state.settings.failover_cooldown;
@@ -389,16 +390,10 @@ impl Planner<'_> {
         if cooldown.is_zero() || !failover || record.status == Status::Fenced {
             return None;
         }
-        let by_record = Duration::from_secs(record.since)
-            .saturating_add(cooldown)
-            .saturating_sub(Duration::from_secs(self.state.settings.started_at));
-        let seen = self
-            .state
-            .lock
-            .term_seen
-            .filter(|(term, _)| *term == record.term);
-        let by_sight = seen.map_or(self.now, |(_, at)| at) + cooldown;
-        Some(Tick::at(by_record).min(by_sight))
+        let lock = &self.state.lock;
+        let seen = lock.term_seen.filter(|(term, _)| *term == record.term);
+        let left = cooldown.saturating_sub(seen.map_or(Duration::ZERO, |_| lock.term_age));
+        Some(seen.map_or(self.now, |(_, at)| at) + left)
     }
 
     /// A session that is alive for certain and written down in the guard; else sees to it that there will be one.

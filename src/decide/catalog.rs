@@ -183,6 +183,7 @@ impl Planner<'_> {
         let lately = |known: &Member| Member {
             vclock: known.vclock.clone(),
             written: known.written,
+            written_ms: known.written_ms,
             ..member.clone()
         };
         match &catalog.member {
@@ -236,7 +237,8 @@ impl Planner<'_> {
             paused: self.is_paused(),
             stands_down: self.tells_that_it_stands_down(),
             service: None,
-            written: settings.started_at + self.now.elapsed().as_secs(),
+            written: self.state.wall_ms / 1000,
+            written_ms: self.state.wall_ms,
             tarantool_version: registered.version.clone(),
             tarsec_version: env!("CARGO_PKG_VERSION").to_owned(),
         })

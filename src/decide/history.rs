@@ -67,10 +67,13 @@ impl Planner<'_> {
             .map_or(&record.reason, |before| &before.reason);
         let ms =
             |at: Tick| u64::try_from(at.since(gained.found_at).as_millis()).unwrap_or(u64::MAX);
+        let promoted = gained.promoted_at.map(|_| gained.promoted_ms);
+        let at_ms = promoted.unwrap_or(self.state.wall_ms);
         HistoryLine {
             v: board::VERSION,
             term: record.term,
-            at: self.wall_clock(),
+            at: at_ms / 1000,
+            at_ms,
             cause: record.cause,
             reason: reason.clone(),
             from: before.map(|before| Party {
@@ -90,10 +93,6 @@ impl Planner<'_> {
                 promoted: ms(gained.promoted_at.unwrap_or(self.now)),
             },
         }
-    }
-
-    fn wall_clock(&self) -> u64 {
-        self.state.settings.started_at + self.now.elapsed().as_secs()
     }
 
     fn write_history(&mut self, line: HistoryLine) {
@@ -141,7 +140,8 @@ impl Planner<'_> {
         let lsn = |vclock: &Vclock| vclock.get(&own).copied().unwrap_or(0);
         let line = HistoryLine {
             returned: Some(Returned {
-                at: self.wall_clock(),
+                at: self.state.wall_ms / 1000,
+                at_ms: self.state.wall_ms,
                 rows: lsn(&probe.vclock).saturating_sub(lsn(&line.vclock)),
             }),
             ..line.clone()
@@ -197,6 +197,7 @@ impl super::state::State {
             elected_at: now,
             acquired_at: now,
             promoted_at: None,
+            promoted_ms: 0,
             told: false,
         });
     }
@@ -231,6 +232,7 @@ impl super::state::State {
             && term.is_some_and(|term| probe.is_master(term))
         {
             gained.promoted_at = Some(now);
+            gained.promoted_ms = self.wall_ms;
         }
     }
 }

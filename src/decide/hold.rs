@@ -100,6 +100,8 @@ pub struct Gained {
     pub acquired_at: Tick,
     /// When the instance was first known to be writable.
     pub promoted_at: Option<Tick>,
+    /// The same as the wall clock had it, in milliseconds since the epoch.
+    pub promoted_ms: u64,
     /// The history has its line.
     pub told: bool,
 }

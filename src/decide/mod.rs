@@ -339,10 +339,8 @@ impl Planner<'_> {
                         .collect()
                 })
                 .unwrap_or_default(),
-            since: own.map_or(
-                settings.started_at + self.now.elapsed().as_secs(),
-                |record| record.since,
-            ),
+            since: own.map_or(self.state.wall_ms / 1000, |record| record.since),
+            since_ms: own.map_or(self.state.wall_ms, |record| record.since_ms),
             reason: reason.to_owned(),
             cause: own.map_or(cause, |record| record.cause),
             base: self.base(own, term),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::board::{Cause, rows_missing};
+use super::board::{Cause, moment_ms, rows_missing};
 
 /// What the holder says of itself in the lock key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,9 +37,12 @@ pub struct Record {
     /// Instance UUIDs that the holder knows in its replica set.
     #[serde(default)]
     pub members: Vec<String>,
-    /// Wall-clock seconds since the epoch when this term began, for people; nothing is computed from it.
+    /// Wall-clock seconds since the epoch when this term began, for people and for older readers.
     #[serde(default)]
     pub since: u64,
+    /// The same in milliseconds; 0: its writer was an older one. [`Record::began_ms`] has either.
+    #[serde(default)]
+    pub since_ms: u64,
     /// Why the lock changed hands.
     #[serde(default)]
     pub reason: String,
@@ -134,6 +137,12 @@ impl Record {
     pub const MAX_TERM: u64 = 1 << 53;
     /// No lease is longer (`Timing::LEASE_MAX`), so no record may make anyone wait longer.
     pub const MAX_LEASE_MS: u64 = 60_000;
+
+    /// When its term began, in wall-clock milliseconds since the epoch.
+    #[must_use]
+    pub fn began_ms(&self) -> u64 {
+        moment_ms(self.since_ms, self.since)
+    }
 
     /// Its writer was promoted in its term, as far as it could say so.
     #[must_use]

@@ -24,8 +24,6 @@ pub struct RouterSettings {
     pub announce: String,
     /// How often the router is looked at.
     pub interval: Duration,
-    /// Seconds since the epoch, for people.
-    pub started_at: u64,
 }
 
 /// Whose process it is.
@@ -61,9 +59,12 @@ pub struct RouterKey {
     /// Where the catalog says whether its agent lives. Whoever writes the key puts it in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceRef>,
-    /// Wall-clock seconds since the epoch when this was written, for people.
+    /// Wall-clock seconds since the epoch when this was written, for people and for older readers.
     #[serde(default)]
     pub written: u64,
+    /// The same in milliseconds; 0: its writer was an older one.
+    #[serde(default)]
+    pub written_ms: u64,
     /// The agent's version.
     #[serde(default)]
     pub tarsec_version: String,
@@ -158,6 +159,9 @@ pub struct RouterPlan {
 pub struct RouterState {
     #[serde(skip)]
     settings: RouterSettings,
+    /// The wall clock in this turn, in milliseconds since the epoch, for people.
+    #[serde(skip)]
+    wall_ms: u64,
     /// Who it is, once that was said.
     pub identity: Option<Identity>,
     /// Why there is no connection.
@@ -194,6 +198,7 @@ impl RouterState {
     pub fn new(settings: RouterSettings) -> Self {
         Self {
             settings,
+            wall_ms: 0,
             identity: None,
             lost: Some("it has not answered yet".to_owned()),
             look: None,
@@ -212,6 +217,11 @@ impl RouterState {
             stopping_at: None,
             is_removed: false,
         }
+    }
+
+    /// A turn begins at this time of day. Called by whoever owns the clock, before anything else of the turn.
+    pub fn reads_wall_clock(&mut self, wall_ms: u64) {
+        self.wall_ms = wall_ms;
     }
 
     /// Takes note of what happened.
@@ -461,13 +471,15 @@ impl Planner<'_> {
                 .and_then(|look| look.version.clone())
                 .unwrap_or_default(),
             service: None,
-            written: state.settings.started_at + self.now.elapsed().as_secs(),
+            written: state.wall_ms / 1000,
+            written_ms: state.wall_ms,
             tarsec_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let same = |known: &RouterKey| {
             *known
                 == RouterKey {
                     written: known.written,
+                    written_ms: known.written_ms,
                     ..key.clone()
                 }
         };

@@ -47,8 +47,6 @@ pub struct Settings {
     pub announce: String,
     /// This run of the agent.
     pub agent: String,
-    /// Seconds since the epoch, for people.
-    pub started_at: u64,
 }
 
 /// Who is to have a lock that is up for grabs (`ELECTION`).
@@ -68,6 +66,9 @@ pub enum Elector {
 pub struct State {
     /// What it was told at the start.
     pub settings: Settings,
+    /// The wall clock in this turn, in milliseconds since the epoch: for what is written down for people, and for the age
+    /// of a term that began before this agent saw it.
+    pub wall_ms: u64,
     /// The instance beside it.
     pub instance: Instance,
     /// The lock key.
@@ -258,6 +259,8 @@ pub struct Lock {
     pub unchanged: Option<Unchanged>,
     /// The term of that record, and when it was first seen.
     pub term_seen: Option<(u64, Tick)>,
+    /// How old that term was by then, as its record and this machine's wall clock have it.
+    pub term_age: Duration,
     /// Consul could not be read since `learned_at`.
     pub unreadable: bool,
     /// The sight is known to be outdated: a step was refused or its reply lost.
@@ -420,6 +423,7 @@ impl State {
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,
+            wall_ms: 0,
             instance: Instance::default(),
             lock: Lock::default(),
             session: Session::default(),
@@ -438,6 +442,11 @@ impl State {
             consul_fault: None,
             denied: None,
         }
+    }
+
+    /// A turn begins at this time of day. Called by whoever owns the clock, before anything else of the turn.
+    pub fn reads_wall_clock(&mut self, wall_ms: u64) {
+        self.wall_ms = wall_ms;
     }
 
     /// Whether the lock, as last seen, is held by our session.

@@ -5,6 +5,7 @@ mod board;
 mod candidacy;
 mod catalog;
 mod chaos;
+mod clocks;
 mod election;
 mod failsafe;
 mod fixtures;

@@ -527,12 +527,13 @@ impl Planner<'_> {
         );
         let under_way = state.pending.switchover || self.planned(Place::Switchover);
         if !is_open && self.may_call(under_way, state.pending.switchover_retry_at) {
-            let at = state.settings.started_at + self.now.elapsed().as_secs();
+            let at_ms = state.wall_ms;
             let switchover = Switchover {
-                id: format!("{}-{}-{at}", state.settings.agent, master.term),
+                id: format!("{}-{}-{at_ms}", state.settings.agent, master.term),
                 target: Some(probe.uuid.clone()),
                 by: "master_weight".to_owned(),
-                at,
+                at: at_ms / 1000,
+                at_ms,
                 state: SwitchoverState::Requested,
                 ..Switchover::nothing()
             };

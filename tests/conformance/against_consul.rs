@@ -58,6 +58,7 @@ fn record(refresh: u64) -> Record {
         vclock: Vclock::default(),
         members: Vec::new(),
         since: 0,
+        since_ms: 0,
         reason: "a test".to_owned(),
         cause: Cause::First,
         base: Vclock::default(),

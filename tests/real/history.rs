@@ -1,6 +1,8 @@
 //! Rows at risk: what the master had and its successor had not, counted exactly when it comes back.
 
-use tarsec_harness::{Fault, Instance, ReplicaSetOptions, Result, Value, World, eventually, json};
+use tarsec_harness::{
+    Fault, Instance, Moment, ReplicaSetOptions, Result, Value, World, eventually, json,
+};
 
 use crate::scene::{Scene, assert_reigns};
 use crate::support::{SOON, world};
@@ -30,10 +32,17 @@ async fn loses_rows(
         .await?;
     // The record has seen some of them.
     scene.wait_for_refreshes().await?;
+    let killed_ms = Moment::now().epoch_ms();
     scene.master().kill().await?;
     let heir = scene.wait_for_heir(SOON).await?;
+    let succeeded_ms = Moment::now().epoch_ms();
     let line = board.wait_for_history(heir.term, SOON).await?;
     assert_eq!(line["cause"], "released", "{line}");
+    let at_ms = line["at_ms"].as_u64().unwrap_or(0);
+    assert!(killed_ms <= at_ms && at_ms <= succeeded_ms, "{line}");
+    let record = scene.lock().await?.json()?;
+    let since_ms = record["since_ms"].as_u64().unwrap_or(0);
+    assert!(killed_ms <= since_ms && since_ms <= at_ms, "{record}");
     assert_eq!(line["from"]["instance"], scene.master().uuid());
     assert_eq!(line["to"]["instance"], scene.set[heir.instance].uuid());
     let at_risk = line["rows_at_risk"].as_u64().unwrap_or(0);

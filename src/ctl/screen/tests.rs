@@ -62,6 +62,7 @@ fn a_cluster_of_vshard() {
         vshard_version: "0.1.24".to_owned(),
         service: None,
         written: NOW - 60,
+        written_ms: 0,
         tarsec_version: "0.1.0".to_owned(),
     };
     let refused = Member {
@@ -268,8 +269,10 @@ fn a_switchover_that_runs_and_how_it_ended() {
 fn rows_at_risk_and_what_came_back() {
     let back = HistoryLine {
         at: NOW - 90_000,
+        at_ms: 0,
         returned: Some(Returned {
             at: NOW - 80_000,
+            at_ms: 0,
             rows: 1,
         }),
         ..line(5)
@@ -335,7 +338,7 @@ fn consul_does_not_answer() {
                  http://127.0.0.1:8500: connection refused";
     assert_golden(
         "unreachable.txt",
-        &unreachable("shop", error, NOW, Some(NOW - 40)),
+        &unreachable("shop", error, NOW * 1000, Some((NOW - 40) * 1000)),
     );
 }
 
@@ -378,6 +381,7 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
         any::<u64>().prop_map(|number| {
             let mut record = record();
             record.since = number;
+            record.since_ms = number;
             record.refresh = number;
             record.vclock = vclock(number);
             record.to_bytes()
@@ -385,6 +389,7 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
         any::<u64>().prop_map(|number| {
             let mut member = member(3);
             member.written = number;
+            member.written_ms = number;
             member.vclock = vclock(number);
             member.priority = number.cast_signed();
             serde_json::to_vec(&member).unwrap()
@@ -431,7 +436,7 @@ proptest! {
         keys in proptest::collection::vec((any_key(), any_bytes(), any::<bool>()), 0..12),
         lock_key in any::<bool>(),
         watched in 0..100_000_u64,
-        now in prop_oneof![Just(NOW), any::<u64>()],
+        now in prop_oneof![Just(NOW * 1000), any::<u64>()],
     ) {
         let found: Vec<Found> = keys
             .into_iter()

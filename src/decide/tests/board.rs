@@ -55,13 +55,18 @@ fn line() -> HistoryLine {
         v: VERSION,
         term: 3,
         at: 1,
+        at_ms: 1_500,
         cause: Cause::TakenOver,
         reason: "because".to_owned(),
         from: Some(party("i")),
         to: party("j"),
         rows_at_risk: 2,
         vclock: vclock(),
-        returned: Some(Returned { at: 2, rows: 1 }),
+        returned: Some(Returned {
+            at: 2,
+            at_ms: 2_500,
+            rows: 1,
+        }),
         stages_ms: Stages::default(),
     }
 }

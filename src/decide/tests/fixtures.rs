@@ -86,7 +86,6 @@ pub(super) fn settings() -> Settings {
         shared: BTreeMap::new(),
         agent: "first".to_owned(),
         announce: "10.0.0.1:3301".to_owned(),
-        started_at: 1_700_000_000,
     }
 }
 
@@ -106,6 +105,7 @@ pub(super) fn record() -> Record {
         vclock: Vclock::new(),
         members: Vec::new(),
         since: 0,
+        since_ms: 0,
         reason: "because".to_owned(),
         cause: Cause::First,
         base: Vclock::new(),
@@ -148,6 +148,8 @@ pub(super) struct Node {
     pub(super) now: Tick,
     pub(super) instance: ToyInstance,
     pub(super) lock: ToyLock,
+    /// What the wall clock showed when the agent's own began.
+    pub(super) wall_from_ms: u64,
 }
 
 /// An agent that has just started. The lock is free; its last holder was the other instance, fenced, in term 6.
@@ -159,6 +161,7 @@ pub(super) fn node() -> Node {
         now: Tick::at(1_000.secs()),
         instance: ToyInstance::new(OWN),
         lock,
+        wall_from_ms: 1_700_000_000_000,
     }
 }
 
@@ -239,12 +242,25 @@ impl Node {
 
     pub(super) fn hears(&mut self, event: Event) {
         self.now = self.now + MOMENT;
+        self.reads_wall_clock();
         self.state.apply(event, self.now);
     }
 
     pub(super) fn passes(&mut self, time: Duration) {
         self.now = self.now + time;
+        self.reads_wall_clock();
         self.instance.guard_wakes(self.now);
+    }
+
+    /// What the wall clock shows now, in milliseconds since the epoch.
+    pub(super) fn wall_ms(&self) -> u64 {
+        let elapsed_ms = u64::try_from(self.now.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.wall_from_ms + elapsed_ms
+    }
+
+    fn reads_wall_clock(&mut self) {
+        let wall_ms = self.wall_ms();
+        self.state.reads_wall_clock(wall_ms);
     }
 
     /// As `passes`, while pings and commands are answered and the watch has nothing to report.

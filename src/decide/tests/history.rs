@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::fixtures::*;
-use crate::decide::board::{Cause, HistoryLine, Party, Stages, VERSION};
+use crate::decide::board::{Cause, HistoryLine, Party, Returned, Stages, VERSION};
 use crate::decide::event::Event;
 use crate::decide::ids::SessionId;
 use crate::decide::plan::Action;
@@ -27,6 +27,7 @@ fn line(term: u64, from: &str, to: &str, vclock: Vclock) -> HistoryLine {
         v: VERSION,
         term,
         at: 0,
+        at_ms: 0,
         cause: Cause::Released,
         reason: String::new(),
         from: Some(party(from)),
@@ -180,7 +181,11 @@ fn who_was_never_master_counts_nothing() {
 #[test]
 fn a_reign_that_was_counted_is_not_counted_again() {
     let mut done = line(8, OWN, OTHER, vclock(40, 4));
-    done.returned = Some(crate::decide::board::Returned { at: 1, rows: 3 });
+    done.returned = Some(Returned {
+        at: 1,
+        at_ms: 1_500,
+        rows: 3,
+    });
     let node = returning(&[line(5, OWN, OTHER, vclock(1, 1)), done], 57);
     assert_eq!(counted(&node, 8), Some(3));
     assert_eq!(counted(&node, 5), None);
@@ -230,6 +235,12 @@ fn the_line_of_the_new_master_may_come_late() {
 #[test]
 fn an_ex_master_whose_process_lives_counts_as_well() {
     let mut node = master();
+    assert_eq!(counts_its_rows(&mut node).rows, 17);
+    assert!(!node.instance.is_writable());
+}
+
+/// Of a master whose lock another one has in term 8, without 17 of its rows.
+pub(super) fn counts_its_rows(node: &mut Node) -> Returned {
     node.instance.vclock = vclock(57, 4);
     node.lock
         .put_record(Some(SessionId::new("theirs")), &record().term(8));
@@ -238,6 +249,6 @@ fn an_ex_master_whose_process_lives_counts_as_well() {
         .insert(8, line(8, OWN, OTHER, vclock(40, 4)));
     node.watch_shows_lock();
     node.lives_on(3.secs());
-    assert!(!node.instance.is_writable());
-    assert_eq!(counted(&node, 8), Some(17));
+    let line = node.lock.history.get(&8).expect("a line");
+    line.returned.clone().expect("it is back")
 }

@@ -40,6 +40,7 @@ fn any_record() -> impl Strategy<Value = Record> {
                 vclock: vclock.clone(),
                 members: members.clone(),
                 since,
+                since_ms: since,
                 reason,
                 cause: Cause::Released,
                 base,

@@ -32,12 +32,14 @@ fn routes(unreachable: &[&str]) -> Look {
     }
 }
 
+/// A moment in 2023.
+const WALL_MS: u64 = 1_700_000_000_123;
+
 fn agent() -> Agent {
     Agent {
         state: RouterState::new(RouterSettings {
             announce: "router:3301".to_owned(),
             interval: 1.secs(),
-            started_at: 0,
         }),
         now: Tick::at(100.secs()),
     }
@@ -57,6 +59,7 @@ impl Agent {
     }
 
     fn hears(&mut self, event: RouterEvent) {
+        self.state.reads_wall_clock(WALL_MS);
         self.state.apply(event, self.now);
     }
 

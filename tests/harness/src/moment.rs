@@ -40,6 +40,12 @@ impl Moment {
         self.since_epoch_us / 1_000_000
     }
 
+    /// Whole milliseconds since 1970, as the agents write them for people.
+    #[must_use]
+    pub fn epoch_ms(self) -> u64 {
+        u64::try_from(self.since_epoch_us / 1_000).unwrap_or(0)
+    }
+
     /// Milliseconds from `earlier` to this, negative when it is not earlier.
     #[must_use]
     pub fn ms_since(self, earlier: Self) -> f64 {

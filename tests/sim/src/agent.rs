@@ -99,6 +99,19 @@ pub(crate) struct Ways {
     pub(crate) denied_until: Time,
 }
 
+/// What the wall clock of this agent's machine shows, in milliseconds since the epoch. Where clocks are set, each is off by
+/// up to a day, in another way every other second, and none of that is drawn: a seed tells the same story with it.
+fn wall_ms(agent: usize, now: Time, is_set: bool) -> u64 {
+    let true_ms = 1_700_000_000_000 + now / MS;
+    if !is_set {
+        return true_ms;
+    }
+    let turn = now / (2 * SEC) + 1;
+    let day_ms = 86_400_000;
+    let off_ms = turn.wrapping_mul(0x9e37_79b9_7f4a_7c15 ^ agent as u64) % (2 * day_ms);
+    true_ms + off_ms - day_ms
+}
+
 impl World {
     pub(crate) fn start_agent(&mut self, instance: usize) {
         let (set, n) = self.place(instance);
@@ -120,7 +133,6 @@ impl World {
             shared: BTreeMap::new(),
             announce: name,
             agent: format!("agent-{number}"),
-            started_at: 1_700_000_000 + self.now / SEC,
         };
         let clock = Clock {
             from: self.now,
@@ -228,6 +240,8 @@ impl World {
         } else {
             None
         };
+        let wall_ms = wall_ms(number, self.now, self.params.clocks_are_set);
+        agent.state.reads_wall_clock(wall_ms);
         agent.state.apply(event, tick);
         let plan = decide(&agent.state, tick);
         for action in &plan.actions {

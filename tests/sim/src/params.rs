@@ -66,6 +66,9 @@ pub struct Params {
     pub(crate) faults: Vec<(Time, Fault)>,
     /// From then on nothing more goes wrong.
     pub(crate) calm_from: Time,
+    /// The machines' wall clocks are set again and again, by up to a day.
+    #[serde(default)]
+    pub(crate) clocks_are_set: bool,
 }
 
 impl Params {
@@ -82,6 +85,7 @@ impl Params {
             weather,
             faults,
             calm_from,
+            clocks_are_set: false,
         }
     }
 
@@ -167,3 +171,27 @@ fn draw_weather(rng: &mut Rng) -> Weather {
 
 /// The longest that anything which a seed draws goes on.
 pub(crate) const FAULT_MAX: Time = 25 * SEC;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::run;
+
+    /// A cooldown rests on the age that a term had, by the wall clock, when an agent first saw it, so there is none here.
+    #[test]
+    fn a_wall_clock_that_is_set_changes_nothing_but_words() {
+        for seed in 1..=60 {
+            let mut params = Params::draw(seed);
+            for set in &mut params.sets {
+                set.cooldown = Duration::ZERO;
+            }
+            let told = run(seed, &params, true);
+            params.clocks_are_set = true;
+            let set = run(seed, &params, true);
+            assert_eq!(told.steps, set.steps, "seed {seed}");
+            assert_eq!(told.promotions, set.promotions, "seed {seed}");
+            assert_eq!(told.trace.len(), set.trace.len(), "seed {seed}");
+            assert!(set.failure.is_none(), "seed {seed}: {:?}", set.failure);
+        }
+    }
+}

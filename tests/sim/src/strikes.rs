@@ -233,6 +233,7 @@ impl World {
                     target: name,
                     by: "operator".to_owned(),
                     at: 0,
+                    at_ms: 0,
                     catch_up_ms,
                     state: SwitchoverState::Requested,
                     why: String::new(),

@@ -44,6 +44,9 @@ impl World {
         }
         let now = self.clock(n);
         let node = self.node(n);
+        // No two machines agree about the time of day.
+        let hours = u64::try_from(n).unwrap_or(0) + 1;
+        node.state.reads_wall_clock(hours * 3_600_000);
         node.state.apply(event, now);
         let plan = decide(&node.state, now);
         for action in &plan.actions {

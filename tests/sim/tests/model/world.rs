@@ -206,7 +206,6 @@ fn settings(bounds: Bounds, n: usize, run: u32) -> Settings {
         shared: BTreeMap::new(),
         announce: name(n),
         agent: format!("agent-{n}-{run}"),
-        started_at: 0,
     }
 }
 
