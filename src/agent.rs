@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook_tokio::Signals;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, sleep_until};
@@ -27,7 +26,9 @@ use crate::execute_catalog::OwnService;
 use crate::execute_vshard::{ConfigText, Watcher, masters_prefix, watch_config, watch_masters};
 use crate::exit::Exit;
 use crate::journal;
+use crate::logging::Output;
 use crate::router;
+use crate::signals::{self, Asked};
 use crate::tarantool::link::Link;
 use crate::tarantool::peers::Peers;
 
@@ -41,12 +42,12 @@ const SWITCHOVER_WAIT: Duration = Duration::from_secs(60);
 const MISSING_KEY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs the agent until it is asked to stop or has to.
-pub async fn run(config: Config) -> Exit {
+pub async fn run(config: Config, output: Output) -> Exit {
     let config = Arc::new(config);
     if config.vshard.role == Role::Router {
-        return router::run(config).await;
+        return router::run(config, output).await;
     }
-    let agent = match Agent::start(&config) {
+    let agent = match Agent::start(&config, output.clone()) {
         Ok(agent) => agent,
         Err(exit) => return exit,
     };
@@ -54,7 +55,7 @@ pub async fn run(config: Config) -> Exit {
         End::Exit(exit) => exit,
         End::Router => {
             info!("the instance is a vshard router: its agent takes no lock");
-            router::run(config).await
+            router::run(config, output).await
         }
     }
 }
@@ -91,11 +92,10 @@ impl Outfit {
                 error!(error = chain(&cause), "cannot set up the way to Consul");
                 Exit::Settings
             })?;
-        let signals =
-            Signals::new([SIGUSR1, SIGUSR2, SIGTERM, SIGINT, SIGQUIT]).map_err(|cause| {
-                error!(error = chain(&cause), "cannot receive signals");
-                Exit::Internal
-            })?;
+        let signals = signals::receive().map_err(|cause| {
+            error!(error = chain(&cause), "cannot receive signals");
+            Exit::Internal
+        })?;
         Ok(Self {
             agent_id,
             consul,
@@ -112,7 +112,7 @@ enum End {
 }
 
 impl Agent {
-    fn start(config: &Arc<Config>) -> Result<Self, Exit> {
+    fn start(config: &Arc<Config>, output: Output) -> Result<Self, Exit> {
         let clock = Clock::start();
         let Outfit {
             agent_id,
@@ -171,7 +171,7 @@ impl Agent {
             executor,
             events,
             signals,
-            dump: Dump::new(agent_id),
+            dump: Dump::new(agent_id, output),
             plan: None,
             said: journal::Said::default(),
             follows_vshard: false,
@@ -286,24 +286,18 @@ impl Agent {
     }
 
     fn on_signal(&mut self, signal: i32) -> Result<Option<Event>, Exit> {
-        let name = match signal {
-            SIGUSR1 => {
-                self.dump
-                    .print_outside(&self.state, self.plan.as_ref(), self.clock.now());
+        let (plan, now) = (self.plan.as_ref(), self.clock.now());
+        let name = match signals::asked(signal) {
+            Asked::Look => {
+                self.dump.print_outside(&self.state, plan, now);
                 return Ok(None);
             }
-            SIGUSR2 => {
-                self.dump.print_all(
-                    &self.config,
-                    &self.state,
-                    self.plan.as_ref(),
-                    self.clock.now(),
-                );
+            Asked::LookAtAll => {
+                self.dump.print_all(&self.config, &self.state, plan, now);
                 return Ok(None);
             }
-            SIGINT => "SIGINT",
-            SIGQUIT => "SIGQUIT",
-            _ => "SIGTERM",
+            Asked::Nothing => return Ok(None),
+            Asked::Stop(name) => name,
         };
         if self.state.stopping.is_some() {
             warn!(

@@ -1,33 +1,32 @@
 //! `SIGUSR1`, `SIGUSR2`: one JSON document each, on stdout, and nothing else ever goes there.
 
 use std::collections::VecDeque;
-use std::io::Write;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tracing::error;
 
 use crate::config::Config;
 use crate::decide::plan::Plan;
 use crate::decide::state::State;
 use crate::decide::timing::Tick;
-use crate::errors::chain;
 use crate::journal;
+use crate::logging::Output;
 
 /// Enough to see how the agent came to where it is; an idle agent has none.
 const TRANSITIONS: usize = 32;
 
 /// What the dump shows besides the state.
-#[derive(Debug)]
 pub(crate) struct Dump {
     agent: String,
+    output: Output,
     transitions: VecDeque<Value>,
 }
 
 impl Dump {
-    pub(crate) fn new(agent: String) -> Self {
+    pub(crate) fn new(agent: String, output: Output) -> Self {
         Self {
             agent,
+            output,
             transitions: VecDeque::with_capacity(TRANSITIONS),
         }
     }
@@ -52,26 +51,30 @@ impl Dump {
 
     /// `SIGUSR1`: Consul and Tarantool as the reconciler sees them.
     pub(crate) fn print_outside(&self, state: &State, plan: Option<&Plan>, now: Tick) {
-        print(&json!({
-            "dump": "outside",
-            "agent": self.agent,
-            "now": now,
-            "reason": plan.map(|plan| plan.reason.to_string()),
-            "tarantool": {
-                "link": state.instance.link,
-                "probe": state.instance.probe,
-                "probe_age_s": state.instance.probed_at.map(|at| now.since(at).as_secs_f64()),
-                "silent_since": state.instance.silent_since,
-                "process_hidden": state.instance.process,
-            },
-            "consul": {
-                "lock": state.lock,
-                "holds_lock": state.holds_lock(),
-                "session": state.session,
-                "catalog": state.catalog,
-                "fault": state.consul_fault,
-            },
-        }));
+        print(
+            &self.output,
+            &json!({
+                "dump": "outside",
+                "agent": self.agent,
+                "now": now,
+                "reason": plan.map(|plan| plan.reason.to_string()),
+                "tarantool": {
+                    "link": state.instance.link,
+                    "probe": state.instance.probe,
+                    "probe_age_s": state.instance.probed_at.map(|at| now.since(at).as_secs_f64()),
+                    "silent_since": state.instance.silent_since,
+                    "process_hidden": state.instance.process,
+                },
+                "consul": {
+                    "lock": state.lock,
+                    "holds_lock": state.holds_lock(),
+                    "session": state.session,
+                    "catalog": state.catalog,
+                    "fault": state.consul_fault,
+                },
+                "lost": lost(&self.output),
+            }),
+        );
     }
 
     /// `SIGUSR2`: the whole reconciler.
@@ -82,33 +85,39 @@ impl Dump {
             .map(|(name, value)| (name.to_owned(), Value::String(value)))
             .collect();
         let timing = &config.timing;
-        print(&json!({
-            "dump": "reconciler",
-            "agent": self.agent,
-            "version": env!("CARGO_PKG_VERSION"),
-            "now": now,
-            "settings": settings,
-            "timers_s": {
-                "lease": timing.lease().as_secs_f64(),
-                "refresh_interval": timing.refresh_interval().as_secs_f64(),
-                "session_renew_interval": timing.session_renew_interval().as_secs_f64(),
-                "margin": crate::decide::timing::Timing::margin(timing.lease()).as_secs_f64(),
-                "wake_in": plan.and_then(|plan| plan.wake_at).map_or(Duration::ZERO, |at| at.since(now)).as_secs_f64(),
-            },
-            "plan": plan,
-            "reason": plan.map(|plan| plan.reason.to_string()),
-            "serving": state.is_serving(),
-            "may_be_writable": state.may_be_writable(now),
-            "lease_left_s": state.instance.lease.map_or(0.0, |lease| lease.over_at.since(now).as_secs_f64()),
-            "state": journal::describe(state),
-            "transitions": self.transitions,
-        }));
+        print(
+            &self.output,
+            &json!({
+                "dump": "reconciler",
+                "agent": self.agent,
+                "version": env!("CARGO_PKG_VERSION"),
+                "now": now,
+                "settings": settings,
+                "timers_s": {
+                    "lease": timing.lease().as_secs_f64(),
+                    "refresh_interval": timing.refresh_interval().as_secs_f64(),
+                    "session_renew_interval": timing.session_renew_interval().as_secs_f64(),
+                    "margin": crate::decide::timing::Timing::margin(timing.lease()).as_secs_f64(),
+                    "wake_in": plan.and_then(|plan| plan.wake_at).map_or(Duration::ZERO, |at| at.since(now)).as_secs_f64(),
+                },
+                "plan": plan,
+                "reason": plan.map(|plan| plan.reason.to_string()),
+                "serving": state.is_serving(),
+                "may_be_writable": state.may_be_writable(now),
+                "lease_left_s": state.instance.lease.map_or(0.0, |lease| lease.over_at.since(now).as_secs_f64()),
+                "state": journal::describe(state),
+                "transitions": self.transitions,
+                "lost": lost(&self.output),
+            }),
+        );
     }
 }
 
-pub(crate) fn print(document: &Value) {
-    let mut out = std::io::stdout().lock();
-    if let Err(cause) = writeln!(out, "{document}").and_then(|()| out.flush()) {
-        error!(error = chain(&cause), "could not write the dump to stdout");
-    }
+/// What nobody will see of what this agent said.
+pub(crate) fn lost(output: &Output) -> Value {
+    json!({"log_lines": output.log.lost(), "dumps": output.dumps.lost()})
+}
+
+pub(crate) fn print(output: &Output, document: &Value) {
+    output.dumps.put(format!("{document}\n").into_bytes());
 }

@@ -23,8 +23,10 @@ mod execute_vshard;
 pub mod exit;
 mod journal;
 pub mod logging;
+pub mod outlet;
 pub mod process;
 mod router;
+mod signals;
 pub mod tarantool;
 
 pub use agent::run;

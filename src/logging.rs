@@ -1,5 +1,11 @@
 //! Logs go to stderr, and nothing else does; stdout belongs to the state dumps.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{self, Write};
+use std::panic::PanicHookInfo;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
 use tracing::{Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -8,10 +14,130 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::LogConfig;
+use crate::outlet::{Descriptor, Outlet};
 
-/// Starts logging for the rest of the process; a second call changes nothing.
+/// How much of the log waits for its reader, in bytes: some thousand lines, which is more than a change of hands writes
+/// at `LOG_LEVEL=debug`, and little beside what the agent's own code takes.
+const LOG_BOUND: usize = 1 << 20;
+/// How much of the dumps waits for its reader, in bytes: dozens of documents, of which the last one matters.
+const DUMPS_BOUND: usize = 1 << 20;
+/// How long each reader is waited for when the process ends. One that reads at all takes a queue in milliseconds; one that
+/// does not must not keep the supervisor from starting the next agent within the lease.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// What the agent says. It waits for neither reader before its end.
+#[derive(Clone)]
+pub struct Output {
+    /// stderr.
+    pub log: Outlet,
+    /// stdout.
+    pub dumps: Outlet,
+}
+
+impl Output {
+    /// Waits for the last words to be read, a second at most.
+    pub fn drain(&self) {
+        self.log.drain(LAST_WORDS);
+        self.dumps.drain(LAST_WORDS);
+    }
+}
+
+/// Starts logging for a command in the foreground, for the rest of the process; a second call changes nothing.
 pub fn start(config: LogConfig) {
-    let _ = subscriber(config, std::io::stderr).try_init();
+    let _ = subscriber(config, io::stderr).try_init();
+}
+
+/// Starts logging for an agent, which waits for nobody who reads; a second call makes outlets that get no logs.
+///
+/// # Errors
+/// There are no threads to be had.
+pub fn start_agent(config: LogConfig) -> io::Result<Output> {
+    // The descriptors are those of the process, and open: the standard library sees to that before `main`.
+    let stderr = Descriptor(rustix::stdio::stderr());
+    let stdout = Descriptor(rustix::stdio::stdout());
+    let log = Outlet::open(
+        "log",
+        LOG_BOUND,
+        stderr,
+        Box::new(move |lines| lost_lines(config, lines)),
+    )?;
+    let dumps = Outlet::open("dumps", DUMPS_BOUND, stdout, Box::new(lost_dumps))?;
+    let pen = Pen(log.clone());
+    let _ = subscriber(config, move || pen.clone()).try_init();
+    let output = Output { log, dumps };
+    let last = output.clone();
+    // The standard library's own words would wait for the reader of stderr, and keep a dying process alive.
+    std::panic::set_hook(Box::new(move |panic| {
+        panicked(panic);
+        last.drain();
+    }));
+    Ok(output)
+}
+
+/// One event's text at a time, to the outlet.
+#[derive(Clone)]
+struct Pen(Outlet);
+
+impl Write for Pen {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.put(bytes.to_vec());
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A line of the log in the log's own format, at any level: what is missing must not be missed.
+fn lost_lines(config: LogConfig, lines: u64) -> Vec<u8> {
+    let level = config.level.max(Level::WARN);
+    let page = Page::default();
+    let writer = page.clone();
+    let subscriber = subscriber(LogConfig { level, ..config }, move || writer.clone());
+    tracing::subscriber::with_default(subscriber, || {
+        tracing::warn!(lines, "log lines were lost: nobody read stderr");
+    });
+    page.text()
+}
+
+/// Nothing but documents goes to stdout, so the log tells.
+fn lost_dumps(documents: u64) -> Vec<u8> {
+    tracing::warn!(documents, "dumps were lost: nobody read stdout");
+    Vec::new()
+}
+
+fn panicked(panic: &PanicHookInfo<'_>) {
+    let at = panic.location().map(ToString::to_string);
+    let payload = panic.payload();
+    let why = payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let backtrace = Backtrace::capture();
+    let backtrace =
+        (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    tracing::error!(at, why, backtrace, "panicked");
+}
+
+/// Text that is put together in memory.
+#[derive(Clone, Default)]
+struct Page(Arc<Mutex<Vec<u8>>>);
+
+impl Page {
+    fn text(&self) -> Vec<u8> {
+        let bytes = self.0.lock();
+        bytes.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Write for Page {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut page = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        page.write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Times are UTC with microseconds (RFC 3339). There are no colours, so that a journal and a terminal show the same.
@@ -23,6 +149,8 @@ where
     let layer = fmt::layer()
         .with_writer(writer)
         .with_ansi(false)
+        // It would go to stderr past the outlet, and a process whose stderr cannot be written would panic over it.
+        .log_internal_errors(false)
         .with_target(config.level >= Level::DEBUG);
     let layer = if config.json {
         layer
@@ -52,32 +180,34 @@ fn filter(level: Level) -> Targets {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{self, Write};
-    use std::sync::{Arc, Mutex};
-
     use super::*;
 
-    #[derive(Clone, Default)]
-    struct Buffer(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Buffer {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     fn logged(level: Level, json: bool, log: impl FnOnce()) -> String {
-        let buffer = Buffer::default();
-        let writer = buffer.clone();
+        let page = Page::default();
+        let writer = page.clone();
         tracing::subscriber::with_default(
             subscriber(LogConfig { level, json }, move || writer.clone()),
             log,
         );
-        let bytes = buffer.0.lock().unwrap().clone();
-        String::from_utf8(bytes).unwrap()
+        String::from_utf8(page.text()).unwrap()
+    }
+
+    #[test]
+    fn lost_lines_are_told_in_the_log_s_own_format_at_any_level() {
+        for level in [Level::ERROR, Level::INFO] {
+            let text = lost_lines(LogConfig { level, json: true }, 7);
+            let line: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            assert_eq!(
+                (&line["level"], &line["lines"]),
+                (&"WARN".into(), &7.into())
+            );
+            let text = lost_lines(LogConfig { level, json: false }, 7);
+            let text = String::from_utf8(text).unwrap();
+            assert!(
+                text.contains("WARN log lines were lost") && text.ends_with("lines=7\n"),
+                "{text}"
+            );
+        }
     }
 
     #[test]

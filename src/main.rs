@@ -34,18 +34,31 @@ fn start() -> Exit {
         Ok(config) => config,
         Err(errors) => return complain(&errors),
     };
-    logging::start(config.log);
+    let output = match logging::start_agent(config.log) {
+        Ok(output) => output,
+        Err(error) => {
+            let text = format!("tarsec: could not start a thread for the log: {error}\n");
+            return say(&mut io::stderr(), &text, Exit::Internal);
+        }
+    };
     // One thread: the agent waits for others nearly all of its life, and one order of events is easier to reason about.
-    match tokio::runtime::Builder::new_current_thread()
+    let exit = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
     {
-        Ok(runtime) => runtime.block_on(tarsec::run(config)),
+        Ok(runtime) => {
+            let exit = runtime.block_on(tarsec::run(config, output.clone()));
+            // A look-up of a name that hangs in a thread of the runtime must not keep the process.
+            runtime.shutdown_background();
+            exit
+        }
         Err(error) => {
             tracing::error!(error = %error, "could not start the runtime");
             Exit::Internal
         }
-    }
+    };
+    output.drain();
+    exit
 }
 
 fn carry_out(order: Order) -> Outcome {
@@ -71,7 +84,11 @@ fn carry_out(order: Order) -> Outcome {
         draws,
     };
     match runtime {
-        Ok(runtime) => runtime.block_on(ctl::run(order, config, terminal)),
+        Ok(runtime) => {
+            let outcome = runtime.block_on(ctl::run(order, config, terminal));
+            runtime.shutdown_background();
+            outcome
+        }
         Err(error) => {
             tracing::error!(error = %error, "could not start the runtime");
             Outcome::Failed

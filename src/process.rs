@@ -21,7 +21,9 @@ const PF_EXITING: u64 = 0x4;
 pub struct Process {
     pid: u32,
     pidfd: AsyncFd<OwnedFd>,
-    /// `/proc/<pid>/stat`, held open: it speaks of this process alone, never of a later one with the same id.
+    /// `/proc/<pid>/stat`, held open: it speaks of this process alone, never of a later one with the same id. Reading it
+    /// takes no lock of the process's memory (`do_task_stat`, Linux `fs/proc/array.c`), unlike `cmdline`, `environ` or
+    /// `maps`, so a process that hangs in a page fault does not hold the reader.
     stat: File,
 }
 

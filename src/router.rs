@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use serde_json::json;
-use signal_hook::consts::{SIGUSR1, SIGUSR2};
 use signal_hook_tokio::Signals;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
@@ -27,6 +26,8 @@ use crate::execute_catalog::{OwnService, deregister, service_ref, tell};
 use crate::execute_vshard::{ConfigText, Watcher, masters_prefix, watch_config, watch_masters};
 use crate::exit::Exit;
 use crate::journal;
+use crate::logging::Output;
+use crate::signals::{self, Asked};
 use crate::tarantool::conn::Connection;
 use crate::tarantool::vshard::{self, Order};
 
@@ -36,8 +37,8 @@ const RETRY: Duration = Duration::from_millis(100);
 const EVENTS: usize = 64;
 
 /// Runs a router's agent until it is asked to stop or has to.
-pub(crate) async fn run(config: Arc<Config>) -> Exit {
-    match RouterAgent::start(config) {
+pub(crate) async fn run(config: Arc<Config>, output: Output) -> Exit {
+    match RouterAgent::start(config, output) {
         Ok((agent, events, signals)) => agent.run(events, signals).await,
         Err(exit) => exit,
     }
@@ -63,10 +64,14 @@ struct RouterAgent {
     plan: Option<RouterPlan>,
     said: journal::Said,
     agent: String,
+    output: Output,
 }
 
 impl RouterAgent {
-    fn start(config: Arc<Config>) -> Result<(Self, mpsc::Receiver<RouterEvent>, Signals), Exit> {
+    fn start(
+        config: Arc<Config>,
+        output: Output,
+    ) -> Result<(Self, mpsc::Receiver<RouterEvent>, Signals), Exit> {
         let Outfit {
             agent_id: agent,
             consul,
@@ -102,6 +107,7 @@ impl RouterAgent {
             plan: None,
             said: journal::Said::default(),
             agent,
+            output,
         };
         Ok((agent, events, signals))
     }
@@ -164,41 +170,45 @@ impl RouterAgent {
     }
 
     fn on_signal(&mut self, signal: i32) -> Result<Option<RouterEvent>, Exit> {
-        match signal {
-            SIGUSR1 | SIGUSR2 => {
-                let settings: serde_json::Map<String, serde_json::Value> = self
-                    .hands
-                    .config
-                    .effective()
-                    .into_iter()
-                    .map(|(name, value)| (name.to_owned(), value.into()))
-                    .collect();
-                let all = signal == SIGUSR2;
-                dump::print(&json!({
-                    "dump": if all { "reconciler" } else { "outside" },
-                    "role": "router",
-                    "agent": self.agent,
-                    "now": self.clock.now(),
-                    "reason": self.plan.as_ref().map(|plan| &plan.reason),
-                    "state": self.state,
-                    "plan": self.plan.as_ref().filter(|_| all),
-                    "settings": all.then_some(settings),
-                }));
-                Ok(None)
-            }
-            _ if self
-                .plan
-                .as_ref()
-                .is_some_and(|plan| plan.reason == "stopping") =>
-            {
-                warn!("second signal: stopped at once");
-                Err(Exit::SecondSignal)
-            }
-            _ => {
+        match signals::asked(signal) {
+            Asked::Look => self.print(false),
+            Asked::LookAtAll => self.print(true),
+            Asked::Nothing => {}
+            Asked::Stop(signal) => {
+                let plan = self.plan.as_ref();
+                if plan.is_some_and(|plan| plan.reason == "stopping") {
+                    warn!(signal, "second signal: stopped at once");
+                    return Err(Exit::SecondSignal);
+                }
                 info!(signal, "asked to stop");
-                Ok(Some(RouterEvent::StopRequested))
+                return Ok(Some(RouterEvent::StopRequested));
             }
         }
+        Ok(None)
+    }
+
+    fn print(&self, all: bool) {
+        let settings: serde_json::Map<String, serde_json::Value> = self
+            .hands
+            .config
+            .effective()
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.into()))
+            .collect();
+        dump::print(
+            &self.output,
+            &json!({
+                "dump": if all { "reconciler" } else { "outside" },
+                "role": "router",
+                "agent": self.agent,
+                "now": self.clock.now(),
+                "reason": self.plan.as_ref().map(|plan| &plan.reason),
+                "state": self.state,
+                "plan": self.plan.as_ref().filter(|_| all),
+                "settings": all.then_some(settings),
+                "lost": dump::lost(&self.output),
+            }),
+        );
     }
 }
 

@@ -46,6 +46,7 @@ mod sync;
 mod sync_guard;
 mod takeover;
 mod two;
+mod unread;
 mod vshard;
 mod vshard_config;
 mod vshard_lua;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::consul::Consul;
 use crate::error::{Error, Result, chain};
 use crate::moment::Moment;
-use crate::process::{Process, Recipe};
+use crate::process::{Output, Process, Recipe};
 use crate::proxy::Proxy;
 use crate::tarantool::Instance;
 use crate::wait::eventually;
@@ -38,6 +38,7 @@ pub struct AgentBuilder {
     consul_addr: String,
     linked: bool,
     announced: bool,
+    output: Output,
     instance_link: Option<Proxy>,
     consul_link: Option<Proxy>,
     env: Vec<(String, String)>,
@@ -84,6 +85,7 @@ impl AgentBuilder {
             instance_addr: instance.addr().to_owned(),
             linked: false,
             announced: false,
+            output: Output::Files,
             instance_link: None,
             consul_link: None,
             env: consul.agent_env(&consul_addr),
@@ -106,6 +108,7 @@ impl AgentBuilder {
             consul_addr: String::new(),
             linked: false,
             announced: false,
+            output: Output::Files,
             instance_link: None,
             consul_link: None,
             env: defaults.to_vec(),
@@ -171,6 +174,13 @@ impl AgentBuilder {
         self
     }
 
+    /// Where its stdout and stderr lead.
+    #[must_use]
+    pub fn output(mut self, output: Output) -> Self {
+        self.output = output;
+        self
+    }
+
     /// Starts the agent; it does not wait for anything.
     ///
     /// # Errors
@@ -205,6 +215,7 @@ impl AgentBuilder {
             dir: self.shared.dir.clone(),
         };
         let process = self.shared.process(&self.name, recipe);
+        process.set_output(self.output);
         process.start()?;
         Ok(Agent {
             process,

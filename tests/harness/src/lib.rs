@@ -52,7 +52,7 @@ pub use moment::Moment;
 pub use oracle::{
     Accepted, Change, Gap, History, Outcome, Overrun, Share, Tenure, Verdict, Violation, Write,
 };
-pub use process::Process;
+pub use process::{Output, Process};
 pub use proxy::{Fault, Proxy};
 pub use serde_json::{Value, json};
 pub use tarantool::{

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::io::{PipeReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -26,6 +27,17 @@ pub(crate) struct Recipe {
     pub(crate) dir: PathBuf,
 }
 
+/// Where a process's stdout and stderr lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// Into its log files.
+    Files,
+    /// Into pipes that are full and that nobody reads, until [`Process::read_pipes`].
+    UnreadPipes,
+    /// To a disk that takes nothing: every write fails.
+    FullDisk,
+}
+
 /// A process of a world. Cheap to clone; all clones are the same process.
 ///
 /// It is started through `setpriv --pdeathsig KILL`, which sets the signal and then becomes the
@@ -42,6 +54,9 @@ struct Inner {
     stdout: PathBuf,
     stderr: PathBuf,
     child: Mutex<Option<Child>>,
+    output: Mutex<Output>,
+    /// The reading ends of an unread process's output, each with the file that its bytes belong into.
+    pipes: Mutex<Vec<(PipeReader, PathBuf)>>,
 }
 
 impl Process {
@@ -53,6 +68,8 @@ impl Process {
             stdout: log("stdout"),
             stderr: log("stderr"),
             child: Mutex::new(None),
+            output: Mutex::new(Output::Files),
+            pipes: Mutex::default(),
         };
         Self {
             inner: Arc::new(inner),
@@ -121,11 +138,51 @@ impl Process {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("RUST_BACKTRACE", "1")
             .envs(recipe.env)
-            .stdin(Stdio::null())
-            .stdout(append_to(&self.inner.stdout)?)
-            .stderr(append_to(&self.inner.stderr)?);
+            .stdin(Stdio::null());
+        command
+            .stdout(self.sink(&self.inner.stdout)?)
+            .stderr(self.sink(&self.inner.stderr)?);
         let child = spawn(command).map_err(Error::io(format!("start {}", self.inner.name)))?;
         *lock(&self.inner.child) = Some(child);
+        Ok(())
+    }
+
+    /// From the next start on, its output goes there.
+    pub(crate) fn set_output(&self, output: Output) {
+        *lock(&self.inner.output) = output;
+    }
+
+    fn sink(&self, path: &Path) -> Result<Stdio> {
+        match *lock(&self.inner.output) {
+            Output::Files => append_to(path).map(Stdio::from),
+            Output::UnreadPipes => self.full_pipe(path),
+            Output::FullDisk => append_to(Path::new("/dev/full")).map(Stdio::from),
+        }
+    }
+
+    /// The writing end of a pipe that takes not one byte more; what comes out of it one day belongs into that file.
+    fn full_pipe(&self, path: &Path) -> Result<Stdio> {
+        let failed = || Error::io("fill a pipe".to_owned());
+        let (reader, mut writer) = std::io::pipe().map_err(failed())?;
+        let size = rustix::pipe::fcntl_getpipe_size(&writer);
+        let size = size.map_err(|error| failed()(error.into()))?;
+        // Empty lines: they are neither log lines nor documents.
+        writer.write_all(&vec![b'\n'; size]).map_err(failed())?;
+        lock(&self.inner.pipes).push((reader, path.to_owned()));
+        Ok(writer.into())
+    }
+
+    /// Somebody reads the output of a process that nobody read so far: all of it goes into its log files.
+    ///
+    /// # Errors
+    /// When a log file cannot be opened.
+    pub fn read_pipes(&self) -> Result<()> {
+        self.set_output(Output::Files);
+        for (mut reader, path) in lock(&self.inner.pipes).drain(..) {
+            let mut file = append_to(&path)?;
+            // It ends with the process.
+            std::thread::spawn(move || std::io::copy(&mut reader, &mut file));
+        }
         Ok(())
     }
 
