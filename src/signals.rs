@@ -2,8 +2,9 @@
 
 use std::io;
 
-use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
 use signal_hook_tokio::Signals;
+use tracing::warn;
 
 /// What an operator, or a supervisor, wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub(crate) enum Asked {
 /// Receives every signal that would otherwise end the agent without a release, except those that end it for a fault of
 /// its own.
 pub(crate) fn receive() -> io::Result<Signals> {
-    Signals::new([SIGUSR1, SIGUSR2, SIGTERM, SIGINT, SIGQUIT, SIGXFSZ])
+    Signals::new([SIGUSR1, SIGUSR2, SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGXFSZ])
 }
 
 /// What a signal that was received asks for.
@@ -29,6 +30,12 @@ pub(crate) fn asked(signal: i32) -> Asked {
     match signal {
         SIGUSR1 => Asked::Look,
         SIGUSR2 => Asked::LookAtAll,
+        SIGHUP => {
+            warn!(
+                "SIGHUP ignored: settings are read at the start alone, restart the agent to change them"
+            );
+            Asked::Nothing
+        }
         // The file that the log goes into may not grow any more. Its outlet has the failed write, and counts it.
         SIGXFSZ => Asked::Nothing,
         SIGINT => Asked::Stop("SIGINT"),

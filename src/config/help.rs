@@ -16,6 +16,7 @@ pub const SIGNALS: &[(&str, &str)] = &[
         "one of them again",
         "stop at once; the lease runs out by itself",
     ),
+    ("SIGHUP", "nothing: settings are read at the start alone"),
     (
         "SIGUSR1",
         "print the state of Consul and Tarantool as JSON on stdout",

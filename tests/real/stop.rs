@@ -134,3 +134,28 @@ async fn an_agent_and_its_instance_stopped_together_hand_over_quickly() {
         })
         .await;
 }
+
+#[tokio::test]
+async fn a_hang_up_changes_nothing_but_is_answered_in_the_log() {
+    world()
+        .story("hung-up", async |world| {
+            let scene = Scene::start(world, 2).await?;
+            let router = world.agent(&scene.set[scene.replica()], &scene.consul)?;
+            let router = router.name("router").env("ROLE", "router").start().await?;
+            let started = "router's agent started";
+            router
+                .wait_for_log(SOON, started, 0, |line| line.message() == started)
+                .await?;
+            for agent in scene.agents.iter().chain([&router]) {
+                agent.process().signal(Signal::HUP)?;
+                let answer = "SIGHUP ignored";
+                agent
+                    .wait_for_log(SOON, answer, 0, |line| line.message().starts_with(answer))
+                    .await?;
+            }
+            scene.wait_for_refreshes().await?;
+            assert_eq!(router.term(SOON).await?.code(), Some(0));
+            scene.assert_undisturbed().await
+        })
+        .await;
+}
