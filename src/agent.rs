@@ -138,6 +138,7 @@ impl Agent {
             election_window: config.election.window,
             max_lag_rows: config.election.max_lag_rows,
             max_idle: config.election.max_idle,
+            replica_max_idle: config.catalog.replica_max_idle,
             failover_cooldown: config.election.cooldown,
             member_interval: config.member_interval,
             failsafe: config.failsafe,
@@ -209,6 +210,7 @@ impl Agent {
         let before = journal::snapshot(&self.state);
         self.state.reads_wall_clock(clock::wall_ms());
         self.state.apply(event, now);
+        journal::feed::say(&mut self.said, self.state.instance.feed.as_ref());
         let plan = decide(&self.state, now);
         self.dump.note(self.plan.as_ref(), &plan, now);
         if self

@@ -11,6 +11,7 @@ use crate::decide::plan::{Action, Reason};
 use crate::decide::record::Status;
 use crate::decide::state::State;
 
+pub(crate) mod feed;
 pub(crate) mod problems;
 pub(crate) mod vshard;
 
@@ -42,6 +43,7 @@ enum Topic {
     Promises,
     Vshard,
     Masters,
+    Feed,
 }
 
 impl Said {

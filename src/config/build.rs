@@ -383,10 +383,14 @@ fn catalog(raw: &RawConfig) -> Result<CatalogConfig, ConfigError> {
         (Some(_) | None, None) => (raw.replica_tags().required(parse::tags), "REPLICA_TAGS"),
     };
     let after = parse::duration_within(DEREGISTER_MIN, DEREGISTER_MAX);
-    let ((((naming, master_tags), replica_tags), router_tags), deregister_after) = naming(raw)
+    let (
+        ((((naming, master_tags), replica_tags), router_tags), replica_max_idle),
+        deregister_after,
+    ) = naming(raw)
         .and_also(raw.master_tags().required(parse::tags))
         .and_also(replica_tags)
         .and_also(raw.router_tags().required(parse::tags))
+        .and_also(raw.replica_max_idle().required(parse::duration_or_off(DAY)))
         .and_also(raw.consul_deregister_service_after().required(after))?;
     match (&naming, master_tags.first()) {
         (ServiceNaming::Name(_), Some(tag)) if replica_tags.first() == Some(tag) => {
@@ -401,6 +405,7 @@ fn catalog(raw: &RawConfig) -> Result<CatalogConfig, ConfigError> {
             master_tags,
             replica_tags,
             router_tags,
+            replica_max_idle,
             deregister_after,
         }),
     }

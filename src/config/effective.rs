@@ -184,6 +184,7 @@ impl Config {
             ("MASTER_TAGS", _) => catalog.master_tags.join(","),
             ("REPLICA_TAGS", _) => catalog.replica_tags.join(","),
             ("ROUTER_TAGS", _) => catalog.router_tags.join(","),
+            ("REPLICA_MAX_IDLE", _) => human(catalog.replica_max_idle),
             ("CONSUL_DEREGISTER_SERVICE_AFTER", _) => human(catalog.deregister_after),
             _ => return None,
         })

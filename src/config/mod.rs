@@ -163,6 +163,8 @@ pub struct CatalogConfig {
     pub replica_tags: Vec<String>,
     /// `ROUTER_TAGS`.
     pub router_tags: Vec<String>,
+    /// `REPLICA_MAX_IDLE`; zero: any.
+    pub replica_max_idle: Duration,
     /// `CONSUL_DEREGISTER_SERVICE_AFTER`.
     pub deregister_after: Duration,
 }

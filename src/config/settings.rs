@@ -219,6 +219,7 @@ settings! {
         replica_tags = value("REPLICA_TAGS", "replica", "A replica's tags, comma-separated.");
         slave_tags = derived("SLAVE_TAGS", "`REPLICA_TAGS`", "Another name for `REPLICA_TAGS`, as resec has it.");
         router_tags = value("ROUTER_TAGS", "router", "A vshard router's tags, comma-separated.");
+        replica_max_idle = value("REPLICA_MAX_IDLE", "5s", "A replica at which none of the master's rows have arrived for longer than that, counted to the master's last refresh, is critical, so that readers leave it; `0s` is never, at most 24h.");
         consul_deregister_service_after = value("CONSUL_DEREGISTER_SERVICE_AFTER", "72h", "Consul drops a service whose check has been critical for this long: at least 1m.");
     }
     "Logs" {

@@ -81,6 +81,7 @@ pub(super) fn member(number: u64) -> Member {
         role: if number == 1 { "master" } else { "replica" }.to_owned(),
         health: "passing".to_owned(),
         reason: "following the master".to_owned(),
+        cut_off: None,
         term: 7,
         lease_ms: 10_000,
         shared: BTreeMap::new(),

@@ -427,6 +427,14 @@ impl SetView {
     }
 }
 
+/// As the catalog shows it but for a pause.
+fn health(member: &Member) -> &str {
+    match member.cut_off {
+        Some(_) => "critical",
+        None => &member.health,
+    }
+}
+
 /// What a view of a replica set is made of.
 struct Set<'a> {
     lock: Lock,
@@ -524,7 +532,7 @@ impl Set<'_> {
             instance: uuid.to_owned(),
             name: name.map_or(uuid, String::as_str).to_owned(),
             role,
-            health: member.map_or("unknown", |member| &member.health).to_owned(),
+            health: member.map_or("unknown", health).to_owned(),
             reason: member.map_or("", |member| &member.reason).to_owned(),
             term: member.map_or(0, |member| member.term),
             behind_rows: others.zip(member).and_then(|(r, m)| behind(r, m)),

@@ -358,6 +358,7 @@ impl State {
         self.instance.heard = Heard::after(&self.instance.heard, &probe, now);
         self.note_peers(&probe);
         self.note_promise(&probe, now);
+        self.note_feed(&probe, now);
         self.instance.probe = Some(probe);
         if self.is_serving() {
             // No promise to another runs in a guard that was promoted, and none before this term bounds it.

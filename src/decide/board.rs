@@ -58,9 +58,14 @@ pub struct Member {
     pub uri: String,
     /// `master` or `replica`.
     pub role: String,
-    /// `passing`, `warning` or `critical`, as in the catalog.
+    /// `passing` or `critical`: whether it may be master, as far as its agent knows. In the catalog a pause and
+    /// `cut_off` show, too.
     #[serde(default)]
     pub health: String,
+    /// Why the master's rows do not arrive, for longer than its `REPLICA_MAX_IDLE`: its check is critical. It has what it
+    /// had, so elections do not ask for this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut_off: Option<String>,
     /// Why, in words.
     #[serde(default)]
     pub reason: String,

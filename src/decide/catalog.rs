@@ -63,10 +63,11 @@ impl Planner<'_> {
                 return;
             }
         } else {
-            // The key has a field of its own for a pause: its health says whether the instance may be master.
+            // The key has fields of their own for a pause and for a feed that is broken: its health says whether the
+            // instance may be master.
             self.write_member(&entry);
         }
-        let entry = self.loud_about_pause(entry);
+        let entry = self.loud_about_pause(self.critical_while_cut_off(entry));
         let catalog = &self.state.catalog;
         // New words alone would reach the catalog only after Consul's check_update_interval, so they register anew.
         let news = catalog.told.as_ref() != Some(&entry) || catalog.lost;
@@ -80,6 +81,24 @@ impl Planner<'_> {
             }
         } else {
             self.wake(due_at);
+        }
+    }
+
+    /// Readers are to leave a replica to which nothing comes.
+    fn critical_while_cut_off(&self, entry: CatalogEntry) -> CatalogEntry {
+        let broken = self
+            .state
+            .instance
+            .feed
+            .as_ref()
+            .is_some_and(|it| it.broken);
+        CatalogEntry {
+            health: if broken {
+                Health::Critical
+            } else {
+                entry.health
+            },
+            ..entry
         }
     }
 
@@ -161,7 +180,12 @@ impl Planner<'_> {
                 format!("{words}; should it hang, it cannot be killed: {why}"),
             );
         }
-        (Health::Passing, words)
+        let feed = instance.feed.as_ref();
+        let fault = feed.and_then(|feed| feed.fault.as_ref());
+        (
+            Health::Passing,
+            fault.map_or_else(|| words.clone(), |fault| format!("{words}; {fault}")),
+        )
     }
 
     /// On a change of role, term, health or way of following at once, for the rest at most every `MEMBER_INTERVAL`.
@@ -207,6 +231,17 @@ impl Planner<'_> {
         }
     }
 
+    /// What its key and its check say of a feed that is broken.
+    fn cut_off(&self) -> Option<String> {
+        let feed = self.state.instance.feed.as_ref().filter(|it| it.broken)?;
+        let fault = feed.fault.as_deref();
+        Some(
+            fault
+                .unwrap_or("nothing of the master's rows arrives")
+                .to_owned(),
+        )
+    }
+
     fn member(&self, entry: &CatalogEntry) -> Option<Member> {
         let probe = self.state.instance.probe.as_ref()?;
         let settings = &self.state.settings;
@@ -225,6 +260,7 @@ impl Planner<'_> {
             role: registered.role.name().to_owned(),
             health: entry.health.name().to_owned(),
             reason: entry.output.clone(),
+            cut_off: self.cut_off(),
             term: registered.term,
             lease_ms: u64::try_from(settings.timing.lease().as_millis()).unwrap_or(0),
             shared: settings.shared_in(&registered.replicaset),

@@ -13,6 +13,7 @@ mod catalog;
 pub mod election;
 pub mod event;
 mod failsafe;
+mod feed;
 mod history;
 pub mod hold;
 mod holder;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::board::rows_missing;
 use super::record::Vclock;
 use super::timing::{InstanceTime, Tick};
 use super::vshard::Look;
@@ -233,15 +234,25 @@ impl Probe {
         peers.map(|peer| peer.uuid.clone()).collect()
     }
 
-    /// Whether this instance receives that one's rows. The words are those of `enum applier_state` in Tarantool's
+    /// Those whose rows this instance receives. The words are those of `enum applier_state` in Tarantool's
     /// `src/box/applier.h`.
+    pub fn followed(&self) -> impl Iterator<Item = &Peer> {
+        self.replication.iter().filter(|peer| {
+            let status = peer.upstream.as_ref().map(|upstream| &*upstream.status);
+            peer.uuid != self.uuid && matches!(status, Some("follow" | "sync"))
+        })
+    }
+
+    /// Whether this instance receives that one's rows.
     #[must_use]
     pub fn follows(&self, uuid: &str) -> bool {
-        let mut peers = self.replication.iter();
-        peers.any(|peer| {
-            let status = peer.upstream.as_ref().map(|upstream| &*upstream.status);
-            peer.uuid == uuid && matches!(status, Some("follow" | "sync"))
-        })
+        self.followed().any(|peer| peer.uuid == uuid)
+    }
+
+    /// Whether this instance lacks rows of that vclock.
+    #[must_use]
+    pub fn lacks_rows_of(&self, vclock: &Vclock) -> bool {
+        rows_missing(vclock, &self.vclock) > 0
     }
 
     /// Whether this instance is to replicate from that one and does not reach it. The words are those of `enum

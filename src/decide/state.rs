@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::board::{Board, HistoryLine, Member, Party, Pause, Switchover};
 use super::election::Election;
 use super::event::{GuardCommand, LockSight};
+pub use super::feed::Feed;
 pub use super::hold::{Asked, Attempt, Gain, Gained, Handover, Hold};
 use super::ids::SessionId;
 use super::observed::{Heard, Probe};
@@ -35,6 +36,8 @@ pub struct Settings {
     pub max_lag_rows: u64,
     /// `MAX_IDLE`; zero: any.
     pub max_idle: Duration,
+    /// `REPLICA_MAX_IDLE`; zero: any.
+    pub replica_max_idle: Duration,
     /// `FAILOVER_COOLDOWN`; zero: none.
     pub failover_cooldown: Duration,
     /// `MEMBER_INTERVAL`.
@@ -122,6 +125,8 @@ pub struct Instance {
     pub reading: Option<Reading>,
     /// When it heard its peers, by instance UUID.
     pub heard: BTreeMap<String, Heard>,
+    /// What arrives of the rows of whoever else is master; `None`: nobody else is, for all we know.
+    pub feed: Option<Feed>,
     /// Since when pings go unanswered.
     pub silent_since: Option<Tick>,
     /// The lease that may be running inside, as far as we can tell from outside.

@@ -220,6 +220,9 @@ impl Planner<'_> {
         if member.health != "passing" {
             return Err(format!("{name} is {}: {}", member.health, member.reason));
         }
+        if let Some(why) = &member.cut_off {
+            return Err(format!("the master's rows do not arrive at {name}: {why}"));
+        }
         let Some(confirmed) = probe.confirmed_by(&member.instance) else {
             return Err(format!("{name} does not replicate from the master"));
         };

@@ -8,6 +8,7 @@ mod chaos;
 mod clocks;
 mod election;
 mod failsafe;
+mod feed;
 mod fixtures;
 mod guarding;
 mod history;

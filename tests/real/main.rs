@@ -28,6 +28,7 @@ mod operator;
 mod pause;
 mod platform;
 mod problems;
+mod replica_broken;
 mod scene;
 mod settings;
 mod stop;

@@ -267,6 +267,10 @@ const NAMES_NUMBERS_AND_CHOICES: &[Case] = &[
         &["MAX_IDLE is \"2days\", allowed is 0s to 1day"],
     ),
     Case(
+        &[("REPLICA_MAX_IDLE", "2days")],
+        &["REPLICA_MAX_IDLE is \"2days\", allowed is 0s to 1day"],
+    ),
+    Case(
         &[("FAILOVER_COOLDOWN", "60")],
         &[
             "FAILOVER_COOLDOWN is \"60\", allowed is a number with its unit (60 of what?), such as 10s or 250ms",

@@ -121,6 +121,23 @@ fn no_master_since_it_gave_up_the_lock() {
     assert_screen("no_master", &keys, Verdict::NoMaster);
 }
 
+/// Its key says beside that whether it may be master.
+#[test]
+fn a_replica_at_which_nothing_arrives_is_critical_as_in_the_catalog() {
+    let cut_off = Member {
+        cut_off: Some("replication has stopped".to_owned()),
+        ..member(3)
+    };
+    let view = Keys::healthy().member(&cut_off).view();
+    let health: Vec<&str> = view.replicasets[0]
+        .members
+        .iter()
+        .map(|member| &*member.health)
+        .collect();
+    assert_eq!(health, ["passing", "passing", "critical"]);
+    assert_eq!(view.verdict, Verdict::Unwell);
+}
+
 #[test]
 fn no_master_since_nobody_is_fit() {
     let last = Record {

@@ -80,6 +80,7 @@ pub(super) fn settings() -> Settings {
         election_window: Duration::from_millis(250),
         max_lag_rows: 0,
         max_idle: Duration::ZERO,
+        replica_max_idle: Duration::from_secs(5),
         failover_cooldown: Duration::ZERO,
         member_interval: Duration::from_secs(10),
         failsafe: false,

@@ -127,6 +127,7 @@ impl World {
             election_window: params.window,
             max_lag_rows: params.max_lag_rows,
             max_idle: params.max_idle,
+            replica_max_idle: Duration::from_secs(5),
             failover_cooldown: params.cooldown,
             member_interval: params.member_interval,
             failsafe: params.failsafe,

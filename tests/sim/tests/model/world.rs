@@ -200,6 +200,7 @@ fn settings(bounds: Bounds, n: usize, run: u32) -> Settings {
         election_window: duration(250 * MS),
         max_lag_rows: 0,
         max_idle: Duration::ZERO,
+        replica_max_idle: Duration::from_secs(5),
         failover_cooldown: Duration::ZERO,
         member_interval: duration(60 * SEC),
         failsafe: bounds.failsafe,

@@ -1,0 +1,145 @@
+//! Whether the master's rows arrive at a replica. Its check rests on that, and nothing about safety does: a replica
+//! that gets nothing may still have rows that nobody else has, so elections do not ask.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::observed::{Peer, Probe};
+use super::record::{Record, Status};
+use super::state::State;
+use super::timing::Tick;
+
+/// What arrives of the master's rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Feed {
+    /// The master: instance UUID.
+    pub from: String,
+    /// Since when its rows do not arrive; `None`: they do, or all have arrived.
+    pub failing_since: Option<Tick>,
+    /// What is not as it should be between the two, in words that stand still while it does not change.
+    pub fault: Option<String>,
+    /// They did not arrive for longer than `REPLICA_MAX_IDLE`, while the master was heard of.
+    pub broken: bool,
+}
+
+/// What one word of the guard shows.
+struct Look {
+    /// Rows arrive, or there is nothing to arrive.
+    sound: bool,
+    /// Why the replica does not replicate from the master itself, or why that does not help.
+    fault: Option<Fault>,
+}
+
+/// Why a replica is not fed by the master itself.
+struct Fault {
+    /// What it is.
+    head: String,
+    /// Tarantool's own words.
+    message: Option<String>,
+    /// It is nothing to speak of before it has lasted.
+    may_be_a_moment: bool,
+}
+
+impl Fault {
+    /// The words to show, after `known`. Tarantool's message may be missing between two tries, and names another port and
+    /// file descriptor with each: neither is news, and each news is a write to Consul.
+    fn words(self, known: Option<&String>) -> String {
+        let known = known.filter(|known| known.starts_with(&self.head));
+        let words = match self.message {
+            Some(message) => format!("{}: {message}", self.head),
+            None => return known.cloned().unwrap_or(self.head),
+        };
+        let unnumbered = |text: &str| text.replace(|digit: char| digit.is_ascii_digit(), "");
+        let same = known.filter(|known| unnumbered(known) == unnumbered(&words));
+        same.cloned().unwrap_or(words)
+    }
+}
+
+impl State {
+    /// Takes note of what a word of the guard says about the rows that arrive. Time counts up to the master's last word
+    /// alone: without a master, or without Consul, nobody knows whether there is anything to arrive, and all stays as it
+    /// was.
+    pub(super) fn note_feed(&mut self, probe: &Probe, now: Tick) {
+        let before = self.instance.feed.take();
+        let Some((record, spoke_at)) = self.master_elsewhere(probe) else {
+            let leads = probe.guard.leased;
+            self.instance.feed = before.filter(|feed| feed.broken && !leads);
+            return;
+        };
+        let look = self.look_at_feed(record, probe);
+        let same = before.as_ref().filter(|feed| feed.from == record.instance);
+        let since = same.and_then(|feed| feed.failing_since).unwrap_or(now);
+        let failing_since = (!look.sound).then_some(since);
+        let limit = self.settings.replica_max_idle;
+        let over = limit > Duration::ZERO && spoke_at.since(since) > limit;
+        // Another master is no proof that anything arrives.
+        let was_broken = before.as_ref().is_some_and(|feed| feed.broken);
+        let broken = !look.sound && (over || was_broken);
+        let fault = look.fault.filter(|fault| broken || !fault.may_be_a_moment);
+        let known = before.as_ref().and_then(|feed| feed.fault.as_ref());
+        self.instance.feed = Some(Feed {
+            from: record.instance.clone(),
+            failing_since,
+            fault: fault.map(|fault| fault.words(known)),
+            broken,
+        });
+    }
+
+    /// The record of whoever else holds the lock and is active, and when its last word was seen.
+    fn master_elsewhere(&self, probe: &Probe) -> Option<(&Record, Tick)> {
+        let record = self.seen_record()?;
+        self.key_session()?;
+        let known = self.lock.unchanged.as_ref()?;
+        let serves = record.status == Status::Active && known.stamp == record.stamp();
+        (serves && record.instance != probe.uuid).then_some((record, known.spoke_at))
+    }
+
+    /// Rows may come by way of other members: whether they come is what counts, and on a day without writes, whether
+    /// there is anybody from whom they could.
+    fn look_at_feed(&self, record: &Record, probe: &Probe) -> Look {
+        let name = &record.name;
+        let connected = probe.followed().next().is_some();
+        let lacks = probe.lacks_rows_of(&record.vclock);
+        let earlier = self.instance.probe.as_ref();
+        let grew = earlier.is_some_and(|earlier| earlier.lacks_rows_of(&probe.vclock));
+        let arrives = !lacks || grew;
+        let peer = probe
+            .replication
+            .iter()
+            .find(|it| it.uuid == record.instance);
+        let fault = if probe.follows(&record.instance) {
+            (!arrives).then(|| Fault {
+                head: format!("{name} is followed, but rows that it has do not arrive"),
+                message: None,
+                may_be_a_moment: true,
+            })
+        } else {
+            Some(fault_of(name, peer))
+        };
+        Look {
+            sound: connected && arrives,
+            fault,
+        }
+    }
+}
+
+/// Why a master is not followed. The words are those of `enum applier_state` in Tarantool's `src/box/applier.h`.
+fn fault_of(name: &str, peer: Option<&Peer>) -> Fault {
+    let Some(upstream) = peer.and_then(|peer| peer.upstream.as_ref()) else {
+        return Fault {
+            head: format!("it does not replicate from {name}"),
+            message: None,
+            may_be_a_moment: false,
+        };
+    };
+    let head = match &*upstream.status {
+        "stopped" => format!("replication from {name} has stopped"),
+        _ => format!("replication from {name} is not connected"),
+    };
+    Fault {
+        head,
+        message: upstream.message.clone(),
+        may_be_a_moment: false,
+    }
+}
