@@ -291,7 +291,8 @@ impl Agent {
         let (plan, now) = (self.plan.as_ref(), self.clock.now());
         let name = match signals::asked(signal) {
             Asked::Look => {
-                self.dump.print_outside(&self.state, plan, now);
+                self.dump
+                    .print_outside(&self.config, &self.state, plan, now);
                 return Ok(None);
             }
             Asked::LookAtAll => {

@@ -1,26 +1,65 @@
-//! `SIGUSR1`, `SIGUSR2`: one JSON document each, on stdout, and nothing else ever goes there.
+//! What `SIGUSR1` and `SIGUSR2` print: one document each, on stdout, and nothing else ever goes there.
+//!
+//! `DUMP_FORMAT=text` is for people: one screen (`screen`), and the whole as an indented tree (`tree`). With `json` each
+//! document is an object on one line.
+
+mod screen;
+#[cfg(test)]
+mod tests;
+mod tree;
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use crate::clock;
 use crate::config::Config;
-use crate::decide::plan::Plan;
+use crate::decide::plan::{Plan, Reason};
+use crate::decide::router::{RouterPlan, RouterState};
 use crate::decide::state::State;
-use crate::decide::timing::Tick;
+use crate::decide::timing::{Tick, Timing};
 use crate::journal;
-use crate::logging::Output;
+use crate::logging::{Fault, Lost, Output};
 
 /// Enough to see how the agent came to where it is; an idle agent has none.
 const TRANSITIONS: usize = 32;
 
-/// What the dump shows besides the state.
+/// What a dump shows besides the state.
 pub(crate) struct Dump {
     agent: String,
     output: Output,
     transitions: VecDeque<Value>,
 }
+
+/// Everything that a storage's agent may show, in one moment.
+struct View<'a> {
+    head: Head<'a>,
+    state: &'a State,
+    reason: Option<&'a Reason>,
+}
+
+/// The same of a router's agent.
+struct RouterView<'a> {
+    head: Head<'a>,
+    announce: &'a str,
+    state: &'a RouterState,
+    reason: Option<&'a str>,
+}
+
+/// Whose word it is, and of when.
+struct Head<'a> {
+    agent: &'a str,
+    version: &'static str,
+    /// Milliseconds since the epoch by the wall clock.
+    wall_ms: u64,
+    now: Tick,
+    last_fault: Option<Fault>,
+    lost: Lost,
+}
+
+/// Its parts in the order in which people read them.
+type Document = Vec<(&'static str, Value)>;
 
 impl Dump {
     pub(crate) fn new(agent: String, output: Output) -> Self {
@@ -43,6 +82,7 @@ impl Dump {
         }
         self.transitions.push_back(json!({
             "at": now,
+            "time": moment(clock::wall_ms()),
             "reason": new.reason,
             "words": words,
             "actions": new.actions,
@@ -50,74 +90,190 @@ impl Dump {
     }
 
     /// `SIGUSR1`: Consul and Tarantool as the reconciler sees them.
-    pub(crate) fn print_outside(&self, state: &State, plan: Option<&Plan>, now: Tick) {
-        print(
-            &self.output,
-            &json!({
-                "dump": "outside",
-                "agent": self.agent,
-                "now": now,
-                "reason": plan.map(|plan| plan.reason.to_string()),
-                "tarantool": {
-                    "link": state.instance.link,
-                    "probe": state.instance.probe,
-                    "probe_age_s": state.instance.probed_at.map(|at| now.since(at).as_secs_f64()),
-                    "silent_since": state.instance.silent_since,
-                    "process_hidden": state.instance.process,
-                },
-                "consul": {
-                    "lock": state.lock,
-                    "holds_lock": state.holds_lock(),
-                    "session": state.session,
-                    "catalog": state.catalog,
-                    "fault": state.consul_fault,
-                },
-                "lost": lost(&self.output),
-            }),
-        );
+    pub(crate) fn print_outside(
+        &self,
+        config: &Config,
+        state: &State,
+        plan: Option<&Plan>,
+        now: Tick,
+    ) {
+        let view = View {
+            head: self.head(now),
+            state,
+            reason: plan.map(|plan| &plan.reason),
+        };
+        self.print(if config.log.json_dumps {
+            json_line(outside(&view))
+        } else {
+            screen::text(&view)
+        });
     }
 
     /// `SIGUSR2`: the whole reconciler.
     pub(crate) fn print_all(&self, config: &Config, state: &State, plan: Option<&Plan>, now: Tick) {
-        let settings: serde_json::Map<String, Value> = config
-            .effective()
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), Value::String(value)))
-            .collect();
         let timing = &config.timing;
-        print(
-            &self.output,
-            &json!({
-                "dump": "reconciler",
-                "agent": self.agent,
-                "version": env!("CARGO_PKG_VERSION"),
-                "now": now,
-                "settings": settings,
-                "timers_s": {
+        let wake_in = plan.and_then(|plan| plan.wake_at);
+        let document = vec![
+            ("dump", json!("reconciler")),
+            ("agent", json!(self.agent)),
+            ("version", json!(env!("CARGO_PKG_VERSION"))),
+            ("time", json!(moment(clock::wall_ms()))),
+            ("now", json!(now)),
+            ("reason", json!(plan.map(|plan| plan.reason.to_string()))),
+            ("serving", json!(state.is_serving())),
+            ("may_be_writable", json!(state.may_be_writable(now))),
+            (
+                "lease_left_s",
+                json!(
+                    state
+                        .instance
+                        .lease
+                        .map_or(0.0, |lease| lease.over_at.since(now).as_secs_f64())
+                ),
+            ),
+            (
+                "timers_s",
+                json!({
                     "lease": timing.lease().as_secs_f64(),
                     "refresh_interval": timing.refresh_interval().as_secs_f64(),
                     "session_renew_interval": timing.session_renew_interval().as_secs_f64(),
-                    "margin": crate::decide::timing::Timing::margin(timing.lease()).as_secs_f64(),
-                    "wake_in": plan.and_then(|plan| plan.wake_at).map_or(Duration::ZERO, |at| at.since(now)).as_secs_f64(),
-                },
-                "plan": plan,
-                "reason": plan.map(|plan| plan.reason.to_string()),
-                "serving": state.is_serving(),
-                "may_be_writable": state.may_be_writable(now),
-                "lease_left_s": state.instance.lease.map_or(0.0, |lease| lease.over_at.since(now).as_secs_f64()),
-                "state": journal::describe(state),
-                "transitions": self.transitions,
-                "lost": lost(&self.output),
-            }),
-        );
+                    "margin": Timing::margin(timing.lease()).as_secs_f64(),
+                    "wake_in": wake_in.map_or(Duration::ZERO, |at| at.since(now)).as_secs_f64(),
+                }),
+            ),
+            ("settings", settings(config)),
+            ("plan", json!(plan)),
+            ("state", journal::describe(state)),
+            ("transitions", json!(self.transitions)),
+            ("last_error", last_error(self.output.last_fault().as_ref())),
+            ("lost", lost(self.output.lost())),
+        ];
+        self.print_document(config, document);
+    }
+
+    /// Both signals to a router's agent.
+    pub(crate) fn print_router(
+        &self,
+        config: &Config,
+        state: &RouterState,
+        plan: Option<&RouterPlan>,
+        now: Tick,
+        all: bool,
+    ) {
+        let view = RouterView {
+            head: self.head(now),
+            announce: &config.announce.id,
+            state,
+            reason: plan.map(|plan| plan.reason.as_str()),
+        };
+        if !all && !config.log.json_dumps {
+            return self.print(screen::router(&view));
+        }
+        let document = vec![
+            ("dump", json!(if all { "reconciler" } else { "outside" })),
+            ("role", json!("router")),
+            ("agent", json!(self.agent)),
+            ("version", json!(env!("CARGO_PKG_VERSION"))),
+            ("time", json!(moment(view.head.wall_ms))),
+            ("now", json!(now)),
+            ("reason", json!(view.reason)),
+            ("settings", json!(all.then(|| settings(config)))),
+            ("plan", json!(plan.filter(|_| all))),
+            ("state", json!(state)),
+            ("last_error", last_error(view.head.last_fault.as_ref())),
+            ("lost", lost(view.head.lost)),
+        ];
+        self.print_document(config, document);
+    }
+
+    fn head(&self, now: Tick) -> Head<'_> {
+        Head {
+            agent: &self.agent,
+            version: env!("CARGO_PKG_VERSION"),
+            wall_ms: clock::wall_ms(),
+            now,
+            last_fault: self.output.last_fault(),
+            lost: self.output.lost(),
+        }
+    }
+
+    fn print_document(&self, config: &Config, document: Document) {
+        self.print(if config.log.json_dumps {
+            json_line(document)
+        } else {
+            tree::text(&document)
+        });
+    }
+
+    fn print(&self, text: String) {
+        self.output.dumps.put(text.into_bytes());
     }
 }
 
-/// What nobody will see of what this agent said.
-pub(crate) fn lost(output: &Output) -> Value {
-    json!({"log_lines": output.log.lost(), "dumps": output.dumps.lost()})
+fn outside(view: &View<'_>) -> Document {
+    let View { head, state, .. } = view;
+    let instance = &state.instance;
+    let probe_age = instance
+        .probed_at
+        .map(|at| head.now.since(at).as_secs_f64());
+    vec![
+        ("dump", json!("outside")),
+        ("agent", json!(head.agent)),
+        ("version", json!(head.version)),
+        ("time", json!(moment(head.wall_ms))),
+        ("now", json!(head.now)),
+        ("reason", json!(view.reason.map(ToString::to_string))),
+        (
+            "tarantool",
+            json!({
+                "link": instance.link,
+                "probe": instance.probe,
+                "probe_age_s": probe_age,
+                "silent_since": instance.silent_since,
+                "process_hidden": instance.process,
+            }),
+        ),
+        (
+            "consul",
+            json!({
+                "lock": state.lock,
+                "holds_lock": state.holds_lock(),
+                "session": state.session,
+                "catalog": state.catalog,
+                "fault": state.consul_fault,
+            }),
+        ),
+        ("last_error", last_error(head.last_fault.as_ref())),
+        ("lost", lost(head.lost)),
+    ]
 }
 
-pub(crate) fn print(output: &Output, document: &Value) {
-    output.dumps.put(format!("{document}\n").into_bytes());
+fn settings(config: &Config) -> Value {
+    let all = config.effective().into_iter();
+    let all: Map<String, Value> = all
+        .map(|(name, value)| (name.to_owned(), Value::String(value)))
+        .collect();
+    Value::Object(all)
+}
+
+fn last_error(fault: Option<&Fault>) -> Value {
+    json!(fault.map(|fault| json!({"time": moment(fault.at_ms), "words": fault.words})))
+}
+
+/// What nobody will see of what this agent said.
+fn lost(lost: Lost) -> Value {
+    json!({"log_lines": lost.log_lines, "dumps": lost.dumps})
+}
+
+fn json_line(document: Document) -> String {
+    let parts = document.into_iter();
+    let object: Map<String, Value> = parts.map(|(key, value)| (key.to_owned(), value)).collect();
+    format!("{}\n", Value::Object(object))
+}
+
+/// `2026-01-02T03:04:05.678Z`.
+fn moment(wall_ms: u64) -> String {
+    // The last second that the format can show.
+    let at = UNIX_EPOCH + Duration::from_millis(wall_ms.min(253_402_300_799_000));
+    humantime::format_rfc3339_millis(at).to_string()
 }

@@ -11,7 +11,10 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
+
+mod last;
 
 use crate::config::LogConfig;
 use crate::outlet::{Descriptor, Outlet};
@@ -25,6 +28,9 @@ const DUMPS_BOUND: usize = 1 << 20;
 /// does not must not keep the supervisor from starting the next agent within the lease.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
+pub use last::Fault;
+use last::LastFault;
+
 /// What the agent says. It waits for neither reader before its end.
 #[derive(Clone)]
 pub struct Output {
@@ -32,9 +38,34 @@ pub struct Output {
     pub log: Outlet,
     /// stdout.
     pub dumps: Outlet,
+    last_fault: LastFault,
+}
+
+/// What nobody will see of what the agent said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lost {
+    /// Lines of the log.
+    pub log_lines: u64,
+    /// Dumps.
+    pub dumps: u64,
 }
 
 impl Output {
+    /// What could not be written, or not in time, since the start.
+    #[must_use]
+    pub fn lost(&self) -> Lost {
+        Lost {
+            log_lines: self.log.lost(),
+            dumps: self.dumps.lost(),
+        }
+    }
+
+    /// The last warning or error, whatever `LOG_LEVEL` is.
+    #[must_use]
+    pub fn last_fault(&self) -> Option<Fault> {
+        self.last_fault.get()
+    }
+
     /// Waits for the last words to be read, a second at most.
     pub fn drain(&self) {
         self.log.drain(LAST_WORDS);
@@ -63,8 +94,16 @@ pub fn start_agent(config: LogConfig) -> io::Result<Output> {
     )?;
     let dumps = Outlet::open("dumps", DUMPS_BOUND, stdout, Box::new(lost_dumps))?;
     let pen = Pen(log.clone());
-    let _ = subscriber(config, move || pen.clone()).try_init();
-    let output = Output { log, dumps };
+    let last_fault = LastFault::default();
+    let faults = last_fault.clone().with_filter(LevelFilter::WARN);
+    let _ = subscriber(config, move || pen.clone())
+        .with(faults)
+        .try_init();
+    let output = Output {
+        log,
+        dumps,
+        last_fault,
+    };
     let last = output.clone();
     // The standard library's own words would wait for the reader of stderr, and keep a dying process alive.
     std::panic::set_hook(Box::new(move |panic| {
@@ -141,7 +180,10 @@ impl Write for Page {
 }
 
 /// Times are UTC with microseconds (RFC 3339). There are no colours, so that a journal and a terminal show the same.
-fn subscriber<W>(config: LogConfig, writer: W) -> impl Subscriber + Send + Sync
+fn subscriber<W>(
+    config: LogConfig,
+    writer: W,
+) -> impl Subscriber + for<'span> LookupSpan<'span> + Send + Sync
 where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
@@ -182,11 +224,33 @@ fn filter(level: Level) -> Targets {
 mod tests {
     use super::*;
 
+    fn config(level: Level, json: bool) -> LogConfig {
+        LogConfig {
+            level,
+            json,
+            json_dumps: json,
+        }
+    }
+
+    #[test]
+    fn the_last_warning_is_remembered_whatever_is_logged() {
+        let last = LastFault::default();
+        let page = Page::default();
+        let subscriber = subscriber(config(Level::ERROR, false), move || page.clone())
+            .with(last.clone().with_filter(LevelFilter::WARN));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(why = "it is full", lines = 3, "no room");
+            tracing::info!("all is well");
+        });
+        let words = last.get().map(|fault| fault.words);
+        assert_eq!(words.as_deref(), Some("no room; why: it is full; lines: 3"));
+    }
+
     fn logged(level: Level, json: bool, log: impl FnOnce()) -> String {
         let page = Page::default();
         let writer = page.clone();
         tracing::subscriber::with_default(
-            subscriber(LogConfig { level, json }, move || writer.clone()),
+            subscriber(config(level, json), move || writer.clone()),
             log,
         );
         String::from_utf8(page.text()).unwrap()
@@ -195,13 +259,13 @@ mod tests {
     #[test]
     fn lost_lines_are_told_in_the_log_s_own_format_at_any_level() {
         for level in [Level::ERROR, Level::INFO] {
-            let text = lost_lines(LogConfig { level, json: true }, 7);
+            let text = lost_lines(config(level, true), 7);
             let line: serde_json::Value = serde_json::from_slice(&text).unwrap();
             assert_eq!(
                 (&line["level"], &line["lines"]),
                 (&"WARN".into(), &7.into())
             );
-            let text = lost_lines(LogConfig { level, json: false }, 7);
+            let text = lost_lines(config(level, false), 7);
             let text = String::from_utf8(text).unwrap();
             assert!(
                 text.contains("WARN log lines were lost") && text.ends_with("lines=7\n"),

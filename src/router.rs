@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use serde_json::json;
 use signal_hook_tokio::Signals;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
@@ -19,7 +18,7 @@ use crate::decide::router::{
     Identity, RouterAction, RouterEvent, RouterKey, RouterPlan, RouterSettings, RouterState, decide,
 };
 use crate::decide::vshard::{VshardAction, VshardEvent};
-use crate::dump;
+use crate::dump::Dump;
 use crate::errors::chain;
 use crate::execute::{fault, json_bytes};
 use crate::execute_catalog::{OwnService, deregister, service_ref, tell};
@@ -63,8 +62,7 @@ struct RouterAgent {
     connections: mpsc::Receiver<Option<Connection>>,
     plan: Option<RouterPlan>,
     said: journal::Said,
-    agent: String,
-    output: Output,
+    dump: Dump,
 }
 
 impl RouterAgent {
@@ -106,8 +104,7 @@ impl RouterAgent {
             connections,
             plan: None,
             said: journal::Said::default(),
-            agent,
-            output,
+            dump: Dump::new(agent, output),
         };
         Ok((agent, events, signals))
     }
@@ -188,27 +185,10 @@ impl RouterAgent {
     }
 
     fn print(&self, all: bool) {
-        let settings: serde_json::Map<String, serde_json::Value> = self
-            .hands
-            .config
-            .effective()
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value.into()))
-            .collect();
-        dump::print(
-            &self.output,
-            &json!({
-                "dump": if all { "reconciler" } else { "outside" },
-                "role": "router",
-                "agent": self.agent,
-                "now": self.clock.now(),
-                "reason": self.plan.as_ref().map(|plan| &plan.reason),
-                "state": self.state,
-                "plan": self.plan.as_ref().filter(|_| all),
-                "settings": all.then_some(settings),
-                "lost": dump::lost(&self.output),
-            }),
-        );
+        let plan = self.plan.as_ref();
+        let now = self.clock.now();
+        self.dump
+            .print_router(&self.hands.config, &self.state, plan, now, all);
     }
 }
 

@@ -159,8 +159,13 @@ fn build(raw: &RawConfig) -> Result<Config, ConfigError> {
 fn log(raw: &RawConfig) -> Result<LogConfig, ConfigError> {
     raw.log_level()
         .required(parse::level)
-        .and_also(raw.log_format().required(parse::log_format))
-        .map(|(level, json)| LogConfig { level, json })
+        .and_also(raw.log_format().required(parse::format))
+        .and_also(raw.dump_format().optional(parse::format))
+        .map(|((level, json), dumps)| LogConfig {
+            level,
+            json,
+            json_dumps: dumps.unwrap_or(json),
+        })
 }
 
 fn tarantool(raw: &RawConfig) -> Result<(TarantoolConfig, Announce), ConfigError> {

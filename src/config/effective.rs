@@ -104,7 +104,8 @@ impl Config {
             "HEALTHCHECK_TIMEOUT" => human(self.timing.healthcheck_timeout()),
             "LIVENESS_INTERVAL" => human(self.timing.liveness_interval()),
             "LOG_LEVEL" => self.log.level.as_str().to_ascii_lowercase(),
-            "LOG_FORMAT" => if self.log.json { "json" } else { "text" }.to_owned(),
+            "LOG_FORMAT" => format(self.log.json),
+            "DUMP_FORMAT" => format(self.log.json_dumps),
             _ => return None,
         })
     }
@@ -189,6 +190,10 @@ impl Config {
             _ => return None,
         })
     }
+}
+
+fn format(is_json: bool) -> String {
+    if is_json { "json" } else { "text" }.to_owned()
 }
 
 fn none() -> String {

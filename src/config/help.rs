@@ -19,11 +19,11 @@ pub const SIGNALS: &[(&str, &str)] = &[
     ("SIGHUP", "nothing: settings are read at the start alone"),
     (
         "SIGUSR1",
-        "print the state of Consul and Tarantool as JSON on stdout",
+        "print the state of Consul and Tarantool on stdout, on one screen",
     ),
     (
         "SIGUSR2",
-        "print the agent's own state and effective settings as JSON on stdout",
+        "print all of the agent on stdout: settings, timers, plan, state, transitions",
     ),
 ];
 

@@ -49,7 +49,7 @@ pub struct Config {
     pub replication: ReplicationMode,
     /// `HUNG_INSTANCE_ACTION`.
     pub hung_instance: HungInstanceAction,
-    /// `LOG_LEVEL`, `LOG_FORMAT`.
+    /// `LOG_LEVEL`, `LOG_FORMAT`, `DUMP_FORMAT`.
     pub log: LogConfig,
 }
 
@@ -255,11 +255,13 @@ pub enum HungInstanceAction {
     Wait,
 }
 
-/// `LOG_LEVEL` and `LOG_FORMAT`.
+/// `LOG_LEVEL`, `LOG_FORMAT` and `DUMP_FORMAT`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogConfig {
     /// The least level that is written.
     pub level: tracing::Level,
     /// One JSON object a line instead of text.
     pub json: bool,
+    /// `DUMP_FORMAT=json`: the same for dumps.
+    pub json_dumps: bool,
 }

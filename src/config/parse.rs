@@ -204,8 +204,8 @@ pub(super) fn level(text: &str) -> Result<Level, String> {
     }
 }
 
-/// Whether logs are JSON.
-pub(super) fn log_format(text: &str) -> Result<bool, String> {
+/// Whether logs, or dumps, are JSON.
+pub(super) fn format(text: &str) -> Result<bool, String> {
     match text {
         "text" => Ok(false),
         "json" => Ok(true),

@@ -225,6 +225,7 @@ settings! {
     "Logs" {
         log_level = value("LOG_LEVEL", "info", "`trace`, `debug`, `info`, `warn` or `error`.");
         log_format = value("LOG_FORMAT", "text", "`text`, or `json` for one object a line.");
+        dump_format = derived("DUMP_FORMAT", "`LOG_FORMAT`", "What `SIGUSR1` and `SIGUSR2` print on stdout: `text`, a screen and a tree for people, or `json`, one object a line.");
     }
 }
 

@@ -26,7 +26,7 @@ mod switchover;
 #[cfg(test)]
 mod toys;
 mod view;
-mod words;
+pub(crate) mod words;
 
 use std::time::Duration;
 

@@ -10,7 +10,7 @@ pub(super) fn moment(ms: u64) -> String {
 }
 
 /// `2026-11-21 14:03:12.345 UTC`; without the milliseconds where an older agent wrote seconds alone.
-pub(super) fn exact_moment(ms: u64, seconds: u64) -> String {
+pub(crate) fn exact_moment(ms: u64, seconds: u64) -> String {
     match ms {
         0 => moment(moment_ms(ms, seconds)),
         _ => utc(&humantime::format_rfc3339_millis(shown(ms))),
@@ -28,7 +28,7 @@ fn utc(text: &impl ToString) -> String {
 }
 
 /// `0.4 s`, `12 s`, `3 min`, `2 h`, `5 d`.
-pub(super) fn span(span: Duration) -> String {
+pub(crate) fn span(span: Duration) -> String {
     let seconds = span.as_secs();
     match seconds {
         0..10 if span.subsec_millis() < 100 => format!("{seconds} s"),
@@ -51,7 +51,7 @@ pub(super) fn ago(at_ms: u64, now_ms: u64) -> String {
 }
 
 /// On one line, without anything that moves a terminal's cursor.
-pub(super) fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     let plain = text
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
@@ -80,7 +80,7 @@ pub(super) fn short(text: &str, width: usize) -> String {
 }
 
 /// Lines of at most `width` characters, all but the first indented; words that are too long are cut.
-pub(super) fn wrapped(first: &str, indent: usize, text: &str, width: usize) -> String {
+pub(crate) fn wrapped(first: &str, indent: usize, text: &str, width: usize) -> String {
     let mut out = String::new();
     let mut line = format!("{first:<indent$}");
     let mut used = line.chars().count();

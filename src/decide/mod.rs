@@ -28,7 +28,7 @@ pub mod state;
 mod stop;
 mod switchover;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod timing;
 pub mod vshard;
 

@@ -9,7 +9,7 @@ mod clocks;
 mod election;
 mod failsafe;
 mod feed;
-mod fixtures;
+pub(crate) mod fixtures;
 mod guarding;
 mod history;
 mod hung;

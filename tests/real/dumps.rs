@@ -128,6 +128,74 @@ async fn every_state_is_told_in_one_document_per_signal_without_secrets() {
 }
 
 #[tokio::test]
+async fn people_get_a_screen_and_a_tree_unless_the_log_is_for_programs() {
+    world()
+        .story("screens", async |world| {
+            let people = |_, agent: AgentBuilder| {
+                let agent = agent.without_env("DUMP_FORMAT");
+                agent.env("LOG_FORMAT", "text")
+            };
+            let options = ReplicaSetOptions::of(3);
+            let scene = Scene::start_with(world, options, people, |writers| writers).await?;
+            scene.wait_for_refreshes().await?;
+            let (agent, old) = (scene.master_agent(), scene.master);
+            let print = async |signal, last: &str| {
+                let before = agent.process().stdout()?.len();
+                agent.process().signal(signal)?;
+                eventually(SOON, "the whole dump", async || {
+                    let text = agent.process().stdout();
+                    let text = text.map_err(|error| error.to_string())?;
+                    match text.split_at(before).1 {
+                        whole if whole.contains(last) && whole.ends_with('\n') => {
+                            Ok(whole.to_owned())
+                        }
+                        part => Err(part.to_owned()),
+                    }
+                })
+                .await
+            };
+            let screen = print(Signal::USR1, "\nlost  ").await?;
+            assert!(screen.lines().count() <= 40, "{screen}");
+            assert!(
+                screen.lines().all(|line| line.chars().count() <= 80),
+                "{screen}"
+            );
+            for words in [
+                "\nrole         MASTER, writable, term 1",
+                "\nreason       master: writable",
+                " left of 3 s\n",
+                "\nlock         held by this agent, session ",
+                "\nreplication  follows 2 of 2, followed by 2 of 2, vclock ",
+            ] {
+                assert!(screen.contains(words), "{words:?} is not in\n{screen}");
+            }
+            let tree = print(Signal::USR2, "\nlost ").await?;
+            let lines: Vec<Vec<&str>> = tree
+                .lines()
+                .map(|line| line.split_whitespace().collect())
+                .collect();
+            for line in [
+                &["TARANTOOL_PASSWORD", "(redacted)"][..],
+                &["DUMP_FORMAT", "text"],
+                &["serving", "yes"],
+                &["state"],
+                &["transitions"],
+            ] {
+                assert!(
+                    lines.iter().any(|found| found == line),
+                    "{line:?} is not in\n{tree}"
+                );
+            }
+            let password = Instance::agent_login().password;
+            assert!(!tree.contains(&password) && !screen.contains(&password));
+            let verdict = scene.writers.verdict().await?;
+            assert_reigns(&verdict, &[old]);
+            Ok(())
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn an_agent_without_instance_and_consul_answers_signals_too() {
     world()
         .story("dumps-nothing", async |world| {

@@ -70,7 +70,7 @@ pub(super) fn timing(lease: Duration) -> Timing {
     Timing::new(lease, ttl, 1.secs(), lease.min(4.secs()) / 2, 50.ms()).unwrap()
 }
 
-pub(super) fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     Settings {
         timing: timing(LEASE),
         priority: 0,
@@ -91,7 +91,7 @@ pub(super) fn settings() -> Settings {
 }
 
 /// A record of the other instance, `active` in term 6.
-pub(super) fn record() -> Record {
+pub(crate) fn record() -> Record {
     Record {
         v: Record::VERSION,
         term: 6,

@@ -20,12 +20,13 @@ use crate::world::Shared;
 const DUMP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The defaults of tests: short times, machine-readable logs.
-const DEFAULTS: [(&str, &str); 6] = [
+const DEFAULTS: [(&str, &str); 7] = [
     ("MASTER_LEASE", "3s"),
     ("CONSUL_LOCK_TTL", "10s"),
     ("HEALTHCHECK_INTERVAL", "500ms"),
     ("HEALTHCHECK_TIMEOUT", "1s"),
     ("LOG_FORMAT", "json"),
+    ("DUMP_FORMAT", "json"),
     ("LOG_LEVEL", "info"),
 ];
 
