@@ -226,6 +226,7 @@ impl Agent {
             self.state.begin(action, now);
             ending = ending.or(self.executor.start(action.clone()));
         }
+        journal::silence::say(&mut self.said, &self.state, now);
         journal::problems::problems(&mut self.said, &self.state);
         journal::changes(before, &self.state);
         let exit = ending.map(|how| exit_of(how, &plan));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde_json::{Map, Value, json};
 use tracing::{Level, debug, enabled, error, info, warn};
 
-use crate::decide::board::HistoryLine;
+use crate::decide::board::{HistoryLine, Switchover, SwitchoverState};
 use crate::decide::event::{Event, GuardCommand, KillResult, LockStepKind};
 use crate::decide::plan::{Action, Reason};
 use crate::decide::record::Status;
@@ -13,6 +13,9 @@ use crate::decide::state::State;
 
 pub(crate) mod feed;
 pub(crate) mod problems;
+pub(crate) mod silence;
+#[cfg(test)]
+mod tests;
 pub(crate) mod vshard;
 
 /// What was said last about things that are tried again and again, so that it is said once.
@@ -21,6 +24,8 @@ pub(crate) struct Said {
     last: HashMap<Topic, String>,
     /// Of the replica set.
     problems: BTreeSet<String>,
+    /// The instance's, while it lasts.
+    silence: Option<silence::Silence>,
 }
 
 /// Something that can fail, or look the same, many times in a row.
@@ -193,8 +198,9 @@ fn say(event: &Event) {
             }
         }
         Event::Unreachable { why } => warn!(why, "instance unreachable"),
-        Event::FellSilent => info!("instance fell silent"),
-        Event::SpokeAgain => info!("instance speaks again"),
+        // Only a silence that lasts is news: `silence`.
+        Event::FellSilent => debug!("instance fell silent"),
+        Event::SpokeAgain => debug!("instance speaks again"),
         Event::Died { proof } => warn!(proof, "instance died"),
         Event::Unsuitable { why } => error!(why, "instance unsuitable"),
         Event::Superseded { by } => error!(by, "superseded"),
@@ -355,12 +361,11 @@ fn lock_step_ended(
     }
 }
 
-/// Says why the plan is another one than before.
+/// Says why the plan is another one than before. The words before were said when they were new.
 pub(crate) fn reason(from: Option<&Reason>, to: &Reason) {
-    let from = from.map(ToString::to_string);
     let to_words = to.to_string();
-    if from.as_ref() != Some(&to_words) {
-        info!(from, to = to_words, "reason changed");
+    if from.is_none_or(|from| from.to_string() != to_words) {
+        info!(to = to_words, "reason changed");
     }
 }
 
@@ -394,9 +399,7 @@ pub(crate) fn action(said: &mut Said, action: &Action) {
         Action::WriteBallot { ballot } => {
             info!(term = ballot.term, excluded = ballot.excluded, "ballot");
         }
-        Action::WriteSwitchover { switchover, .. } => {
-            info!(state = ?switchover.state, why = switchover.why, "switchover");
-        }
+        Action::WriteSwitchover { switchover, .. } => self::switchover(switchover),
         Action::StandDown { down: true } => {
             warn!(
                 "PAUSED: the guard stands down, nothing fences the instance until the pause ends"
@@ -421,6 +424,18 @@ pub(crate) fn action(said: &mut Said, action: &Action) {
         | Action::WriteMember { .. }
         | Action::Vshard(_)
         | Action::Exit { .. } => {}
+    }
+}
+
+/// An order that came to nothing is the operator's to look at.
+fn switchover(switchover: &Switchover) {
+    let (state, why) = (switchover.state, &switchover.why);
+    match state {
+        SwitchoverState::Refused | SwitchoverState::Undone => warn!(?state, why, "switchover"),
+        SwitchoverState::Requested
+        | SwitchoverState::Running
+        | SwitchoverState::Done
+        | SwitchoverState::None => info!(?state, why, "switchover"),
     }
 }
 
@@ -536,55 +551,6 @@ fn compare_maps(
             old.get(key).unwrap_or(&missing),
             new.get(key).unwrap_or(&missing),
             changed,
-        );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::decide::event::ConsulFault;
-
-    #[test]
-    fn a_failure_is_said_again_when_its_words_change_or_it_went_well_in_between() {
-        let failed = |why: &str| Event::BoardRead {
-            result: Err(ConsulFault {
-                why: why.to_owned(),
-                denied: true,
-            }),
-        };
-        let mut said = Said::default();
-        let events = [
-            (failed("denied"), true),
-            (failed("denied"), false),
-            (failed("gone"), true),
-            (
-                Event::BoardRead {
-                    result: Ok(Box::default()),
-                },
-                true,
-            ),
-            (failed("gone"), true),
-            (failed("gone"), false),
-        ];
-        for (at, (event, news)) in events.iter().enumerate() {
-            assert_eq!(is_news(&mut said, event), *news, "{at}");
-        }
-    }
-
-    #[test]
-    fn every_changed_field_is_named_with_its_old_and_new_value() {
-        let mut changed = Vec::new();
-        let old = json!({"a": {"b": 1, "c": 2}, "gone": true});
-        let new = json!({"a": {"b": 1, "c": 3}, "come": "x"});
-        compare("", &old, &new, &mut changed);
-        let fields: Vec<_> = changed
-            .iter()
-            .map(|(field, old, new)| format!("{field}: {old} -> {new}"))
-            .collect();
-        assert_eq!(
-            fields,
-            ["a.c: 2 -> 3", "come: null -> \"x\"", "gone: true -> null"]
         );
     }
 }

@@ -2,11 +2,12 @@
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::panic::PanicHookInfo;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tracing::{Level, Subscriber};
+use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::{self, MakeWriter};
@@ -75,7 +76,7 @@ impl Output {
 
 /// Starts logging for a command in the foreground, for the rest of the process; a second call changes nothing.
 pub fn start(config: LogConfig) {
-    let _ = subscriber(config, io::stderr).try_init();
+    let _ = subscriber(config, Reader::Anybody, io::stderr).try_init();
 }
 
 /// Starts logging for an agent, which waits for nobody who reads; a second call makes outlets that get no logs.
@@ -86,19 +87,21 @@ pub fn start_agent(config: LogConfig) -> io::Result<Output> {
     // The descriptors are those of the process, and open: the standard library sees to that before `main`.
     let stderr = Descriptor(rustix::stdio::stderr());
     let stdout = Descriptor(rustix::stdio::stdout());
+    let reader = Reader::of(std::env::var("JOURNAL_STREAM").ok().as_deref(), stderr.0);
     let log = Outlet::open(
         "log",
         LOG_BOUND,
         stderr,
-        Box::new(move |lines| lost_lines(config, lines)),
+        Box::new(move |lines| lost_lines(config, reader, lines)),
     )?;
     let dumps = Outlet::open("dumps", DUMPS_BOUND, stdout, Box::new(lost_dumps))?;
-    let pen = Pen(log.clone());
+    let paper = Paper {
+        page: log.clone(),
+        reader,
+    };
     let last_fault = LastFault::default();
     let faults = last_fault.clone().with_filter(LevelFilter::WARN);
-    let _ = subscriber(config, move || pen.clone())
-        .with(faults)
-        .try_init();
+    let _ = subscriber(config, reader, paper).with(faults).try_init();
     let output = Output {
         log,
         dumps,
@@ -113,13 +116,88 @@ pub fn start_agent(config: LogConfig) -> io::Result<Output> {
     Ok(output)
 }
 
-/// One event's text at a time, to the outlet.
-#[derive(Clone)]
-struct Pen(Outlet);
+/// Who reads the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    /// A terminal, a file, a collector: it needs the time.
+    Anybody,
+    /// systemd's journal, which knows when a line came, and takes a priority in front of it (sd-daemon(3)).
+    Journal,
+}
 
-impl Write for Pen {
+impl Reader {
+    /// The journal says by `JOURNAL_STREAM` which file it reads, as device and inode, because a service may lead its output
+    /// elsewhere afterwards (systemd.exec(5)).
+    fn of(stream: Option<&str>, stderr: impl AsFd) -> Self {
+        let (Some((device, inode)), Ok(file)) = (
+            stream.and_then(|stream| stream.split_once(':')),
+            rustix::fs::fstat(stderr),
+        ) else {
+            return Self::Anybody;
+        };
+        if device == file.st_dev.to_string() && inode == file.st_ino.to_string() {
+            Self::Journal
+        } else {
+            Self::Anybody
+        }
+    }
+}
+
+/// Where events are written.
+#[derive(Clone)]
+struct Paper<P> {
+    page: P,
+    reader: Reader,
+}
+
+/// One event's text at a time.
+struct Pen<P> {
+    page: P,
+    /// What each line begins with.
+    mark: &'static str,
+}
+
+impl<P: Write + Clone> MakeWriter<'_> for Paper<P> {
+    type Writer = Pen<P>;
+
+    fn make_writer(&self) -> Pen<P> {
+        Pen {
+            page: self.page.clone(),
+            mark: "",
+        }
+    }
+
+    fn make_writer_for(&self, event: &Metadata<'_>) -> Pen<P> {
+        let mark = match self.reader {
+            Reader::Anybody => "",
+            Reader::Journal => priority(*event.level()),
+        };
+        Pen {
+            page: self.page.clone(),
+            mark,
+        }
+    }
+}
+
+/// syslog's numbers: error, warning, informational, debug.
+fn priority(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "<3>",
+        Level::WARN => "<4>",
+        Level::INFO => "<6>",
+        Level::DEBUG | Level::TRACE => "<7>",
+    }
+}
+
+impl<P: Write> Write for Pen<P> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.put(bytes.to_vec());
+        let mut text = Vec::with_capacity(bytes.len() + self.mark.len());
+        // A line without a mark would be an entry of another priority.
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            text.extend_from_slice(self.mark.as_bytes());
+            text.extend_from_slice(line);
+        }
+        self.page.write_all(&text)?;
         Ok(bytes.len())
     }
     fn flush(&mut self) -> io::Result<()> {
@@ -128,11 +206,14 @@ impl Write for Pen {
 }
 
 /// A line of the log in the log's own format, at any level: what is missing must not be missed.
-fn lost_lines(config: LogConfig, lines: u64) -> Vec<u8> {
+fn lost_lines(config: LogConfig, reader: Reader, lines: u64) -> Vec<u8> {
     let level = config.level.max(Level::WARN);
     let page = Page::default();
-    let writer = page.clone();
-    let subscriber = subscriber(LogConfig { level, ..config }, move || writer.clone());
+    let paper = Paper {
+        page: page.clone(),
+        reader,
+    };
+    let subscriber = subscriber(LogConfig { level, ..config }, reader, paper);
     tracing::subscriber::with_default(subscriber, || {
         tracing::warn!(lines, "log lines were lost: nobody read stderr");
     });
@@ -179,9 +260,10 @@ impl Write for Page {
     }
 }
 
-/// Times are UTC with microseconds (RFC 3339). There are no colours, so that a journal and a terminal show the same.
+/// Times are UTC with microseconds (RFC 3339); the journal has its own. There are no colours, so that a journal and a terminal show the same.
 fn subscriber<W>(
     config: LogConfig,
+    reader: Reader,
     writer: W,
 ) -> impl Subscriber + for<'span> LookupSpan<'span> + Send + Sync
 where
@@ -195,14 +277,20 @@ where
         .log_internal_errors(false)
         .with_target(config.level >= Level::DEBUG);
     let layer = if config.json {
-        layer
+        let layer = layer
             .json()
             .flatten_event(true)
             .with_current_span(false)
-            .with_span_list(false)
-            .boxed()
+            .with_span_list(false);
+        match reader {
+            Reader::Anybody => layer.boxed(),
+            Reader::Journal => layer.without_time().boxed(),
+        }
     } else {
-        layer.boxed()
+        match reader {
+            Reader::Anybody => layer.boxed(),
+            Reader::Journal => layer.without_time().boxed(),
+        }
     };
     tracing_subscriber::registry().with(layer.with_filter(filter(config.level)))
 }
@@ -221,7 +309,7 @@ fn filter(level: Level) -> Targets {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn config(level: Level, json: bool) -> LogConfig {
@@ -235,8 +323,11 @@ mod tests {
     #[test]
     fn the_last_warning_is_remembered_whatever_is_logged() {
         let last = LastFault::default();
-        let page = Page::default();
-        let subscriber = subscriber(config(Level::ERROR, false), move || page.clone())
+        let paper = Paper {
+            page: Page::default(),
+            reader: Reader::Anybody,
+        };
+        let subscriber = subscriber(config(Level::ERROR, false), Reader::Anybody, paper)
             .with(last.clone().with_filter(LevelFilter::WARN));
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!(why = "it is full", lines = 3, "no room");
@@ -246,26 +337,65 @@ mod tests {
         assert_eq!(words.as_deref(), Some("no room; why: it is full; lines: 3"));
     }
 
-    fn logged(level: Level, json: bool, log: impl FnOnce()) -> String {
+    /// What is logged meanwhile, at that level.
+    pub(crate) fn logged(level: Level, json: bool, log: impl FnOnce()) -> String {
+        logged_for(Reader::Anybody, level, json, log)
+    }
+
+    fn logged_for(reader: Reader, level: Level, json: bool, log: impl FnOnce()) -> String {
         let page = Page::default();
-        let writer = page.clone();
-        tracing::subscriber::with_default(
-            subscriber(config(level, json), move || writer.clone()),
-            log,
-        );
+        let paper = Paper {
+            page: page.clone(),
+            reader,
+        };
+        tracing::subscriber::with_default(subscriber(config(level, json), reader, paper), log);
         String::from_utf8(page.text()).unwrap()
+    }
+
+    #[test]
+    fn the_journal_gets_priorities_and_no_times() {
+        let speak = || {
+            tracing::error!("one");
+            tracing::warn!("two\nlines");
+            tracing::info!(key = 1, "three");
+            tracing::debug!("four");
+        };
+        let text = logged_for(Reader::Journal, Level::DEBUG, false, speak);
+        let own = concat!(env!("CARGO_CRATE_NAME"), "::logging::tests");
+        let expected = format!(
+            "<3>ERROR {own}: one\n<4> WARN {own}: two\n<4>lines\n<6> INFO {own}: three key=1\n<7>DEBUG {own}: four\n"
+        );
+        assert_eq!(text, expected);
+        let text = logged_for(Reader::Journal, Level::WARN, true, speak);
+        assert_eq!(
+            text,
+            "<3>{\"level\":\"ERROR\",\"message\":\"one\"}\n<4>{\"level\":\"WARN\",\"message\":\"two\\nlines\"}\n"
+        );
+    }
+
+    #[test]
+    fn the_journal_is_known_by_the_file_that_it_reads() {
+        let (_, writer) = io::pipe().unwrap();
+        let file = rustix::fs::fstat(&writer).unwrap();
+        let stream = format!("{}:{}", file.st_dev, file.st_ino);
+        assert_eq!(Reader::of(Some(&stream), &writer), Reader::Journal);
+        let (_, other) = io::pipe().unwrap();
+        assert_eq!(Reader::of(Some(&stream), &other), Reader::Anybody);
+        for stream in [None, Some(""), Some("8:"), Some("nonsense")] {
+            assert_eq!(Reader::of(stream, &writer), Reader::Anybody);
+        }
     }
 
     #[test]
     fn lost_lines_are_told_in_the_log_s_own_format_at_any_level() {
         for level in [Level::ERROR, Level::INFO] {
-            let text = lost_lines(config(level, true), 7);
+            let text = lost_lines(config(level, true), Reader::Anybody, 7);
             let line: serde_json::Value = serde_json::from_slice(&text).unwrap();
             assert_eq!(
                 (&line["level"], &line["lines"]),
                 (&"WARN".into(), &7.into())
             );
-            let text = lost_lines(config(level, false), 7);
+            let text = lost_lines(config(level, false), Reader::Anybody, 7);
             let text = String::from_utf8(text).unwrap();
             assert!(
                 text.contains("WARN log lines were lost") && text.ends_with("lines=7\n"),

@@ -125,6 +125,17 @@ impl Queue {
     }
 }
 
+/// Whatever is written at a time is a line of its own.
+impl Write for Outlet {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.put(bytes.to_vec());
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 struct Writer<W> {
     shared: Arc<Shared>,
     to: W,

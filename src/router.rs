@@ -144,7 +144,7 @@ impl RouterAgent {
         let plan = decide(&self.state, now);
         let old = self.plan.as_ref().map(|plan| plan.reason.as_str());
         if old != Some(plan.reason.as_str()) {
-            info!(from = old, to = plan.reason, "reason changed");
+            info!(to = plan.reason, "reason changed");
         }
         let mut ending = None;
         for action in &plan.actions {
@@ -198,7 +198,10 @@ fn exit_of(how: Ending, plan: &RouterPlan) -> Exit {
             info!("stopped");
             Exit::Stopped
         }
-        Ending::Superseded => Exit::Superseded,
+        Ending::Superseded => {
+            error!(reason = plan.reason, "stopped: this agent is one too many");
+            Exit::Superseded
+        }
         Ending::Unsuitable => {
             error!(reason = plan.reason, "stopped: waiting cannot mend this");
             Exit::Unsuitable

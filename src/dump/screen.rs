@@ -32,7 +32,11 @@ pub(super) fn text(view: &View<'_>) -> String {
     page.field("failsafe", failsafe(view));
     page.field("orders", orders(view));
     page.field("catalog", catalog(view));
-    faults(&present_faults(view.state), &view.state.problems(), &mut page);
+    faults(
+        &present_faults(view.state),
+        &view.state.problems(),
+        &mut page,
+    );
     tail(&view.head, &mut page);
     page.0
 }

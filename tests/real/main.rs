@@ -22,6 +22,7 @@ mod hang;
 mod history;
 mod lock_by_hand;
 mod lock_overwritten;
+mod logs;
 mod lost_reply;
 mod open_transactions;
 mod operator;

@@ -101,7 +101,7 @@ fn is_about_silence(line: &LogLine) -> bool {
     let to = line.field("to").as_str().unwrap_or_default();
     matches!(
         line.message(),
-        "instance fell silent" | "instance speaks again"
+        "the instance does not answer" | "the instance answers again"
     ) || to.ends_with("cannot be it: the instance does not answer")
 }
 

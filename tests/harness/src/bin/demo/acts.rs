@@ -93,7 +93,7 @@ async fn freeze_master(screen: &Screen, stage: &Stage, old: usize) -> Result<usi
     let since = Moment::now();
     stage.set[old].freeze().await?;
     let (silent, _) = stage
-        .logged(old, since, "instance fell silent", |_| true)
+        .logged(old, since, "the instance does not answer", |_| true)
         .await?;
     let (killing, _) = stage
         .logged(old, since, "killing the hung instance", |_| true)
