@@ -5,7 +5,7 @@
 //! answer into its record; the other agents have that from the watch they keep anyway ([`State::problems`]). Each agent
 //! says them in its check and, once, as a WARN.
 //!
-//! A problem of a replica set that is not known here yet is one more function beside [`settings_that_differ`] and a line in
+//! A problem of a replica set that is not known here yet is one more function beside `settings_that_differ` and a line in
 //! [`of`]. What a single agent finds at its own place goes into its key as [`Member::problems`], and is said by all from here.
 //! No problem makes a check anything but what it is: readers that want passing services alone would lose a master that
 //! serves, over something that an operator has to look at and no reader can avoid.
