@@ -32,7 +32,7 @@ fn main() {
             continue;
         };
         let source = must(fs::read_to_string(&path), "read a file of src/decide");
-        let source = source.replace("#[cfg(test)]\nmod tests;\n", "");
+        let source = source.replace("#[cfg(test)]\npub(crate) mod tests;\n", "");
         let here: Vec<(usize, &Mutant)> = MUTANTS
             .iter()
             .enumerate()
