@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use signal_hook_tokio::Signals;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, sleep_until};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::clock::{self, Clock};
 use crate::config::{Config, ConsulConfig, HungInstanceAction, ReplicationMode, Role};
@@ -36,7 +36,9 @@ use crate::tarantool::peers::Peers;
 const EVENTS: usize = 64;
 
 /// How long a watch on the switchover key is held: nothing but an order or the end of the connection ends it sooner.
-const SWITCHOVER_WAIT: Duration = Duration::from_secs(60);
+const SWITCHOVER_WAIT: Duration = Duration::from_secs(23);
+/// Watches on it that are cut short are no closer together than that.
+const SWITCHOVER_PITCH: Duration = Duration::from_secs(1);
 
 /// Between two looks at a key that is not there.
 const MISSING_KEY_PAUSE: Duration = Duration::from_millis(100);
@@ -340,14 +342,29 @@ pub(crate) async fn wake(clock: &Clock, at: Option<Tick>) {
     }
 }
 
-/// Watches the lock key for as long as the agent runs. The wait is bounded by the lease, so that a connection that
-/// swallows everything is noticed.
+/// Watches the lock key for as long as the agent runs. A look is held until just after the next refresh is due, and for
+/// less while none comes: each answer is a word that Consul can be read, which R3's count rests on. A held look that fails
+/// may have been ended by anything on its way. It is no news: the next one is not held, and decides.
 async fn watch(executor: Executor, key: String) {
-    let mut lock = LockWatch::new(key, executor.config.timing.lease());
+    let timing = &executor.config.timing;
+    let mut lock = LockWatch::beating(key, timing.watch_hold(), timing.watch_beat());
     let mut failures = 0_u32;
+    // Where holds fail at once, looks are no closer together than where they last.
+    let mut pitch = None;
     while !executor.events.is_closed() {
+        let started = sleep(timing.watch_beat());
         let asked_at = executor.clock.now();
         let result = lock.next(&executor.consul).await;
+        if let Err(error) = &result
+            && lock.was_held()
+        {
+            debug!(
+                error = chain(error),
+                "a held look at the lock was cut short: looking again at once"
+            );
+            pitch = Some(started);
+            continue;
+        }
         let failed = result.is_err();
         let missing = result.as_ref().is_ok_and(|view| view.key.is_none());
         // The receiver is gone only when the agent ends.
@@ -367,6 +384,9 @@ async fn watch(executor: Executor, key: String) {
             }
             failures = 0;
         }
+        if let Some(pitch) = pitch.take() {
+            pitch.await;
+        }
         if missing {
             // A watch on a missing key wakes with every write anywhere in the store.
             sleep(MISSING_KEY_PAUSE).await;
@@ -379,6 +399,7 @@ async fn watch_switchover(executor: Executor, key: String) {
     let mut watch = LockWatch::new(key.clone(), SWITCHOVER_WAIT);
     let mut failures = 0_u32;
     while !executor.events.is_closed() {
+        let pitch = sleep(SWITCHOVER_PITCH);
         let seen = match watch.next(&executor.consul).await {
             Ok(LockView { key: Some(key), .. }) => {
                 Ok(board::parse(&key.value).map(|switchover| (key.modify_index, switchover)))
@@ -401,6 +422,8 @@ async fn watch_switchover(executor: Executor, key: String) {
                         .await;
                 }
             }
+            // It may have been ended by anything on its way: the next question is not held, and decides.
+            Err(_) if watch.was_held() => pitch.await,
             // The lock's own watch says what is wrong.
             Err(_) => {
                 failures = failures.saturating_add(1);

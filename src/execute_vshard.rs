@@ -16,7 +16,7 @@ use crate::tarantool::vshard::{Order, Text};
 
 /// How long a watch on the masters' keys or on the central configuration is held. Nothing but a change, the end of the
 /// connection or Consul's return ends it sooner, so that it costs next to nothing while all is quiet.
-const LONG_WAIT: Duration = Duration::from_secs(60);
+const LONG_WAIT: Duration = Duration::from_secs(23);
 /// Between two looks at a central configuration that is not there: a watch on a missing key wakes with every write
 /// anywhere in the store.
 const MISSING_CONFIG_PAUSE: Duration = Duration::from_secs(10);
@@ -162,7 +162,7 @@ pub(crate) async fn watch_config<E: From<VshardEvent>>(
     let mut after = 0;
     let mut failures = 0_usize;
     loop {
-        let question = watcher.consul.watch_lock(key, after, LONG_WAIT);
+        let question = watcher.consul.watch_key(key, after, LONG_WAIT);
         let Some(answer) = watcher.unless_back(question).await else {
             after = 0;
             continue;

@@ -209,8 +209,8 @@ settings! {
         consul_lock_key = derived("CONSUL_LOCK_KEY", "`<prefix>/<cluster>/<replica-set UUID>/leader`", "The lock's own key, the same for all agents of a replica set and for no other.");
         consul_lock_session_name = value("CONSUL_LOCK_SESSION_NAME", "tarsec", "The name of the agent's session.");
         consul_lock_ttl = value("CONSUL_LOCK_TTL", "15s", "The session's TTL: 10s to 24h and at least the lease.");
-        consul_lock_monitor_retries = value("CONSUL_LOCK_MONITOR_RETRIES", "3", "Failed watches in a row after which a warning is logged and the pause grows from a tenth of the interval to the whole: 1 to 1000.");
-        consul_lock_monitor_retry_interval = value("CONSUL_LOCK_MONITOR_RETRY_INTERVAL", "1s", "The pause between failed watches once there were that many: 10ms to 60s.");
+        consul_lock_monitor_retries = value("CONSUL_LOCK_MONITOR_RETRIES", "3", "Failed looks at the lock in a row (one that Consul was to hold does not count, a proxy may have ended it) after which a warning is logged and the pause grows from a tenth of the interval to the whole: 1 to 1000.");
+        consul_lock_monitor_retry_interval = value("CONSUL_LOCK_MONITOR_RETRY_INTERVAL", "1s", "The pause between failed looks once there were that many: 10ms to 60s.");
     }
     "The catalog" {
         consul_service_name = unset("CONSUL_SERVICE_NAME", "One service for all instances, with the role in its tags. Excludes `CONSUL_SERVICE_PREFIX`.");

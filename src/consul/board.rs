@@ -9,7 +9,7 @@ use super::Consul;
 use super::advice::{key_rule, list_rule, prefix_rule};
 use super::error::{BodyError, ConsulError};
 use super::txn::{Found, KvOperation, TxnAnswer, found, trees};
-use super::wire::{Call, Entry, key_path};
+use super::wire::{Call, Entry, key_path, or_at_once};
 
 /// A cluster of many replica sets, each with 64 lines of history at half a KiB; a command's bound, not an agent's.
 const CLUSTER_LIMIT_BYTES: usize = 64 * 1024 * 1024;
@@ -35,8 +35,9 @@ impl Consul {
         }
     }
 
-    /// Waits until a key under `prefix` has changed since `after`, at most for `wait` and a sixteenth, and reads them
-    /// all; with `after` 0 it does not wait. The index to go on from comes with them.
+    /// Waits until a key under `prefix` has changed since `after`, at most for `wait` and a sixteenth and never longer than
+    /// 25 s, and reads them all; with `after` 0 it does not wait. The index to go on from comes with them. Where something
+    /// on the way ends the wait, they are read at once.
     ///
     /// # Errors
     /// What stands there is unknown.
@@ -75,7 +76,14 @@ impl Consul {
         wait: Duration,
     ) -> Result<(u64, Vec<Found>), ConsulError> {
         let call = call.query("recurse").query("consistent");
-        let call = call.once_past(after, wait);
+        if after == 0 {
+            return self.tree(call).await;
+        }
+        let held = self.tree(call.clone().once_past(after, wait));
+        or_at_once(wait, held, self.tree(call)).await
+    }
+
+    async fn tree(&self, call: Call) -> Result<(u64, Vec<Found>), ConsulError> {
         let answer = self.wire().send(call).await?;
         let index = answer.index;
         let entries = match (answer.code, index) {

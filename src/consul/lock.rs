@@ -12,7 +12,7 @@ use super::Consul;
 use super::advice::key_rule;
 use super::error::{BodyError, ConsulError};
 use super::txn::{Found, KvOperation, TxnAnswer, found, trees};
-use super::wire::{Answer, Call, Entry, key_path};
+use super::wire::{Answer, Call, Entry, key_path, or_at_once};
 use crate::decide::ids::SessionId;
 
 /// The lock key as it was found.
@@ -216,8 +216,8 @@ impl Consul {
             .await
     }
 
-    /// Waits until the store has gone past index `after`, at most for `wait` and a sixteenth (Consul's jitter), and
-    /// reads the lock.
+    /// Waits until the store has gone past index `after`, at most for `wait` and a sixteenth (Consul's jitter) and never
+    /// longer than 25 s, and reads the lock.
     ///
     /// With `after` 0 it does not wait. A caller whose next `index` is lower than the one before starts again from 0
     /// (<https://developer.hashicorp.com/consul/api-docs/features/blocking>): [`LockWatch`](super::LockWatch) does.
@@ -227,7 +227,8 @@ impl Consul {
     /// other keys.
     ///
     /// # Errors
-    /// The lock's state is unknown, never free.
+    /// The lock's state is unknown, never free. That Consul is away is not known either: anything on the way may have
+    /// ended the wait, so that only [`Consul::read_lock`] tells.
     pub async fn watch_lock(
         &self,
         key: &str,
@@ -238,6 +239,23 @@ impl Consul {
         let path = key_path(&what, key)?;
         let call = Call::get(what, path).query("consistent");
         self.look(key, call.once_past(after, wait)).await
+    }
+
+    /// The same for a key on which nothing rests that counts time: where something on the way ends the wait, it is read at
+    /// once.
+    ///
+    /// # Errors
+    /// What stands there is unknown.
+    pub async fn watch_key(
+        &self,
+        key: &str,
+        after: u64,
+        wait: Duration,
+    ) -> Result<LockView, ConsulError> {
+        if after == 0 {
+            return self.read_lock(key).await;
+        }
+        or_at_once(wait, self.watch_lock(key, after, wait), self.read_lock(key)).await
     }
 
     /// Makes one change of the lock key, and in the same transaction reads what stands under the prefixes `beside`.

@@ -10,31 +10,63 @@ use super::lock::LockView;
 #[derive(Debug, Clone)]
 pub struct LockWatch {
     key: String,
-    wait: Duration,
+    hold: Duration,
+    beat: Duration,
+    /// What the next question goes on from; 0: it is not held.
     after: u64,
+    /// The last answer's index.
+    seen: u64,
+    /// The last answer brought news.
+    news: bool,
+    /// The last question was one to be held.
+    held: bool,
 }
 
 impl LockWatch {
     /// A watch that reads at once and then waits for changes, for `wait` at a time.
     #[must_use]
     pub fn new(key: impl Into<String>, wait: Duration) -> Self {
+        Self::beating(key, wait, wait)
+    }
+
+    /// The same, that waits for `hold` after a change and for `beat` after an answer without one.
+    #[must_use]
+    pub fn beating(key: impl Into<String>, hold: Duration, beat: Duration) -> Self {
         Self {
             key: key.into(),
-            wait,
+            hold,
+            beat,
             after: 0,
+            seen: 0,
+            news: true,
+            held: false,
         }
     }
 
-    /// The lock as soon as it has changed, or after `wait`. Safe to drop: the next call asks the same again.
+    /// The lock as soon as it has changed, or after the wait. Safe to drop: the next call asks the same again.
     ///
     /// # Errors
-    /// As [`Consul::watch_lock`]; pause before the next call, which will wait for nothing: that Consul can be read again
-    /// is news by itself, and R3's count begins with it.
+    /// As [`Consul::watch_lock`]. The next call will wait for nothing. Where this one [was to be held](Self::was_held) its
+    /// failure is no news and the next call decides; else pause before it.
     pub async fn next(&mut self, consul: &Consul) -> Result<LockView, ConsulError> {
-        let seen = consul.watch_lock(&self.key, self.after, self.wait).await;
-        let found = seen.as_ref().map_or(0, |view| view.index);
-        self.after = next_after(self.after, found);
+        self.held = self.after > 0;
+        let wait = if self.news { self.hold } else { self.beat };
+        let seen = consul.watch_lock(&self.key, self.after, wait).await;
+        match &seen {
+            Ok(view) => {
+                self.news = view.index != self.seen;
+                self.seen = view.index;
+                self.after = next_after(self.after, view.index);
+            }
+            Err(_) => self.after = 0,
+        }
         seen
+    }
+
+    /// Whether the last question was one that Consul was to hold.
+    #[must_use]
+    pub fn was_held(&self) -> bool {
+        self.held
     }
 }
 

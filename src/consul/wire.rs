@@ -25,6 +25,13 @@ const ANSWER_LIMIT_BYTES: usize = 4 * 1024 * 1024;
 /// Consul's own words are quoted up to this length: enough for its sentences, too short for a proxy's HTML page.
 const MESSAGE_LIMIT_CHARS: usize = 300;
 
+/// The longest that Consul is asked to hold a request; with its jitter of a sixteenth 25 s. Proxies end held requests after
+/// 30 s and more, and so may newer Consuls.
+const HOLD_LIMIT: Duration = Duration::from_millis(23_500);
+
+/// After a held request that failed at once, how long no other is sent: enough for a proxy that lets none be held.
+const HOLD_PITCH: Duration = Duration::from_millis(500);
+
 /// Idle connections kept: a watch, a refresh and a check update overlap, more do not.
 const IDLE_CONNECTIONS: usize = 4;
 
@@ -42,6 +49,7 @@ pub(super) struct Wire {
 }
 
 /// One request.
+#[derive(Clone)]
 pub(super) struct Call {
     /// Completes "could not …".
     pub(super) what: String,
@@ -93,14 +101,14 @@ impl Call {
         self
     }
 
-    /// Is held until something has changed since index `after`, at most for `wait` and a sixteenth (Consul's jitter);
-    /// with `after` 0 it is answered at once.
+    /// Is held until something has changed since index `after`, at most for `wait` and a sixteenth (Consul's jitter), and
+    /// for 25 s however long that is; with `after` 0 it is answered at once.
     pub(super) fn once_past(self, after: u64, wait: Duration) -> Self {
         if after == 0 {
             return self;
         }
         // 0 would be Consul's default of five minutes.
-        let wait = wait.max(Duration::from_millis(1));
+        let wait = wait.clamp(Duration::from_millis(1), HOLD_LIMIT);
         self.query(format!("index={after}"))
             .query(format!("wait={}ms", wait.as_millis()))
             .held_for(wait.saturating_add(wait / 16))
@@ -320,6 +328,26 @@ impl Wire {
             url.push_str(parameter);
         }
         url
+    }
+}
+
+/// Asks a question that is held, and where that fails, one that is not: a held request may be ended by anything on its way,
+/// so that it failed is no news about Consul. `wait` is how long it was to be held.
+///
+/// # Errors
+/// What the short question's failure was.
+pub(super) async fn or_at_once<T>(
+    wait: Duration,
+    held: impl Future<Output = Result<T, ConsulError>>,
+    short: impl Future<Output = Result<T, ConsulError>>,
+) -> Result<T, ConsulError> {
+    let pitch = tokio::time::sleep(wait.min(HOLD_PITCH));
+    match held.await {
+        Ok(answer) => Ok(answer),
+        Err(_) => {
+            pitch.await;
+            short.await
+        }
     }
 }
 

@@ -169,12 +169,18 @@ impl Wait {
     async fn end(mut self, desk: &mut Desk<'_>, key: &str) -> Result<Switchover, Ended> {
         let mut watch = LockWatch::new(key, LOOK);
         loop {
+            let pitch = sleep(LOOK);
             let failed = match watch.next(&desk.consul).await {
                 Ok(view) => {
                     if let Some(ended) = self.see(desk, &view)? {
                         return Ok(ended);
                     }
                     None
+                }
+                // It may have been ended by anything on its way: the next one is not held, and decides.
+                Err(_) if watch.was_held() => {
+                    pitch.await;
+                    continue;
                 }
                 Err(error) => {
                     let why = chain(&error);

@@ -43,6 +43,7 @@ impl State {
         if !by_watch {
             self.lock.confirmed_at = Some(asked_at);
         }
+        self.note_readable(asked_at, now);
         self.consul_answered();
         let news = match &self.lock.sight {
             None => true,
@@ -54,6 +55,20 @@ impl State {
             self.lock.outdated = false;
             self.saw_lock(sight, now);
         }
+    }
+
+    /// R3 and R4 count only time in which Consul could be read, and answers alone tell that: a question without one may
+    /// have been cut short by anything on its way. Where the last two that were answered lie further apart than the
+    /// limit, Consul may have been away in between and the holder may have tried in vain: it gets a whole lease from now.
+    fn note_readable(&mut self, asked_at: Tick, now: Tick) {
+        let unread_for = asked_at.since(self.lock.readable_at);
+        if unread_for > self.settings.timing.unread_limit() {
+            self.lock.stood_since = now;
+            if let Some(known) = &mut self.lock.unchanged {
+                known.since = now;
+            }
+        }
+        self.lock.readable_at = self.lock.readable_at.max(asked_at);
     }
 
     fn saw_lock(&mut self, sight: LockSight, now: Tick) {
@@ -126,7 +141,7 @@ impl State {
             .sight
             .as_ref()
             .is_some_and(|known| place(known) == place(&sight));
-        if !same || self.lock.unreadable {
+        if !same {
             self.lock.stood_since = now;
         }
         self.lock.sight = Some(sight);
@@ -148,10 +163,13 @@ impl State {
             .unchanged
             .as_ref()
             .is_some_and(|known| known.stamp == stamp);
-        // Time without Consul is no time in which the record stood unchanged: its writer may have tried in vain.
         let since = match &self.lock.unchanged {
-            Some(known) if same && !self.lock.unreadable => known.since,
-            Some(_) | None => now,
+            Some(known) if same => known.since,
+            Some(_) | None => {
+                // The count begins with this answer, however long ago it was asked for.
+                self.lock.readable_at = now;
+                now
+            }
         };
         let spoke_at = match &self.lock.unchanged {
             Some(known) if same => known.spoke_at,

@@ -93,7 +93,7 @@ impl Planner<'_> {
     /// waits like after a free lock without a record. A record of another version is not ours to judge.
     pub(super) fn consider_take_over(&mut self, key: &KeySight) -> Option<Reason> {
         if self.state.lock.unreadable {
-            // The count begins anew when Consul is back.
+            // Whether the count goes on is to be seen when Consul can be read again.
             return None;
         }
         let claim = match &key.record {
@@ -118,10 +118,7 @@ impl Planner<'_> {
         }
         // One look before anything is done: a Consul that has fallen silent is noticed, and the sight is fresh.
         if self.state.lock.confirmed_at.is_none_or(|at| at < due_at) {
-            if self.may_call_lock() {
-                self.act(Action::ReadLock);
-            }
-            return Some(Reason::LookingAgain);
+            return Some(self.look_again());
         }
         let seat = Seat {
             index: Some(key.modify_index),
@@ -268,6 +265,9 @@ impl Planner<'_> {
         if let Some(until) = self.too_early(claim.from) {
             return Reason::WaitingForPredecessorLease { until };
         }
+        if claim.from.is_some() && self.has_not_looked_for_long() {
+            return self.look_again();
+        }
         if let Some(until) = self.too_early(self.holds_back_until(claim)) {
             let first = "others".to_owned();
             return Reason::HoldingBack { first, until };
@@ -287,6 +287,19 @@ impl Planner<'_> {
             self.run_for_lock(seat, claim);
         }
         self.unless_denied(running(seat, claim))
+    }
+
+    /// An agent that slept, or whose Consul did: the next answer may start the count anew, so nothing is taken before it.
+    fn has_not_looked_for_long(&self) -> bool {
+        let unread_for = self.now.since(self.state.lock.readable_at);
+        unread_for > self.state.settings.timing.unread_limit()
+    }
+
+    fn look_again(&mut self) -> Reason {
+        if self.may_call_lock() {
+            self.act(Action::ReadLock);
+        }
+        Reason::LookingAgain
     }
 
     /// Whoever has just given the lock up lets others go first. Not so once one of them had it, since what that one

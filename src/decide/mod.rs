@@ -371,7 +371,7 @@ impl Planner<'_> {
     /// Without the lock: follow, run for it, or take it back.
     fn do_without_lock(&mut self) -> Reason {
         let state = self.state;
-        // After a time without Consul the next thing is a look, so that R3's count begins there.
+        // Nothing is taken while the last read failed; a look is the next thing.
         let free = state.lock.sight.is_some() && state.key_session().is_none();
         let doubtful = state.lock.outdated || (state.lock.unreadable && free);
         if doubtful && self.may_call_lock() {

@@ -266,7 +266,9 @@ pub struct Lock {
     pub term_seen: Option<(u64, Tick)>,
     /// How old that term was by then, as its record and this machine's wall clock have it.
     pub term_age: Duration,
-    /// Consul could not be read since `learned_at`.
+    /// When the last question about it was sent that was answered, or the record was first seen.
+    pub readable_at: Tick,
+    /// The last read failed: Consul cannot be read now, for all we know.
     pub unreadable: bool,
     /// The sight is known to be outdated: a step was refused or its reply lost.
     pub outdated: bool,
@@ -281,7 +283,7 @@ pub struct Unchanged {
     pub record: Record,
     /// Which write it was.
     pub stamp: Stamp,
-    /// First seen then, or again after a time without Consul.
+    /// First seen then, or again after a time in which Consul may not have been readable.
     pub since: Tick,
     /// Its writer's last word as master was seen then; a record that says `fenced` is no such word, it may be written
     /// long after.

@@ -228,6 +228,29 @@ impl Timing {
         self.lease / 4
     }
 
+    /// How long a look at the lock is held that follows a change of it: five quarters of a refresh interval, so that the
+    /// refresh of a punctual holder ends it and an idle agent asks once for each. At most 18.75 s.
+    #[must_use]
+    pub fn watch_hold(&self) -> Duration {
+        self.refresh_interval() * 5 / 4
+    }
+
+    /// How long a look at the lock is held that follows none: the holder is late, and each answer is one more word that
+    /// Consul can be read (R3).
+    #[must_use]
+    pub fn watch_beat(&self) -> Duration {
+        self.refresh_interval() / 4
+    }
+
+    /// R3: the longest time between two questions to Consul that were answered for which it counts as readable. A hold
+    /// of the watch and a slow answer fit into it. Consul may have been away for that long, and for a request's deadline
+    /// more while the second answer came, unnoticed: by the inequality of [`Timing::new`] no longer than a lease, so that
+    /// at least the margin is left of the old holder's time, in which it tries at least once.
+    #[must_use]
+    pub fn unread_limit(&self) -> Duration {
+        self.refresh_interval() * 2
+    }
+
     /// The deadline of a question for promises: asked again in time where it is asked with half of the lease left.
     #[must_use]
     pub fn promise_timeout(&self) -> Duration {

@@ -19,6 +19,7 @@ mod election;
 mod failsafe;
 mod guard_promises;
 mod hang;
+mod held_requests;
 mod history;
 mod lock_by_hand;
 mod lock_overwritten;

@@ -1,6 +1,7 @@
 //! A reverse proxy in front of Consul that reads what passes: who asked, for what.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tarsec_harness::{Result, World};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,6 +14,19 @@ pub(crate) struct Rules {
     pub(crate) authorization: Option<String>,
     /// A query parameter that is taken out before Consul sees it.
     pub(crate) swallowed: Option<String>,
+    /// After how long a request is ended that has no answer by then, and how.
+    pub(crate) ends: Option<(Duration, Ended)>,
+    /// Nothing that Consul is asked to hold reaches it, and this is the answer.
+    pub(crate) holds_nothing: Option<u16>,
+}
+
+/// How a proxy ends a request that takes too long for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The connection is closed.
+    Closed,
+    /// With this status of its own.
+    Answered(u16),
 }
 
 /// One request as it came in.
@@ -88,6 +102,11 @@ async fn pass(
         let answer = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 15\r\nConnection: close\r\n\r\nWho goes there?";
         return client.write_all(answer.as_bytes()).await;
     }
+    if let Some(code) = rules.holds_nothing
+        && line.contains("&wait=")
+    {
+        return client.write_all(too_late(code).as_bytes()).await;
+    }
     let mut line = line;
     if let Some(swallowed) = &rules.swallowed {
         line = line
@@ -102,8 +121,22 @@ async fn pass(
     let mut server = TcpStream::connect(consul).await?;
     server.write_all(forwarded.as_bytes()).await?;
     server.write_all(&body).await?;
+    if let Some((after, how)) = rules.ends
+        && tokio::time::timeout(after, server.readable())
+            .await
+            .is_err()
+    {
+        if let Ended::Answered(code) = how {
+            client.write_all(too_late(code).as_bytes()).await?;
+        }
+        return client.shutdown().await;
+    }
     tokio::io::copy(&mut server, &mut client).await?;
     client.shutdown().await
+}
+
+fn too_late(code: u16) -> String {
+    format!("HTTP/1.1 {code} Too Late\r\nContent-Length: 8\r\nConnection: close\r\n\r\nToo late")
 }
 
 /// Head, without its empty line, and body.

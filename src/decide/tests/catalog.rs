@@ -272,7 +272,7 @@ fn after_a_lost_registration_the_service_is_registered_until_none_can_come_behin
             assert!(register || node.now.since(lost_at) > 30.secs());
         }
         node.round();
-        node.passes(100.ms());
+        node.is_watched(100.ms());
     }
     assert!(!last, "in the end a word is enough again");
 }

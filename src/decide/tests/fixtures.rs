@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::toys::{ToyInstance, ToyLock, lost};
+use crate::decide::apply_lock::change_index;
 use crate::decide::board::Cause;
 use crate::decide::decide;
 use crate::decide::event::{ConsulFault, Event};
@@ -264,12 +265,35 @@ impl Node {
         self.state.reads_wall_clock(wall_ms);
     }
 
-    /// As `passes`, while pings and commands are answered and the watch has nothing to report.
+    /// As `passes`, while pings and commands are answered and the watch has nothing to report but that.
     pub(super) fn lives_on(&mut self, time: Duration) {
         let until = self.now + time;
         while self.now < until {
             self.passes(250.ms());
+            self.watch_shows_nothing_new();
             self.settles();
+        }
+    }
+
+    /// As `passes`, while the watch alone is answered and has nothing to report but that.
+    pub(super) fn is_watched(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            self.passes(250.ms().min(until.since(self.now)));
+            self.watch_shows_nothing_new();
+        }
+    }
+
+    /// The same.
+    pub(super) fn watched(mut self, time: Duration) -> Self {
+        self.is_watched(time);
+        self
+    }
+
+    fn watch_shows_nothing_new(&mut self) {
+        let known = self.state.lock.sight.as_ref().map(change_index);
+        if known == Some(change_index(&self.lock.sight())) {
+            self.watch_shows_lock();
         }
     }
 

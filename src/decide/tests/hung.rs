@@ -276,18 +276,18 @@ fn a_term_whose_last_commits_may_still_land_is_not_taken_again() {
             writes || matches!(action, Action::Fence { .. })
         };
         while node.state.holds_lock() {
-            node.passes(250.ms());
+            node.is_watched(200.ms());
             node.round_losing(hangs);
         }
         let until = node.now + LEASE;
         while node.now < until {
-            node.passes(250.ms());
+            node.is_watched(200.ms());
             node.round_losing(hangs);
             assert!(!node.state.holds_lock());
         }
         node.instance.guard.landed = lands;
         while !node.state.holds_lock() {
-            node.passes(250.ms());
+            node.is_watched(200.ms());
             node.round_losing(hangs);
         }
         // What may never land is behind a term of its own.

@@ -62,8 +62,7 @@ fn a_change_of_the_record_starts_the_wait_anew() {
 fn seeing_the_same_record_again_does_not_start_the_wait_anew() {
     let mut node = after(&record());
     let until = node.now + LEASE_AND_MARGIN;
-    node.passes(9.secs());
-    node.watch_shows_lock();
+    node.is_watched(9.secs());
     assert_eq!(
         node.plan().reason,
         Reason::WaitingForPredecessorLease { until }
@@ -91,6 +90,75 @@ fn time_without_consul_does_not_count() {
     node.passes(5.secs());
     node.watch_shows_lock();
     let until = node.now + LEASE_AND_MARGIN;
+    assert_eq!(
+        node.plan().reason,
+        Reason::WaitingForPredecessorLease { until }
+    );
+}
+
+/// The timing's own bound, as the tests have it.
+const UNREAD_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+
+#[test]
+fn a_gap_between_two_answers_that_a_hold_and_a_slow_answer_explain_counts() {
+    let mut node = after(&record());
+    assert_eq!(node.state.settings.timing.unread_limit(), UNREAD_LIMIT);
+    let until = node.now + LEASE_AND_MARGIN;
+    for failures in [0, 1, 2] {
+        for _ in 0..failures {
+            node.watch_fails();
+        }
+        node.passes(UNREAD_LIMIT - 3.secs() - 10.ms());
+        node.watch_shows_lock();
+        assert_eq!(
+            node.plan().reason,
+            Reason::WaitingForPredecessorLease { until },
+            "what became of questions without an answer is no matter"
+        );
+    }
+    node.passes(UNREAD_LIMIT + 1.ms());
+    node.watch_shows_lock();
+    let until = node.now + LEASE_AND_MARGIN;
+    assert_eq!(
+        node.plan().reason,
+        Reason::WaitingForPredecessorLease { until }
+    );
+}
+
+/// A Consul that hangs answers when it goes on, as if nothing had been.
+#[test]
+fn an_answer_that_came_late_vouches_for_nothing_before_its_question_and_little_behind_it() {
+    let mut node = after(&record());
+    let asked_at = node.now;
+    node.passes(60.secs());
+    node.hears(Event::LockRead {
+        asked_at,
+        by_watch: true,
+        result: Ok(node.lock.sight()),
+    });
+    node.watch_shows_lock();
+    let until = node.now + LEASE_AND_MARGIN;
+    assert_eq!(
+        node.plan().reason,
+        Reason::WaitingForPredecessorLease { until }
+    );
+}
+
+/// The watch is held until the holder's refresh; what follows may be cut short by a proxy.
+#[test]
+fn a_change_vouches_for_the_time_from_when_it_was_heard() {
+    let mut node = after(&record());
+    let asked_at = node.now;
+    node.passes(UNREAD_LIMIT - 1.secs());
+    node.lock.put_record(None, &record().refreshed(41));
+    node.hears(Event::LockRead {
+        asked_at,
+        by_watch: true,
+        result: Ok(node.lock.sight()),
+    });
+    let until = node.now + LEASE_AND_MARGIN;
+    node.passes(UNREAD_LIMIT - 1.secs());
+    node.watch_shows_lock();
     assert_eq!(
         node.plan().reason,
         Reason::WaitingForPredecessorLease { until }
@@ -177,7 +245,7 @@ fn terms_are_asked_for_again_when_the_key_went_missing_again() {
     node.lock.delete_key();
     node.watch_shows_lock();
     assert!(node.state.member_terms.is_none());
-    node.passes(LEASE_AND_MARGIN);
+    node.is_watched(LEASE_AND_MARGIN);
     let next = node.runs_until(|action| is_acquire(action) || matches!(action, Action::ReadBoard));
     assert_eq!(next, Action::ReadBoard);
 }

@@ -43,7 +43,7 @@ fn a_holder_that_is_not_heard_of_for_lease_and_margin_loses_the_lock_at_its_inde
     assert!(matches!(node.plan().reason, Reason::FollowingMaster { .. }));
     assert_eq!(node.lock.holder(), Some(&theirs()));
     assert!(node.plan().wake_at.is_some_and(|at| at <= due_at));
-    node.passes(due_at.since(node.now));
+    node.is_watched(due_at.since(node.now));
     let look = node.turn();
     assert!(
         does!(look, Action::ReadLock),
@@ -79,7 +79,7 @@ fn a_holder_that_is_not_heard_of_for_lease_and_margin_loses_the_lock_at_its_inde
 
 #[test]
 fn a_refresh_at_the_last_moment_refuses_it_and_nothing_changes() {
-    let mut node = under(&record()).later(LEASE_AND_MARGIN);
+    let mut node = under(&record()).watched(LEASE_AND_MARGIN);
     let take_over = node.runs_until(is_take_over);
     node.lock
         .put_record(Some(theirs()), &record().refreshed(41));
@@ -109,7 +109,7 @@ fn every_refresh_that_is_seen_starts_the_count_anew() {
 
 #[test]
 fn a_consul_that_has_fallen_silent_is_noticed_before_anything_is_taken() {
-    let mut node = under(&record()).later(LEASE_AND_MARGIN);
+    let mut node = under(&record()).watched(LEASE_AND_MARGIN);
     let look = node.runs_until(|action| matches!(action, Action::ReadLock));
     node.loses(&look);
     node.passes(60.secs());
@@ -125,9 +125,32 @@ fn a_consul_that_has_fallen_silent_is_noticed_before_anything_is_taken() {
     );
 }
 
+/// It was its turn, and then it slept: Consul may have been away meanwhile, and be back since a moment.
+#[test]
+fn who_slept_looks_again_before_it_takes_anything_though_the_time_was_over() {
+    for held in [true, false] {
+        let mut node = under(&record());
+        if !held {
+            node.lock.end_session(&theirs());
+            node.watch_shows_lock();
+        }
+        node.is_watched(LEASE_AND_MARGIN);
+        let look = |action: &Action| matches!(action, Action::ReadLock);
+        if held {
+            let look = node.runs_until(look);
+            node.answers(&look);
+        }
+        node.passes(6.secs());
+        let look = node.runs_until(look);
+        node.answers(&look);
+        assert!(due_at(&node).since(node.now) > LEASE);
+        assert_eq!(node.lock.record(), Some(record()));
+    }
+}
+
 #[test]
 fn nothing_is_taken_while_consul_cannot_be_read_though_it_was_asked_before() {
-    let mut node = under(&record()).later(LEASE_AND_MARGIN);
+    let mut node = under(&record()).watched(LEASE_AND_MARGIN);
     let look = node.runs_until(|action| matches!(action, Action::ReadLock));
     node.answers(&look);
     node.watch_fails();
@@ -221,7 +244,7 @@ fn who_may_not_be_master_takes_nothing_over() {
 
 #[test]
 fn a_lost_reply_to_a_take_over_is_no_refusal() {
-    let mut node = under(&record()).later(LEASE_AND_MARGIN);
+    let mut node = under(&record()).watched(LEASE_AND_MARGIN);
     let take_over = node.runs_until(is_take_over);
     node.loses_reply(&take_over);
     node.passes(200.ms());

@@ -139,6 +139,8 @@ pub(super) struct Place {
 struct Watch {
     asked_at: Tick,
     index: Option<u64>,
+    /// The last answer brought news: the next look is held for longer.
+    news: bool,
     waits: bool,
     /// Only the look that was scheduled last counts.
     turn: u64,
@@ -503,13 +505,19 @@ impl World {
         }
         let asked_at = place.watch.asked_at;
         let result = if place.consul {
-            if place.watch.index == Some(self.lock.watch_index()) && now.since(asked_at) < 10.secs()
-            {
+            let timing = &self.settings.timing;
+            let hold = match place.watch.news {
+                true => timing.watch_hold(),
+                false => timing.watch_beat(),
+            };
+            let changed = place.watch.index != Some(self.lock.watch_index());
+            if !changed && now.since(asked_at) < hold {
                 place.watch.waits = true;
-                let rest = 10.secs().saturating_sub(now.since(asked_at)) + 1.ms();
+                let rest = hold.saturating_sub(now.since(asked_at)) + 1.ms();
                 self.watch_after(at, rest);
                 return;
             }
+            place.watch.news = changed;
             place.watch.index = Some(self.lock.watch_index());
             Ok(self.lock.sight())
         } else {

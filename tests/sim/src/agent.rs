@@ -38,8 +38,17 @@ pub(crate) struct Watch {
     pub(crate) turn: u32,
     pub(crate) asked_at: Tick,
     pub(crate) after: u64,
+    /// The last answer's index, and whether it was news.
+    pub(crate) seen: u64,
+    pub(crate) news: bool,
+    /// Its question is one to be held.
+    pub(crate) held: bool,
     /// It stands in Consul and waits for a change.
     pub(crate) waits: bool,
+    /// Something on the way will end that before Consul does.
+    pub(crate) cut: bool,
+    /// The last question failed while it was held.
+    pub(crate) was_cut: bool,
     pub(crate) failures: u32,
 }
 
@@ -84,7 +93,9 @@ pub(crate) struct Agent {
     pub(crate) order_seen: u64,
     pub(crate) outstanding: Vec<(u64, GuardCommand)>,
     pub(crate) asking: Option<Asking>,
-    /// When it last could not read the lock, and when it last asked with a single read that was answered.
+    /// When Consul last looked at the lock for it, when it last did so after a time in which it may not have been readable,
+    /// and when it last asked with a single read that was answered.
+    pub(crate) looked_at: Time,
     pub(crate) unread_at: Time,
     pub(crate) read_at: Time,
     steps: (Time, u32),
@@ -165,6 +176,7 @@ impl World {
             order_seen: 0,
             outstanding: Vec::new(),
             asking: None,
+            looked_at: 0,
             unread_at: 0,
             read_at: 0,
             steps: (0, 0),
@@ -226,15 +238,11 @@ impl World {
         let tick = agent.clock.tick(now);
         if let Event::LockRead {
             asked_at,
-            by_watch,
-            result,
+            by_watch: false,
+            result: Ok(_),
         } = &event
         {
-            match result {
-                Err(_) => agent.unread_at = now,
-                Ok(_) if !by_watch => agent.read_at = agent.clock.when_tick(*asked_at),
-                Ok(_) => {}
-            }
+            agent.read_at = agent.clock.when_tick(*asked_at);
         }
         let heard = if traced && !matches!(event, Event::Woke) {
             Some(short(&event))

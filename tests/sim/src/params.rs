@@ -56,6 +56,9 @@ pub(crate) struct Weather {
     pub(crate) lag_max: Time,
     /// How late fibers wake at most (A4 allows 250 ms and more).
     pub(crate) fiber_late_max: Time,
+    /// What stands before Consul ends requests that are held for longer; 0: nothing does.
+    #[serde(default)]
+    pub(crate) holds_end_after: Time,
 }
 
 /// Everything that a seed decides.
@@ -78,7 +81,9 @@ impl Params {
         let mut rng = Rng::new(seed, 1);
         let sets = rng.one_of(&[1, 1, 1, 1, 1, 1, 2, 2, 3]);
         let sets: Vec<SetParams> = (0..sets).map(|_| draw_set(&mut rng, sets)).collect();
-        let weather = draw_weather(&mut rng);
+        let mut weather = draw_weather(&mut rng);
+        let mut apart = Rng::new(seed, 5);
+        weather.holds_end_after = apart.one_of(&[0, 0, 0, 1, 50, 300, 700, 1_500, 3_000]) * MS;
         let (faults, calm_from) = faults::draw(&mut rng, &sets);
         Self {
             sets,
@@ -166,6 +171,7 @@ fn draw_weather(rng: &mut Rng) -> Weather {
         wal_max: rng.one_of(&[1, 1, 5, 30]) * MS,
         lag_max: rng.one_of(&[1, 5, 50, 400]) * MS,
         fiber_late_max: some(rng, &[0, 5, 100, 200]) * MS,
+        holds_end_after: 0,
     }
 }
 

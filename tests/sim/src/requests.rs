@@ -171,10 +171,20 @@ impl World {
             None => {
                 let id = request.id;
                 let over = request.until.saturating_sub(self.patience(request.agent));
+                let over = self.hold_ends(request.sent_at, over);
                 self.schedule_at(over, Due::BallotsOver { request: id });
                 self.ballot_waiters.push(request);
             }
         }
+    }
+
+    /// Where something on the way ends what is held, the agent asks at once, but not sooner than after half a second.
+    fn hold_ends(&self, from: Time, until: Time) -> Time {
+        let ended_after = self.params.weather.holds_end_after;
+        if ended_after == 0 {
+            return until;
+        }
+        until.min(from + ended_after.max(500 * MS))
     }
 
     fn reply(&mut self, mut request: Box<Request>, events: Vec<Event>) {
@@ -261,11 +271,16 @@ impl World {
                 self.locks_changed(&freed);
                 Event::SessionDestroyed
             }
-            Action::ReadLock => Event::LockRead {
-                asked_at: request.asked_at,
-                by_watch: false,
-                result: Ok(self.consul.sight(set)),
-            },
+            Action::ReadLock => {
+                if !request.given_up {
+                    self.looked(agent);
+                }
+                Event::LockRead {
+                    asked_at: request.asked_at,
+                    by_watch: false,
+                    result: Ok(self.consul.sight(set)),
+                }
+            }
             Action::ReadBoard => Event::BoardRead {
                 result: Ok(Box::new(self.consul.board(set))),
             },

@@ -119,8 +119,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "time without Consul counts towards the wait",
         rule: "R3",
         file: "apply_lock.rs",
-        original: "same && !self.lock.unreadable",
-        broken: "same",
+        original: "unread_for > self.settings.timing.unread_limit()",
+        broken: "false",
     },
     Mutant {
         name: "without a record there is nothing to wait for",

@@ -21,36 +21,81 @@ impl World {
             return;
         }
         let tick = self.tick(agent);
-        self.agents[agent].watch.asked_at = tick;
+        let now = self.now;
+        let watch = &mut self.agents[agent].watch;
+        watch.asked_at = tick;
+        watch.held = watch.after > 0;
         let set = self.instances[self.agents[agent].at].set;
         match self.consul_cut(agent) {
             Some(Cut::Refused) => return self.watch_fails(agent, MS),
             Some(Cut::Swallowed) => {
-                let after = duration(self.params.sets[set].timing.lease()) + self.patience(agent);
+                let after = self.watch_holds(agent) + self.patience(agent);
                 return self.watch_fails(agent, after);
             }
             Some(Cut::RepliesSwallowed) | None => {}
         }
-        let denied = self.now < self.instances[self.agents[agent].at].ways.denied_until;
-        if denied || self.now < self.leader_at {
+        let denied = now < self.instances[self.agents[agent].at].ways.denied_until;
+        if denied || now < self.leader_at {
             let after = self.delay() * 2;
             return self.watch_fails(agent, after);
         }
+        self.looked(agent);
         if self.agents[agent].watch.after != self.consul.watch_index(set) {
             self.watch_answers(agent);
             return;
         }
         self.agents[agent].watch.waits = true;
-        let lease = duration(self.params.sets[set].timing.lease());
-        self.schedule(lease + lease / 16, Due::WatchOver { agent, turn });
+        let hold = self.watch_holds(agent);
+        let ended_after = self.params.weather.holds_end_after;
+        let cut = ended_after > 0 && ended_after < hold;
+        self.agents[agent].watch.cut = cut;
+        let after = if cut { ended_after } else { hold };
+        self.schedule(after, Due::WatchOver { agent, turn });
     }
 
-    /// The lock has not changed. The answer is as old as the question.
+    /// How long its question is held, as `src/agent.rs` asks for it, with Consul's jitter.
+    fn watch_holds(&self, agent: usize) -> Time {
+        let it = &self.agents[agent];
+        let timing = &self.params.sets[self.instances[it.at].set].timing;
+        if !it.watch.held {
+            return 0;
+        }
+        let hold = duration(if it.watch.news {
+            timing.watch_hold()
+        } else {
+            timing.watch_beat()
+        });
+        hold + hold / 16
+    }
+
+    /// Consul looks at the lock for it. What lies between two looks that are far apart is no time in which it could read
+    /// Consul, whatever it thinks: R3's count begins with the second at the earliest.
+    pub(crate) fn looked(&mut self, agent: usize) {
+        let timing = &self.params.sets[self.instances[self.agents[agent].at].set].timing;
+        let limit = duration(timing.unread_limit() + timing.healthcheck_timeout());
+        let now = self.now;
+        let it = &mut self.agents[agent];
+        if now - it.looked_at > limit + limit / 50 {
+            it.unread_at = now;
+        }
+        it.looked_at = now;
+    }
+
+    /// The lock has not changed, and the answer is as old as the question; or a proxy ends what takes too long for it.
     pub(crate) fn watch_over(&mut self, agent: usize, turn: u32) {
         let watch = &self.agents[agent].watch;
         if watch.turn == turn && watch.waits {
-            self.watch_answers(agent);
+            if watch.cut {
+                self.watch_fails(agent, MS);
+            } else {
+                self.watch_answers(agent);
+            }
         }
+    }
+
+    fn watch_beat(&self, agent: usize) -> Time {
+        let set = self.instances[self.agents[agent].at].set;
+        duration(self.params.sets[set].timing.watch_beat())
     }
 
     fn watch_answers(&mut self, agent: usize) {
@@ -62,10 +107,22 @@ impl World {
         }
         let set = self.instances[self.agents[agent].at].set;
         let sight = self.consul.sight(set);
+        if self.agents[agent].watch.seen != sight.index {
+            self.looked(agent);
+        }
+        let beat = self.watch_beat(agent);
         let watch = &mut self.agents[agent].watch;
         watch.turn += 1;
         watch.failures = 0;
+        watch.news = watch.seen != sight.index;
+        watch.seen = sight.index;
         let asked_at = watch.asked_at;
+        // Where holds fail at once, looks are no closer together than where they last.
+        let pitch = if std::mem::take(&mut watch.was_cut) {
+            beat
+        } else {
+            0
+        };
         watch.after = if sight.index < watch.after {
             0
         } else {
@@ -73,6 +130,7 @@ impl World {
         };
         // A watch on a missing key wakes with every write anywhere in the store.
         let pause = if sight.key.is_none() { 100 * MS } else { 0 };
+        let pause = pause.max(pitch);
         let event = Event::LockRead {
             asked_at,
             by_watch: true,
@@ -92,6 +150,12 @@ impl World {
         let watch = &mut self.agents[agent].watch;
         watch.turn += 1;
         watch.waits = false;
+        watch.after = 0;
+        if watch.held {
+            // No news: the next question is not held, and decides.
+            watch.was_cut = true;
+            return self.watch_after(agent, after);
+        }
         watch.failures += 1;
         let pause = if watch.failures <= 3 {
             100 * MS
@@ -135,11 +199,10 @@ impl World {
     /// The connection under a waiting watch is gone.
     pub(crate) fn watch_breaks(&mut self, agent: usize, how: Cut) {
         if self.agents[agent].watch.waits {
-            let set = self.instances[self.agents[agent].at].set;
             let after = match how {
                 Cut::Refused => MS,
                 Cut::Swallowed | Cut::RepliesSwallowed => {
-                    duration(self.params.sets[set].timing.lease()) / 2 + self.patience(agent)
+                    self.watch_holds(agent) / 2 + self.patience(agent)
                 }
             };
             self.watch_fails(agent, after);

@@ -41,7 +41,7 @@ fn seeing(record: &Record) -> Node {
 /// It has seen `record` stand for so long that the lease which rests on it is over, and casts its ballot.
 fn standing_for_election(record: &Record) -> Node {
     let mut node = seeing(record);
-    node.passes(LEASE_AND_MARGIN);
+    node.is_watched(LEASE_AND_MARGIN);
     for _ in 0..4 {
         node.settles();
     }

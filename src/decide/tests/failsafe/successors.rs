@@ -63,7 +63,7 @@ fn the_guard_is_told_which_terms_are_fenced_and_how_old_it_must_be() {
         let mut node = candidate();
         node.lock.put_record(None, &record);
         node.watch_shows_lock();
-        node.passes(LEASE_AND_MARGIN);
+        node.is_watched(LEASE_AND_MARGIN);
         let promote = node.runs_until(|action| matches!(action, Action::Promote { .. }));
         let Action::Promote { before, .. } = promote else {
             unreachable!()
@@ -167,7 +167,7 @@ fn its_youth_is_no_matter_after_a_fenced_record_or_one_with_failsafe_off() {
         let mut node = candidate();
         node.lock.put_record(None, &record);
         node.watch_shows_lock();
-        node.passes(LEASE_AND_MARGIN);
+        node.is_watched(LEASE_AND_MARGIN);
         node.instance.restart(node.now);
         node.attaches();
         node.settles();

@@ -38,7 +38,7 @@ impl World {
         let stood_for = request.sent_at.saturating_sub(changed_at);
         if unread_for.min(stood_for) < lease {
             let words = format!(
-                "agent-{} takes the lock {} ms after its record was written, and {} ms after it could not read Consul",
+                "agent-{} takes the lock {} ms after its record was written, and {} ms after a time without a look at it",
                 request.agent,
                 stood_for / 1_000_000,
                 unread_for / 1_000_000

@@ -174,6 +174,16 @@ impl World {
         }
     }
 
+    /// The looks at the lock that nothing has ended: each says that Consul can be read.
+    pub(crate) fn beat(&mut self) {
+        for n in 0..self.nodes.len() {
+            let node = &self.nodes[n];
+            if node.running && node.watched > 0 && !self.consul_down {
+                self.tell_lock(n);
+            }
+        }
+    }
+
     pub(crate) fn tell_lock(&mut self, n: usize) {
         let index = self.consul.watch_index(0);
         let sight = self.consul.sight(0);
