@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde_json::{Map, Value, json};
 use tracing::{Level, debug, enabled, error, info, warn};
 
-use crate::decide::board::{HistoryLine, Switchover, SwitchoverState};
+use crate::decide::board::{Switchover, SwitchoverState};
 use crate::decide::event::{Event, GuardCommand, KillResult, LockStepKind};
 use crate::decide::plan::{Action, Reason};
 use crate::decide::record::Status;
 use crate::decide::state::State;
 
 pub(crate) mod feed;
+mod past;
 pub(crate) mod problems;
 pub(crate) mod silence;
 #[cfg(test)]
@@ -406,7 +407,7 @@ pub(crate) fn action(said: &mut Said, action: &Action) {
             );
         }
         Action::StandDown { down: false } => info!("the pause is over: the guard stands up"),
-        Action::WriteHistory { line } => history(said, line),
+        Action::WriteHistory { line } => past::history(said, line),
         Action::Probe
         | Action::Remember { .. }
         | Action::Grant { .. }
@@ -436,53 +437,6 @@ fn switchover(switchover: &Switchover) {
         | SwitchoverState::Running
         | SwitchoverState::Done
         | SwitchoverState::None => info!(?state, why, "switchover"),
-    }
-}
-
-/// A change of hands, and what came back of it, once each.
-fn history(said: &mut Said, line: &HistoryLine) {
-    let words = format!(
-        "{} {:?}",
-        line.term,
-        line.returned.as_ref().map(|back| back.rows)
-    );
-    if !said.is_news(Topic::HistoryLine, &words) {
-        return;
-    }
-    let from = line.from.as_ref().map(|from| from.name.as_str());
-    let to = line.to.name.as_str();
-    let (term, cause, rows_at_risk) = (line.term, line.cause, line.rows_at_risk);
-    match &line.returned {
-        None if rows_at_risk > 0 => warn!(
-            term,
-            ?cause,
-            reason = line.reason,
-            from,
-            to,
-            rows_at_risk,
-            "master here now, WITHOUT ROWS that the one before had acknowledged"
-        ),
-        None => info!(
-            term,
-            ?cause,
-            reason = line.reason,
-            from,
-            to,
-            rows_at_risk,
-            "master here now"
-        ),
-        Some(back) if back.rows > 0 => warn!(
-            term,
-            to,
-            rows = back.rows,
-            "this ex-master is back WITH ROWS that its successor did not have when it became master"
-        ),
-        Some(_) => info!(
-            term,
-            to,
-            rows = 0,
-            "this ex-master is back and its successor had all its rows"
-        ),
     }
 }
 

@@ -10,6 +10,7 @@ use super::view::{LockSight, SetState, SetView};
 use crate::cli::{ResumeArgs, Scope};
 use crate::clock;
 use crate::consul::{LockOutcome, LockStep};
+use crate::decide::ending::{End, How};
 use crate::decide::record::{Record, Status};
 use crate::execute::Keys;
 
@@ -120,6 +121,12 @@ fn over(record: &Record, id: &str, by: &str) -> Record {
         paused: false,
         refused: false,
         last_master: None,
+        // Nobody knows since when it does not run.
+        end: Some(End {
+            how: How::ByHand,
+            by: Some(by.to_owned()),
+            ..End::default()
+        }),
         handover_to: None,
         problems: Vec::new(),
         ..record.clone()

@@ -125,8 +125,11 @@ const HISTORY: &str = "Usage: tarsec history [--json] [REPLICASET]
 
   --json   one JSON object, replica set UUID -> the last 64 changes of hands, the newest first
 
-Rows at risk: what the old master had at its last word and the new one lacked when it became master.
-When the old one comes back, its agent counts what it alone had written.
+No writes for: from when the old master was last known to be writable until the new one was, as well as
+that is known; the election is the last part of it. A machine that was lost or cut off is told from the
+other, and its outage known, when its agent is back.
+Rows at risk: what the old master had at its last word and the new one lacked when it became master;
+unknown where it may have written since. When it comes back, its agent counts what it alone had written.
 ";
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub mod help;
 mod labels;
 mod notes;
 pub mod outcome;
+mod past;
 mod pause;
 mod reader;
 mod screen;

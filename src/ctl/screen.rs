@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use super::past;
 use super::view::Verdict;
-use super::view::{ClusterView, LeaseView, MemberRole, MemberView, RowsAtRisk, SetState, SetView};
-use super::words::{ago, between, clean, exact_moment, moment, short, span, wrapped};
-use crate::decide::board::{Cause, HistoryLine, Pause, Switchover, SwitchoverState, moment_ms};
+use super::view::{ClusterView, LeaseView, MemberRole, MemberView, SetState, SetView};
+use super::words::{ago, between, clean, moment, short, span, wrapped};
+use crate::decide::board::{Pause, Switchover, SwitchoverState, moment_ms};
 
 /// No line is longer.
 pub(super) const WIDTH: usize = 80;
@@ -85,7 +86,7 @@ pub(super) fn history(view: &ClusterView) -> String {
             out.push_str("  no change of hands has been written down\n");
         }
         for line in &set.history {
-            out.push_str(&history_line(line, view.at_ms));
+            out.push_str(&past::history_line(line, view.at_ms));
         }
     }
     out
@@ -110,8 +111,7 @@ fn replicaset(set: &SetView, at: u64) -> String {
     let mut out = edges(&left, tag(set));
     out.push_str(&labelled("master", &about_master(set, at)));
     if let Some(reason) = set.reason.as_ref().filter(|reason| !reason.is_empty()) {
-        let cause = set.cause.map_or("", about_cause);
-        out.push_str(&labelled("why", &format!("{cause}: {reason}")));
+        out.push_str(&labelled("why", &past::about_why(set, reason)));
     }
     if let Some(lease) = &set.lease {
         out.push_str(&labelled("lease", &about_lease(set, lease)));
@@ -130,7 +130,7 @@ fn replicaset(set: &SetView, at: u64) -> String {
     }
     out.push_str(&members(set, at));
     for risk in &set.rows_at_risk {
-        out.push_str(&labelled("at risk", &about_risk(risk, at)));
+        out.push_str(&labelled("at risk", &past::about_risk(risk, at)));
     }
     out
 }
@@ -305,75 +305,6 @@ fn count(rows: u64) -> String {
     let found = units.iter().find(|(unit, _)| fits(*unit));
     let (unit, name) = found.unwrap_or(&(1_000_000_000_000_000_000, "E"));
     format!("{}{name}", rows.div_ceil(*unit))
-}
-
-fn about_risk(risk: &RowsAtRisk, at: u64) -> String {
-    let name = risk.from.as_ref().map_or("?", |from| &from.name);
-    let lacked = format!(
-        "{} of {name} when term {} began, {}",
-        rows(risk.rows),
-        risk.term,
-        ago(moment_ms(risk.at_ms, risk.at), at)
-    );
-    match &risk.returned {
-        None => format!("{lacked}; it has not come back yet"),
-        Some(returned) => format!(
-            "{lacked}; it came back {} with {} that its successor lacked",
-            ago(moment_ms(returned.at_ms, returned.at), at),
-            rows(returned.rows)
-        ),
-    }
-}
-
-fn rows(rows: u64) -> String {
-    match rows {
-        1 => "1 row".to_owned(),
-        rows => format!("{rows} rows"),
-    }
-}
-
-pub(super) fn about_cause(cause: Cause) -> &'static str {
-    match cause {
-        Cause::First => "first",
-        Cause::Released => "released",
-        Cause::TakenOver => "taken over",
-        Cause::Switchover => "switchover",
-    }
-}
-
-fn history_line(line: &HistoryLine, at: u64) -> String {
-    let from = line.from.as_ref().map_or("nobody", |from| &from.name);
-    let hands = format!("{} -> {}", clean(from), clean(&line.to.name));
-    let first = format!("  {:>6}  ", line.term);
-    let indent = first.chars().count().max(10);
-    let text = format!("{}  {hands}", exact_moment(line.at_ms, line.at));
-    let mut out = wrapped(&first, indent, &text, WIDTH);
-    let cause = about_cause(line.cause);
-    out.push_str(&wrapped(
-        "",
-        10,
-        &format!("{cause}: {}", line.reason),
-        WIDTH,
-    ));
-    let stages = &line.stages_ms;
-    let took = format!(
-        "elected after {} ms, lock after {} ms, writable after {} ms",
-        stages.elected, stages.acquired, stages.promoted
-    );
-    out.push_str(&wrapped("", 10, &took, WIDTH));
-    let risk = match (&line.from, line.rows_at_risk, &line.returned) {
-        (None, _, _) => return out,
-        (Some(_), rows_at_risk, None) => format!("{} at risk", rows(rows_at_risk)),
-        (Some(from), rows_at_risk, Some(returned)) => format!(
-            "{} at risk; {} came back {} with {} that its successor lacked",
-            rows(rows_at_risk),
-            from.name,
-            ago(moment_ms(returned.at_ms, returned.at), at),
-            rows(returned.rows)
-        ),
-    };
-    out.push_str(&wrapped("", 10, &risk, WIDTH));
-    out
 }
 
 #[cfg(test)]

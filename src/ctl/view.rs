@@ -7,13 +7,15 @@ use serde::Serialize;
 
 use super::agents::AgentState;
 use super::notes;
+use super::past::{RowsAtRisk, rows_at_risk};
 use super::sorted::Sorted;
 pub(crate) use super::sorted::Space;
 use crate::consul::Found;
 use crate::decide::board::{
-    Ballot, Cause, HistoryLine, Member, Party, Pause, Returned, ServiceRef, Switchover, moment_ms,
+    Ballot, Cause, HistoryLine, Member, Party, Pause, ServiceRef, Switchover, moment_ms,
     rows_missing,
 };
+use crate::decide::ending::{How, Outage};
 use crate::decide::ids::SessionId;
 use crate::decide::problems;
 use crate::decide::record::{Record, RecordError, Status};
@@ -21,9 +23,6 @@ use crate::decide::router::RouterKey;
 
 /// The version of `--json`. Fields may be added under the same one.
 pub(crate) const JSON_VERSION: u64 = 1;
-
-/// Changes of hands with rows at risk that are shown.
-const AT_RISK_SHOWN: usize = 3;
 
 /// A cluster at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -85,6 +84,12 @@ pub(crate) struct SetView {
     pub(crate) cause: Option<Cause>,
     /// Why the lock changed hands, in words.
     pub(crate) reason: Option<String>,
+    /// How the last master's time ended, in a word; `None`: the history does not say.
+    pub(crate) ended: Option<How>,
+    /// Who wished it, where somebody did.
+    pub(crate) by: Option<String>,
+    /// For how long nothing could be written before the term.
+    pub(crate) outage: Option<Outage>,
     /// What the holder's hold rests on; `None` where nobody holds the lock.
     pub(crate) lease: Option<LeaseView>,
     /// The holder may go on without Consul while every member promises.
@@ -231,23 +236,6 @@ pub(crate) enum MemberRole {
     Replica,
 }
 
-/// Rows that a change of hands may have cost.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct RowsAtRisk {
-    /// The term that began.
-    pub(crate) term: u64,
-    /// Wall-clock seconds since the epoch.
-    pub(crate) at: u64,
-    /// The same in milliseconds.
-    pub(crate) at_ms: u64,
-    /// Who was master before.
-    pub(crate) from: Option<Party>,
-    /// Rows of the one before that its successor lacked, by its last word.
-    pub(crate) rows: u64,
-    /// What it brought back: exact.
-    pub(crate) returned: Option<Returned>,
-}
-
 /// All that stands under the cluster's prefix, and its lock keys wherever they are.
 pub(crate) fn cluster(space: &Space, found: &[Found], signs: &Signs, at_ms: u64) -> ClusterView {
     let sorted = Sorted::of(space, found);
@@ -347,23 +335,6 @@ fn lock(found: Option<&Found>, key: &str) -> Lock {
     }
 }
 
-fn rows_at_risk(history: &[HistoryLine]) -> Vec<RowsAtRisk> {
-    let returned = |line: &HistoryLine| line.returned.as_ref().map_or(0, |returned| returned.rows);
-    history
-        .iter()
-        .filter(|line| line.rows_at_risk > 0 || returned(line) > 0)
-        .take(AT_RISK_SHOWN)
-        .map(|line| RowsAtRisk {
-            term: line.term,
-            at: line.at,
-            at_ms: moment_ms(line.at_ms, line.at),
-            from: line.from.clone(),
-            rows: line.rows_at_risk,
-            returned: line.returned.clone(),
-        })
-        .collect()
-}
-
 impl SetView {
     fn empty(uuid: &str) -> Self {
         Self {
@@ -377,6 +348,9 @@ impl SetView {
             since_ms: None,
             cause: None,
             reason: None,
+            ended: None,
+            by: None,
+            outage: None,
             lease: None,
             failsafe: false,
             paused: false,
@@ -456,6 +430,11 @@ impl Set<'_> {
             view.since_ms = Some(record.began_ms());
             view.cause = Some(record.cause);
             view.reason = Some(record.reason.clone());
+            if let Some(line) = view.history.iter().find(|line| line.term == record.term) {
+                view.ended = line.ended;
+                view.by.clone_from(&line.by);
+                view.outage = line.outage;
+            }
             view.failsafe = record.failsafe;
             view.paused = record.paused;
             view.lease = sight.session.as_ref().map(|_| self.lease(record));

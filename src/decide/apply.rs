@@ -299,6 +299,7 @@ impl State {
         self.instance.process = process;
         self.instance.silent_since = None;
         self.instance.killed = false;
+        self.instance.killed_at = None;
         self.instance.kill_failed = None;
         self.pending.guard_retry_at = None;
         self.pending.fence_retry_at = None;
@@ -326,6 +327,7 @@ impl State {
         match result {
             KillResult::Killed => {
                 self.instance.killed = true;
+                self.instance.killed_at = self.instance.killed_at.or(Some(now));
                 self.instance.kill_failed = None;
             }
             KillResult::Spared(probe) => {

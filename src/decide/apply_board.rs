@@ -13,6 +13,9 @@ use super::timing::Tick;
 impl State {
     pub(super) fn board_seen(&mut self, board: Board, asked_at: Tick) {
         self.orders.pause.clone_from(&board.pause);
+        if let Some(pause) = &board.pause {
+            self.orders.last_pause = Some((pause.clone(), asked_at));
+        }
         self.switchover_seen(board.switchover.clone(), asked_at);
         self.board = Some((board, asked_at));
     }

@@ -8,7 +8,7 @@ use super::hold::GivesWay;
 use super::observed::Probe;
 use super::plan::Before;
 use super::record::{Record, Status};
-use super::state::{Attempt, Hold, Session, State, Unchanged};
+use super::state::{Attempt, Hold, LostHold, Session, State, Unchanged};
 use super::timing::{Tick, Timing};
 
 /// After a step at the lock that was refused.
@@ -103,6 +103,11 @@ impl State {
                 .seen_record()
                 .is_some_and(|seen| seen.term > own.term || seen.instance != own.instance)
             {
+                self.past.lost = Some(LostHold {
+                    term: own.term,
+                    refresh: own.refresh,
+                    accepted_at: self.hold.accepted_at,
+                });
                 self.forget_hold();
                 self.comes_back();
             }
@@ -191,11 +196,21 @@ impl State {
             let age_ms = self.wall_ms.saturating_sub(record.began_ms());
             self.lock.term_age = Duration::from_millis(age_ms);
         }
+        let known = self.lock.unchanged.as_ref();
+        let seen_at = known.filter(|_| same).map_or(now, |known| known.seen_at);
+        // What came while Consul could not be read may have come long ago.
+        let witnessed = match known {
+            Some(known) if same || spoke_at == known.spoke_at => known.witnessed,
+            Some(known) => !self.lock.unreadable && known.since < now,
+            None => false,
+        };
         self.lock.unchanged = Some(Unchanged {
             record,
             stamp,
+            seen_at,
             since,
             spoke_at,
+            witnessed,
         });
     }
 

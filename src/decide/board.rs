@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::ending::{How, Known, Outage};
 use super::record::{Record, Vclock};
 
 /// Everything of one replica set, read in one transaction.
@@ -282,6 +283,16 @@ pub struct HistoryLine {
     pub cause: Cause,
     /// Why, in words.
     pub reason: String,
+    /// How the last master's time ended, in a word. What its successor could only guess is completed by the ex-master's
+    /// agent. `None`, as all that follows: written by an older agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<How>,
+    /// Who wished it, where somebody did: an operator, or a signal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// For how long nothing could be written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outage: Option<Outage>,
     /// Who was master before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Party>,
@@ -291,6 +302,18 @@ pub struct HistoryLine {
     /// written after that last word comes on top; `returned` counts it.
     #[serde(default)]
     pub rows_at_risk: u64,
+    /// `exact`: the one before had no more rows than those of its last word; `at_least`: it may have written since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub risk_known: Option<Known>,
+    /// For so many milliseconds it may have written behind its last word, where that was not its very last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_word_age_ms: Option<u64>,
+    /// Rows that it wrote in a second before its last word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_rows_per_s: Option<u64>,
+    /// Which refresh its last word was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_refresh: Option<u64>,
     /// The new master's vclock when it became master.
     #[serde(default)]
     pub vclock: Vclock,
@@ -300,6 +323,16 @@ pub struct HistoryLine {
     /// Milliseconds since the new holder found the lock up for grabs.
     #[serde(default)]
     pub stages_ms: Stages,
+}
+
+impl HistoryLine {
+    /// Rows that the one before may have written behind its last word, by its rate; `None`: nothing says how many, or
+    /// it has counted them itself.
+    #[must_use]
+    pub fn estimate_rows(&self) -> Option<u64> {
+        let age_ms = self.last_word_age_ms.filter(|_| self.returned.is_none())?;
+        Some(self.rate_rows_per_s?.saturating_mul(age_ms) / 1000)
+    }
 }
 
 /// One side of a change of hands.

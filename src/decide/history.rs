@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::board::{self, HistoryLine, Party, Returned, Stages, rows_missing};
+use super::ending::{How, Known, Outage, millis};
 use super::event::LockStepKind;
 use super::observed::Probe;
 use super::plan::Action;
@@ -13,6 +16,35 @@ use super::{Place, Planner};
 
 /// How often the history is read for the line that the new master is about to write.
 pub(super) const READS: u32 = 10;
+
+/// What is known of changes of hands.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Past {
+    /// The instance may have been master before: whether it has rows that nobody else has is to be looked up.
+    pub returning: bool,
+    /// The history as read for that.
+    #[serde(skip)]
+    pub lines: Option<Vec<HistoryLine>>,
+    /// How often it was read.
+    pub reads: u32,
+    /// Its newest line.
+    pub last: Option<HistoryLine>,
+    /// The last hold that another one ended by taking the lock.
+    pub lost: Option<LostHold>,
+    /// The change of hands that this instance came back from, with what it brought.
+    pub returned: Option<HistoryLine>,
+}
+
+/// A hold that another one ended by taking the lock, while this agent lived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct LostHold {
+    /// Its term.
+    pub term: u64,
+    /// Which refresh its last word was.
+    pub refresh: u64,
+    /// When that was accepted.
+    pub accepted_at: Tick,
+}
 
 impl Planner<'_> {
     /// Who was promoted last before `term`, where its record or that of one that was not promoted says so.
@@ -65,8 +97,15 @@ impl Planner<'_> {
         let reason = before
             .filter(|before| before.status == Status::Fenced)
             .map_or(&record.reason, |before| &before.reason);
-        let ms =
-            |at: Tick| u64::try_from(at.since(gained.found_at).as_millis()).unwrap_or(u64::MAX);
+        let ms = |at: Tick| millis(at.since(gained.found_at));
+        let promoted_at = gained.promoted_at.unwrap_or(self.now);
+        let end = gained.end.later(promoted_at.since(gained.elected_at));
+        // What the one before may have written behind the vclock that its record carries.
+        let word = before.map(|_| end.word_age_ms).filter(|_| !end.complete);
+        let lost = before.map(|before| {
+            let word = before.last_masters_word();
+            word.map_or_else(|| before.vclock.clone(), |word| word.vclock)
+        });
         let promoted = gained.promoted_at.map(|_| gained.promoted_ms);
         let at_ms = promoted.unwrap_or(self.state.wall_ms);
         HistoryLine {
@@ -76,21 +115,31 @@ impl Planner<'_> {
             at_ms,
             cause: record.cause,
             reason: reason.clone(),
-            from: before.map(|before| Party {
-                instance: before.instance.clone(),
-                name: before.name.clone(),
-            }),
+            ended: Some(end.how),
+            by: end.by.clone(),
+            outage: before.map(|_| Outage::of(end.over_ms, end.writable_ms)),
+            from: before.map(|before| self.state.party_before(before)),
             to: Party {
                 instance: probe.uuid.clone(),
                 name: record.name.clone(),
             },
-            rows_at_risk: before.map_or(0, |before| rows_missing(&before.vclock, &record.base)),
+            rows_at_risk: lost.map_or(0, |vclock| rows_missing(&vclock, &record.base)),
+            risk_known: before.map(|_| {
+                if end.complete {
+                    Known::Exact
+                } else {
+                    Known::AtLeast
+                }
+            }),
+            last_word_age_ms: word.flatten(),
+            rate_rows_per_s: before.and_then(|before| before.rate_rows_per_s),
+            last_refresh: before.map(|before| before.refresh),
             vclock: record.base.clone(),
             returned: None,
             stages_ms: Stages {
                 elected: ms(gained.elected_at),
                 acquired: ms(gained.acquired_at),
-                promoted: ms(gained.promoted_at.unwrap_or(self.now)),
+                promoted: ms(promoted_at),
             },
         }
     }
@@ -138,17 +187,58 @@ impl Planner<'_> {
         };
         let own = probe.id.to_string();
         let lsn = |vclock: &Vclock| vclock.get(&own).copied().unwrap_or(0);
+        let rows = lsn(&probe.vclock).saturating_sub(lsn(&line.vclock));
         let line = HistoryLine {
             returned: Some(Returned {
                 at: self.state.wall_ms / 1000,
                 at_ms: self.state.wall_ms,
-                rows: lsn(&probe.vclock).saturating_sub(lsn(&line.vclock)),
+                rows,
             }),
-            ..line.clone()
+            ..self.completed(line, probe)
         };
         self.write_history(line);
     }
+
+    /// What the ex-master's agent knows better than the successor that wrote the line: whether it lived on itself, and
+    /// for how long its instance was writable behind its last word.
+    fn completed(&self, line: &HistoryLine, probe: &Probe) -> HistoryLine {
+        let state = self.state;
+        let mut line = line.clone();
+        if !line.ended.is_some_and(How::is_guessed) {
+            return line;
+        }
+        let fenced_ago = probe.guard.fenced_ago_ns.map(Duration::from_nanos);
+        let probed_at = state.instance.probed_at.unwrap_or(self.now);
+        let lost = state.past.lost.as_ref();
+        let lost =
+            lost.filter(|lost| lost.term < line.term && Some(lost.refresh) == line.last_refresh);
+        let wrote_on = match (lost, fenced_ago) {
+            (Some(lost), Some(ago)) => {
+                line.ended = Some(How::CutOff);
+                Some(probed_at.since(lost.accepted_at).saturating_sub(ago))
+            }
+            (Some(_), None) => {
+                line.ended = Some(How::CutOff);
+                None
+            }
+            // An agent that has just come, at an instance whose guard outlived the lease.
+            (None, Some(_)) if probe.guard.last_fence.as_deref() == Some(LEASE_ENDED) => {
+                line.ended = Some(How::AgentLost);
+                Some(state.settings.timing.lease())
+            }
+            (None, _) => None,
+        };
+        let most = line.outage.and_then(|outage| outage.at_most_ms);
+        if let Some((wrote_on, most)) = wrote_on.zip(most) {
+            let exact = Some(most.saturating_sub(millis(wrote_on)));
+            line.outage = Some(Outage::of(exact, exact));
+        }
+        line
+    }
 }
+
+/// The guard's words when its lease ended, in `guard.lua`.
+const LEASE_ENDED: &str = "its lease ended";
 
 /// The last reign of this instance, if another one followed and its rows have not been counted yet.
 fn reign_that_ended<'a>(lines: &'a [HistoryLine], uuid: &str) -> Option<&'a HistoryLine> {
@@ -198,6 +288,7 @@ impl super::state::State {
             acquired_at: now,
             promoted_at: None,
             promoted_ms: 0,
+            end: self.end_found(attempt.record.cause, now),
             told: false,
         });
     }

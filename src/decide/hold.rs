@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::board::{Party, Switchover};
+use super::ending::End;
 use super::event::LockStepKind;
 use super::plan::Before;
 use super::record::Record;
@@ -102,6 +103,8 @@ pub struct Gained {
     pub promoted_at: Option<Tick>,
     /// The same as the wall clock had it, in milliseconds since the epoch.
     pub promoted_ms: u64,
+    /// How the last master's time ended, as it was known when it was clear whose turn it is.
+    pub end: End,
     /// The history has its line.
     pub told: bool,
 }

@@ -448,6 +448,7 @@ impl Planner<'_> {
             record.base = self.base(Some(&record), record.term);
             record.following = state.followers(self.now).unwrap_or_default();
         }
+        record.end = self.end(&record, target);
         if self.may_call_lock() {
             self.act(Action::Release {
                 session,

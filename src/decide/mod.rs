@@ -11,6 +11,7 @@ pub mod board;
 mod candidate;
 mod catalog;
 pub mod election;
+pub mod ending;
 pub mod event;
 mod failsafe;
 mod feed;
@@ -350,6 +351,8 @@ impl Planner<'_> {
             paused: self.says_paused(),
             refused: false,
             last_master: self.last_master(own, term),
+            rate_rows_per_s: self.write_rate(reading.reply_at, probe.map(|probe| &probe.vclock)),
+            end: self.end_so_far(own, cause, gain.is_some()),
             handover_to: self.hands_over_to(term),
             problems: self.state.problems(),
         };

@@ -131,6 +131,9 @@ pub struct GuardState {
     /// Why it last fenced.
     #[serde(default)]
     pub last_fence: Option<String>,
+    /// How long ago it last turned read-only by that; `None`: never under a guard of this process.
+    #[serde(default)]
+    pub fenced_ago_ns: Option<u64>,
     /// The promise that runs, if one does (R6).
     #[serde(default)]
     pub promise: Option<Promise>,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::board::{Cause, moment_ms, rows_missing};
+use super::ending::End;
 
 /// What the holder says of itself in the lock key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +69,12 @@ pub struct Record {
     /// Who was promoted last, where its writer was not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_master: Option<LastWord>,
+    /// Rows that its instance wrote in a second between the last two words about it; `None`: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_rows_per_s: Option<u64>,
+    /// How the last time of being writable ended, where its writer is not writable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<End>,
     /// The instance UUID that is to go first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handover_to: Option<String>,

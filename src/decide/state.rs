@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::board::{Board, HistoryLine, Member, Party, Pause, Switchover};
+use super::board::{Board, Member, Party, Pause, Switchover};
 use super::election::Election;
 use super::event::{GuardCommand, LockSight};
 pub use super::feed::Feed;
+pub use super::history::{LostHold, Past};
 pub use super::hold::{Asked, Attempt, Gain, Gained, Handover, Hold};
 use super::ids::SessionId;
 use super::observed::{Heard, Probe};
@@ -145,6 +146,8 @@ pub struct Instance {
     pub answered_begun_at: Option<Tick>,
     /// SIGKILL was sent: no code of the process runs any more, whenever the kernel is done with it.
     pub killed: bool,
+    /// When that was done.
+    pub killed_at: Option<Tick>,
     /// Why the last kill did not happen.
     pub kill_failed: Option<String>,
     /// Why the guard refused its last promotion or fence.
@@ -173,27 +176,13 @@ pub struct Orders {
     pub seen_at: Tick,
     /// `pause`, as last read; by a holder with each refresh.
     pub pause: Option<Pause>,
+    /// The last pause that was in force, and until when it was seen to be.
+    pub last_pause: Option<(Pause, Tick)>,
     /// What is being written into the switchover key.
     #[serde(skip)]
     pub writing: Option<(Switchover, Option<Party>)>,
     /// What became of a switchover and is yet to be written down.
     pub outcome: Option<Switchover>,
-}
-
-/// What is known of changes of hands.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Past {
-    /// The instance may have been master before: whether it has rows that nobody else has is to be looked up.
-    pub returning: bool,
-    /// The history as read for that.
-    #[serde(skip)]
-    pub lines: Option<Vec<HistoryLine>>,
-    /// How often it was read.
-    pub reads: u32,
-    /// Its newest line.
-    pub last: Option<HistoryLine>,
-    /// The change of hands that this instance came back from, with what it brought.
-    pub returned: Option<HistoryLine>,
 }
 
 /// The connection to the instance.
@@ -283,11 +272,15 @@ pub struct Unchanged {
     pub record: Record,
     /// Which write it was.
     pub stamp: Stamp,
-    /// First seen then, or again after a time in which Consul may not have been readable.
+    /// First seen then.
+    pub seen_at: Tick,
+    /// The same, or seen again after a time in which Consul may not have been readable.
     pub since: Tick,
     /// Its writer's last word as master was seen then; a record that says `fenced` is no such word, it may be written
     /// long after.
     pub spoke_at: Tick,
+    /// That word was seen to come, rather than found; only then is its age known.
+    pub witnessed: bool,
 }
 
 /// Our session.

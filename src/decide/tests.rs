@@ -7,6 +7,7 @@ mod catalog;
 mod chaos;
 mod clocks;
 mod election;
+mod endings;
 mod failsafe;
 mod feed;
 pub(crate) mod fixtures;

@@ -5,7 +5,7 @@
 -- stays as it is, an older one hands its state over. All times are clock.monotonic64() of this process, never
 -- fiber.clock(), which stands still within a turn of the event loop.
 
-local VERSION = 4
+local VERSION = 5
 
 local clock = require('clock')
 local fiber = require('fiber')
@@ -40,6 +40,7 @@ local state = previous ~= nil and previous.state or {
     fences = 0,          -- times the guard itself made the instance read-only
     unleased = 0,        -- of these: because somebody made it writable without a lease
     last_fence = nil,    -- why
+    fenced_at = nil,     -- when it last turned read-only by a fence
     promise = nil,       -- {to, term, until_ns}: no promotion here meanwhile, for that instance is master (R6)
     born = nil,          -- since when promises would be remembered
     stood_down = false,  -- a pause: neither the lease's end nor another hand concerns this guard until it stands up
@@ -158,6 +159,7 @@ local function create_barrier_space()
 end
 
 local function fence(why)
+    state.fenced_at = (state.leased or not box.info.ro) and clock.monotonic64() or state.fenced_at
     state.leased = false
     state.stood_down = false
     state.deadline = 0ULL
@@ -318,6 +320,7 @@ local function probe()
             fences = state.fences,
             unleased = state.unleased,
             last_fence = state.last_fence,
+            fenced_ago_ns = state.fenced_at and clock.monotonic64() - state.fenced_at,
             promise = promise_now(),
             age_ns = age_ns(),
             stood_down = state.stood_down or false,

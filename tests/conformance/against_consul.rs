@@ -67,6 +67,8 @@ fn record(refresh: u64) -> Record {
         paused: false,
         refused: false,
         last_master: None,
+        rate_rows_per_s: None,
+        end: None,
         handover_to: None,
         problems: Vec::new(),
     }

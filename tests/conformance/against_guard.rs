@@ -120,6 +120,8 @@ impl Answer {
     fn comparable(mut self) -> Self {
         self.refused = self.refused.map(|why| kind(&why).to_owned());
         self.guard.base = self.guard.base.map(|_| Vclock::default());
+        // For people alone: the model keeps no account of it.
+        self.guard.fenced_ago_ns = None;
         self
     }
 }

@@ -16,6 +16,7 @@ mod consul_servers;
 mod crash;
 mod dumps;
 mod election;
+mod endings;
 mod failsafe;
 mod guard_promises;
 mod hang;

@@ -9,7 +9,8 @@ use super::*;
 use crate::consul::Found;
 use crate::ctl::view::cluster;
 use crate::ctl::view::{Signs, Space};
-use crate::decide::board::{Ballot, Member, Party, Returned};
+use crate::decide::board::{Ballot, HistoryLine, Member, Party, Returned};
+use crate::decide::ending::{How, Known, Outage};
 use crate::decide::ids::SessionId;
 use crate::decide::record::{Record, Status};
 use crate::decide::router::RouterKey;
@@ -301,6 +302,30 @@ fn rows_at_risk_and_what_came_back() {
     let keys = Keys::healthy().line(&line(7)).line(&harmless).line(&back);
     assert_screen("rows_at_risk", &keys, Verdict::Well);
     assert_golden("history.txt", &history(&keys.view()));
+}
+
+#[test]
+fn a_change_of_hands_says_no_more_than_is_known() {
+    let planned = HistoryLine {
+        ended: Some(How::Switchover),
+        by: Some("anna@ops1".to_owned()),
+        outage: Some(Outage::of(Some(23), Some(23))),
+        rows_at_risk: 0,
+        risk_known: Some(Known::Exact),
+        ..line(6)
+    };
+    let lost = HistoryLine {
+        ended: Some(How::MachineLost),
+        outage: Some(Outage::of(Some(312), Some(10_312))),
+        rows_at_risk: 0,
+        risk_known: Some(Known::AtLeast),
+        last_word_age_ms: Some(10_000),
+        rate_rows_per_s: Some(700),
+        ..line(7)
+    };
+    let keys = Keys::healthy().line(&lost).line(&planned);
+    assert_screen("machine_lost", &keys, Verdict::Well);
+    assert_golden("history_known.txt", &history(&keys.view()));
 }
 
 #[test]

@@ -116,6 +116,8 @@ pub(crate) fn record() -> Record {
         paused: false,
         refused: false,
         last_master: None,
+        rate_rows_per_s: None,
+        end: None,
         handover_to: None,
         problems: Vec::new(),
     }
@@ -432,7 +434,11 @@ impl Node {
         self.comes_to_in(50.ms(), wanted)
     }
 
-    fn comes_to_in(&mut self, pause: Duration, wanted: impl Fn(&Action) -> bool) -> Action {
+    pub(super) fn comes_to_in(
+        &mut self,
+        pause: Duration,
+        wanted: impl Fn(&Action) -> bool,
+    ) -> Action {
         for _ in 0..64 {
             let plan = self.turn();
             let found = plan.actions.iter().position(&wanted);

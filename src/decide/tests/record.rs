@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::fixtures::{Span, record};
 use crate::decide::board::Cause;
+use crate::decide::ending::End;
 use crate::decide::record::{LastWord, Record, RecordError, Status, Vclock};
 
 fn any_record() -> impl Strategy<Value = Record> {
@@ -52,6 +53,8 @@ fn any_record() -> impl Strategy<Value = Record> {
                     instance: String::new(),
                     vclock: vclock.clone(),
                 }),
+                rate_rows_per_s: (since % 11 == 0).then_some(since),
+                end: (since % 13 == 0).then(End::default),
                 handover_to,
                 problems: members.clone(),
             }

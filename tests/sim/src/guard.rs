@@ -341,6 +341,7 @@ impl Guard {
             fences: self.fences,
             unleased: self.unleased,
             last_fence: self.last_fence.map(str::to_owned),
+            fenced_ago_ns: None,
             promise,
             age_ns: now_ns - self.born_ns,
             stood_down: self.stood_down,

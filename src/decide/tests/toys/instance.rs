@@ -57,6 +57,7 @@ impl ToyInstance {
                 fences: 0,
                 unleased: 0,
                 last_fence: None,
+                fenced_ago_ns: None,
                 promise: None,
                 age_ns: 0,
                 stood_down: false,
@@ -113,6 +114,9 @@ impl ToyInstance {
     }
 
     fn fence(&mut self, why: &str) {
+        if !self.ro {
+            self.guard.fenced_ago_ns = Some(0);
+        }
         self.ro = true;
         self.read_only = true;
         self.guard.leased = false;

@@ -1,0 +1,183 @@
+//! Changes of hands in words: nothing is said more exactly than it is known.
+
+use serde::Serialize;
+
+use super::screen::WIDTH;
+use super::view::SetView;
+use super::words::{ago, clean, exact_moment, wrapped};
+use crate::decide::board::{Cause, HistoryLine, Party, Returned, moment_ms};
+use crate::decide::ending::{How, Known};
+
+/// Where the words about a change of hands begin.
+const INDENT: usize = 10;
+
+/// Changes of hands with rows at risk that are shown.
+const AT_RISK_SHOWN: usize = 3;
+
+/// Rows that a change of hands may have cost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct RowsAtRisk {
+    /// The term that began.
+    pub(crate) term: u64,
+    /// Wall-clock seconds since the epoch.
+    pub(crate) at: u64,
+    /// The same in milliseconds.
+    pub(crate) at_ms: u64,
+    /// Who was master before.
+    pub(crate) from: Option<Party>,
+    /// Rows of the one before that its successor lacked, by its last word.
+    pub(crate) rows: u64,
+    /// Whether that word was its very last (`exact`), or it may have written since (`at_least`).
+    pub(crate) known: Option<Known>,
+    /// How many rows it may have written since, by its rate.
+    pub(crate) estimate_rows: Option<u64>,
+    /// What it brought back: exact.
+    pub(crate) returned: Option<Returned>,
+}
+
+/// Changes of hands that may have cost rows, of a history that begins with the newest.
+pub(super) fn rows_at_risk(history: &[HistoryLine]) -> Vec<RowsAtRisk> {
+    let returned = |line: &HistoryLine| line.returned.as_ref().map_or(0, |returned| returned.rows);
+    history
+        .iter()
+        .filter(|line| {
+            line.rows_at_risk > 0 || returned(line) > 0 || line.estimate_rows() > Some(0)
+        })
+        .take(AT_RISK_SHOWN)
+        .map(|line| RowsAtRisk {
+            term: line.term,
+            at: line.at,
+            at_ms: moment_ms(line.at_ms, line.at),
+            from: line.from.clone(),
+            rows: line.rows_at_risk,
+            known: line.risk_known,
+            estimate_rows: line.estimate_rows(),
+            returned: line.returned.clone(),
+        })
+        .collect()
+}
+
+/// Why the term began, as `tarsec status` has it.
+pub(super) fn about_why(set: &SetView, reason: &str) -> String {
+    let cause = match set.ended {
+        Some(how) => about_end(how, set.by.as_deref()),
+        None => set.cause.map_or("", about_cause).to_owned(),
+    };
+    match &set.outage {
+        Some(outage) => format!("{cause}: {reason}; no writes before it for {outage}"),
+        None => format!("{cause}: {reason}"),
+    }
+}
+
+fn about_end(how: How, by: Option<&str>) -> String {
+    match by {
+        Some(by) if !by.is_empty() => format!("{} by {by}", how.words()),
+        Some(_) | None => how.words().to_owned(),
+    }
+}
+
+/// What an agent that did not say more wrote.
+fn about_cause(cause: Cause) -> &'static str {
+    match cause {
+        Cause::First => "first",
+        Cause::Released => "released",
+        Cause::TakenOver => "taken over",
+        Cause::Switchover => "switchover",
+    }
+}
+
+/// Of `tarsec status`.
+pub(super) fn about_risk(risk: &RowsAtRisk, at_ms: u64) -> String {
+    let name = risk.from.as_ref().map_or("?", |from| &from.name);
+    let when = ago(moment_ms(risk.at_ms, risk.at), at_ms);
+    let lacked = match (risk.known, &risk.returned) {
+        (Some(Known::Exact), _) | (_, Some(_)) => rows(risk.rows),
+        (_, None) => format!("at least {}", rows(risk.rows)),
+    };
+    let more = match (risk.estimate_rows, &risk.returned) {
+        (Some(more), None) => format!(", perhaps up to {more} more"),
+        (_, _) => String::new(),
+    };
+    let lacked = format!(
+        "{lacked} of {name} when term {} began{more}, {when}",
+        risk.term
+    );
+    match &risk.returned {
+        None => format!("{lacked}; it has not come back yet"),
+        Some(back) => format!("{lacked}; it {}", about_return(back, at_ms)),
+    }
+}
+
+fn about_return(back: &Returned, at_ms: u64) -> String {
+    format!(
+        "came back {} with {} that its successor lacked",
+        ago(moment_ms(back.at_ms, back.at), at_ms),
+        rows(back.rows)
+    )
+}
+
+fn rows(rows: u64) -> String {
+    match rows {
+        1 => "1 row".to_owned(),
+        rows => format!("{rows} rows"),
+    }
+}
+
+/// Of `tarsec history`.
+pub(super) fn history_line(line: &HistoryLine, at_ms: u64) -> String {
+    let from = line.from.as_ref().map_or("nobody", |from| &from.name);
+    let hands = format!("{} -> {}", clean(from), clean(&line.to.name));
+    let first = format!("  {:>6}  ", line.term);
+    let indent = first.chars().count().max(INDENT);
+    let text = format!("{}  {hands}", exact_moment(line.at_ms, line.at));
+    let mut out = wrapped(&first, indent, &text, WIDTH);
+    let mut say = |text: &str| out.push_str(&wrapped("", INDENT, text, WIDTH));
+    let cause = match line.ended {
+        Some(how) => about_end(how, line.by.as_deref()),
+        None => about_cause(line.cause).to_owned(),
+    };
+    say(&format!("{cause}: {}", line.reason));
+    if let Some(outage) = &line.outage {
+        say(&format!("no writes for {outage}"));
+    }
+    let stages = &line.stages_ms;
+    // The last part of that time, since the new holder found the lock up for grabs.
+    say(&format!(
+        "election {} ms, with the lock {} ms, with the promotion {} ms",
+        stages.elected, stages.acquired, stages.promoted
+    ));
+    if line.from.is_some() {
+        say(&line_risk(line, at_ms));
+    }
+    out
+}
+
+fn line_risk(line: &HistoryLine, at_ms: u64) -> String {
+    let known = match (line.risk_known, &line.returned) {
+        (Some(Known::Exact), _) => format!("{} at risk", rows(line.rows_at_risk)),
+        (_, Some(_)) => format!("{} at risk by its last word", rows(line.rows_at_risk)),
+        (_, None) => format!(
+            "rows at risk unknown: at least {}{}",
+            rows(line.rows_at_risk),
+            about_last_word(line)
+        ),
+    };
+    let back = line.returned.as_ref().zip(line.from.as_ref());
+    match back {
+        Some((back, from)) => format!("{known}; {} {}", from.name, about_return(back, at_ms)),
+        None => known,
+    }
+}
+
+fn about_last_word(line: &HistoryLine) -> String {
+    let Some(age_ms) = line.last_word_age_ms else {
+        return String::new();
+    };
+    let seconds = age_ms / 1000;
+    let tenths = age_ms % 1000 / 100;
+    let age = format!("; it may have written for {seconds}.{tenths} s after its last word");
+    match (line.rate_rows_per_s, line.estimate_rows()) {
+        (Some(rate), Some(more)) => format!("{age}, at {rate} rows/s perhaps up to {more} more"),
+        (_, _) => age,
+    }
+}

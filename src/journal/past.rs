@@ -1,0 +1,77 @@
+//! Changes of hands, and what an ex-master brings back.
+
+use tracing::{info, warn};
+
+use super::{Said, Topic};
+use crate::decide::board::HistoryLine;
+use crate::decide::ending::{How, Known};
+
+/// A change of hands, and what came back of it, once each.
+pub(super) fn history(said: &mut Said, line: &HistoryLine) {
+    let back = line.returned.as_ref();
+    let words = format!("{} {:?}", line.term, back.map(|back| back.rows));
+    if !said.is_news(Topic::HistoryLine, &words) {
+        return;
+    }
+    let (term, to) = (line.term, line.to.name.as_str());
+    match back {
+        None => began(line),
+        Some(back) if back.rows > 0 => warn!(
+            term,
+            to,
+            rows = back.rows,
+            "this ex-master is back WITH ROWS that its successor did not have when it became master"
+        ),
+        Some(_) => info!(
+            term,
+            to,
+            rows = 0,
+            "this ex-master is back and its successor had all its rows"
+        ),
+    }
+}
+
+fn began(line: &HistoryLine) {
+    let from = line.from.as_ref().map(|from| from.name.as_str());
+    let (term, to) = (line.term, line.to.name.as_str());
+    let (rows_at_risk, perhaps_more) = (line.rows_at_risk, line.estimate_rows());
+    let ended = line.ended.map_or("", How::words);
+    let by = line.by.as_deref();
+    let outage = line.outage.map(|outage| outage.to_string());
+    let exact = line.risk_known == Some(Known::Exact);
+    let reason = line.reason.as_str();
+    if rows_at_risk > 0 {
+        warn!(
+            term,
+            ended,
+            by,
+            reason,
+            from,
+            to,
+            outage,
+            rows_at_risk,
+            exact,
+            perhaps_more,
+            "master here now, WITHOUT ROWS that the one before had written"
+        );
+    } else if perhaps_more > Some(0) {
+        warn!(
+            term,
+            ended,
+            by,
+            reason,
+            from,
+            to,
+            outage,
+            rows_at_risk,
+            exact,
+            perhaps_more,
+            "master here now; rows that the one before wrote after its last word MAY BE MISSING until it is back"
+        );
+    } else {
+        info!(
+            term,
+            ended, by, reason, from, to, outage, rows_at_risk, exact, "master here now"
+        );
+    }
+}
