@@ -157,6 +157,8 @@ job "tarantool" {
         TARANTOOL_PASSWORD_FILE = "/secrets/tarantool.password"
         ANNOUNCE_ADDR           = "${NOMAD_ADDR_iproto}"
         CLUSTER_NAME            = "example"
+        # tarantool-example-master and so on: no other cluster's master is found under that name.
+        CONSUL_SERVICE_PREFIX   = "tarantool-{cluster}"
         MASTER_LEASE            = "10s"
         # The client's own Consul agent, as seen from the bridge.
         CONSUL_HTTP_ADDR     = "${attr.unique.network.ip-address}:8500"

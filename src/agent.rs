@@ -27,6 +27,7 @@ use crate::execute_vshard::{ConfigText, Watcher, masters_prefix, watch_config, w
 use crate::exit::Exit;
 use crate::journal;
 use crate::logging::Output;
+use crate::neighbours::Lookout;
 use crate::router;
 use crate::signals::{self, Asked};
 use crate::tarantool::link::Link;
@@ -277,6 +278,9 @@ impl Agent {
                 info!(key = keys.lock, "lock key");
                 tokio::spawn(watch(self.executor.clone(), keys.lock));
                 tokio::spawn(watch_switchover(self.executor.clone(), keys.switchover));
+                let replicaset = Some(probe.replicaset_uuid.as_str());
+                let lookout = Lookout::new(config, &self.executor.consul, replicaset);
+                tokio::spawn(lookout.watch(self.executor.events.clone()));
                 event
             }
             Some(known) if known.members == keys.members => event,

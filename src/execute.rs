@@ -356,7 +356,12 @@ impl Executor {
         };
         let roles = [Role::Master, Role::Replica];
         let member = Member {
-            service: Some(service_ref(&self.config, &member.instance, &roles)),
+            service: Some(service_ref(
+                &self.config,
+                Some(&member.replicaset),
+                &member.instance,
+                &roles,
+            )),
             ..member.clone()
         };
         let key = format!("{}{}", keys.members, member.instance);

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::config::service::{dns_label, expanded};
 use crate::config::{Config, ServiceNaming};
 use crate::consul::{CheckStatus, CheckUpdate, Consul, Registration};
 use crate::decide::board::ServiceRef;
@@ -46,38 +47,52 @@ impl OwnService {
 }
 
 /// The one service of an instance.
-fn service_id(config: &Config, instance: &str) -> String {
-    let base = match &config.catalog.naming {
-        ServiceNaming::Name(name) => name,
-        ServiceNaming::Prefix(prefix) => prefix,
-    };
+fn service_id(config: &Config, replicaset: Option<&str>, instance: &str) -> String {
+    let base = base_name(config, replicaset);
     format!("{base}@{}@{instance}", config.announce.id)
 }
 
+/// The setting with cluster and replica set put in; a router has no replica set.
+fn base_name(config: &Config, replicaset: Option<&str>) -> String {
+    let (ServiceNaming::Name(name) | ServiceNaming::Prefix(name)) = &config.catalog.naming;
+    expanded(name, &config.cluster, replicaset)
+}
+
 /// The name of the service of an instance in this role.
-fn service_name(config: &Config, role: Role) -> String {
+pub(crate) fn service_name(config: &Config, replicaset: Option<&str>, role: Role) -> String {
     let suffix = match role {
         Role::Master => "master",
         Role::Replica => "replica",
         Role::Router => "router",
     };
+    let base = base_name(config, replicaset);
     match &config.catalog.naming {
-        ServiceNaming::Name(name) => name.clone(),
-        ServiceNaming::Prefix(prefix) => format!("{prefix}-{suffix}"),
+        ServiceNaming::Name(_) => base,
+        ServiceNaming::Prefix(_) => format!("{base}-{suffix}"),
     }
 }
 
 /// For whoever wants to know whether this agent lives: where it is registered in any of these roles.
-pub(crate) fn service_ref(config: &Config, instance: &str, roles: &[Role]) -> ServiceRef {
+pub(crate) fn service_ref(
+    config: &Config,
+    replicaset: Option<&str>,
+    instance: &str,
+    roles: &[Role],
+) -> ServiceRef {
     let mut names: Vec<String> = roles
         .iter()
-        .map(|role| service_name(config, *role))
+        .map(|role| service_name(config, replicaset, *role))
         .collect();
     names.dedup();
     ServiceRef {
-        id: service_id(config, instance),
+        id: service_id(config, replicaset, instance),
         names,
     }
+}
+
+fn replicaset_of(registered: &Registered) -> Option<&str> {
+    let has_one = registered.role != Role::Router;
+    has_one.then_some(&registered.replicaset)
 }
 
 /// Registers the service, or updates its check; `Ok(false)`: Consul does not know it.
@@ -94,7 +109,7 @@ pub(crate) async fn tell(
         Health::Critical => CheckStatus::Critical,
     };
     let instance = entry.registered.instance.clone();
-    let id = service_id(config, &instance);
+    let id = service_id(config, replicaset_of(&entry.registered), &instance);
     if !register {
         let updated = consul.update_check(&id, status, &entry.output).await;
         return match updated {
@@ -158,22 +173,33 @@ fn registration(
         Role::Replica => &catalog.replica_tags,
         Role::Router => &catalog.router_tags,
     };
+    let replicaset = replicaset_of(&registered);
+    let places = [
+        ("cluster", Some(&*config.cluster)),
+        ("replicaset", replicaset),
+    ];
+    let places = places.iter().filter_map(|(kind, name)| {
+        let name = name.as_ref()?;
+        Some(format!("{kind}-{}", dns_label(name)))
+    });
     Registration {
         id,
-        name: service_name(config, registered.role),
-        tags: tags.clone(),
+        name: service_name(config, replicaset, registered.role),
+        // The role comes first: whoever reads one tag reads that.
+        tags: tags.iter().cloned().chain(places).collect(),
         address: config.announce.host.clone(),
         port: config.announce.port,
         ttl: registered.ttl,
-        meta: meta(registered),
+        meta: meta(&config.cluster, registered),
         deregister_after: catalog.deregister_after,
         status,
         output: entry.output,
     }
 }
 
-fn meta(registered: Registered) -> BTreeMap<String, String> {
+fn meta(cluster: &str, registered: Registered) -> BTreeMap<String, String> {
     let mut meta = BTreeMap::from([
+        ("cluster".to_owned(), cluster.to_owned()),
         ("instance_uuid".to_owned(), registered.instance),
         ("tarantool_version".to_owned(), registered.version),
         (

@@ -175,6 +175,7 @@ fn is_news(said: &mut Said, event: &Event) -> bool {
         | Event::SessionDestroyed
         | Event::BoardSeen { .. }
         | Event::SwitchoverSeen { .. }
+        | Event::NeighboursSeen(_)
         | Event::StopRequested { .. }
         | Event::Woke => true,
     }
@@ -311,6 +312,7 @@ fn say(event: &Event) {
         | Event::SwitchoverWritten { result: Ok(_) }
         | Event::HistoryRead { result: Ok(_) }
         | Event::HistoryWritten { result: Ok(()), .. }
+        | Event::NeighboursSeen(_)
         | Event::StopRequested { .. }
         | Event::Woke => {}
     }

@@ -23,6 +23,7 @@ mod execute_vshard;
 pub mod exit;
 mod journal;
 pub mod logging;
+mod neighbours;
 pub mod outlet;
 pub mod process;
 mod router;

@@ -26,6 +26,7 @@ use crate::execute_vshard::{ConfigText, Watcher, masters_prefix, watch_config, w
 use crate::exit::Exit;
 use crate::journal;
 use crate::logging::Output;
+use crate::neighbours::Lookout;
 use crate::signals::{self, Asked};
 use crate::tarantool::conn::Connection;
 use crate::tarantool::vshard::{self, Order};
@@ -141,6 +142,7 @@ impl RouterAgent {
         if had_fault && self.state.consul_fault.is_none() {
             self.hands.consul_back.notify_waiters();
         }
+        journal::problems::of_router(&mut self.said, &self.state);
         let plan = decide(&self.state, now);
         let old = self.plan.as_ref().map(|plan| plan.reason.as_str());
         if old != Some(plan.reason.as_str()) {
@@ -215,6 +217,8 @@ impl Hands {
             consul: self.consul.clone(),
             consul_back: Arc::clone(&self.consul_back),
         };
+        let lookout = Lookout::new(&self.config, &self.consul, None);
+        tokio::spawn(lookout.watch(self.events.clone()));
         let prefix = masters_prefix(&self.config.consul, &self.config.cluster);
         let (own, events) = (watcher.clone(), self.events.clone());
         tokio::spawn(async move {
@@ -319,7 +323,7 @@ impl Hands {
         let prefix = &config.consul.kv_prefix;
         let path = format!("{prefix}/{}/routers/{}", config.cluster, key.instance);
         let key = RouterKey {
-            service: Some(service_ref(config, &key.instance, &[Role::Router])),
+            service: Some(service_ref(config, None, &key.instance, &[Role::Router])),
             ..key.clone()
         };
         let bytes = json_bytes(&key);

@@ -10,7 +10,7 @@ use super::names::{check_names, check_operators_names};
 use super::settings::{OPERATORS, RawConfig, Var, settings};
 use super::{
     Announce, CatalogConfig, Config, ConsulConfig, ConsulTls, ElectionConfig, LogConfig,
-    OperatorConfig, Role, ServiceNaming, TarantoolConfig, VshardConfig, parse,
+    OperatorConfig, Role, ServiceNaming, TarantoolConfig, VshardConfig, parse, service,
 };
 use crate::decide::timing::Timing;
 
@@ -137,6 +137,13 @@ fn build(raw: &RawConfig) -> Result<Config, ConfigError> {
     let ((((tarantool, announce), hung_instance), replication), guard) = instance;
     let ((election, failsafe), member_interval) = succession;
     let (cluster, priority) = replica_set;
+    let (variable, name) = match &catalog.naming {
+        ServiceNaming::Name(name) => (raw.consul_service_name(), name),
+        ServiceNaming::Prefix(prefix) => (raw.consul_service_prefix(), prefix),
+    };
+    if let Some(allowed) = service::too_long(name, &cluster) {
+        return Err(variable.invalid(allowed));
+    }
     Ok(Config {
         tarantool,
         consul,
@@ -428,11 +435,11 @@ fn naming(raw: &RawConfig) -> Result<ServiceNaming, ConfigError> {
         .into()),
         (Some(_), None) => raw
             .consul_service_name()
-            .required(parse::name)
+            .required(service::template)
             .map(ServiceNaming::Name),
         (None, Some(_)) => raw
             .consul_service_prefix()
-            .required(parse::name)
+            .required(service::template)
             .map(ServiceNaming::Prefix),
         (None, None) => Ok(ServiceNaming::Prefix("tarantool".to_owned())),
     }

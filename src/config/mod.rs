@@ -6,6 +6,7 @@ pub mod error;
 pub mod help;
 mod names;
 mod parse;
+pub(crate) mod service;
 pub mod settings;
 #[cfg(test)]
 mod tests;

@@ -213,8 +213,8 @@ settings! {
         consul_lock_monitor_retry_interval = value("CONSUL_LOCK_MONITOR_RETRY_INTERVAL", "1s", "The pause between failed looks once there were that many: 10ms to 60s.");
     }
     "The catalog" {
-        consul_service_name = unset("CONSUL_SERVICE_NAME", "One service for all instances, with the role in its tags. Excludes `CONSUL_SERVICE_PREFIX`.");
-        consul_service_prefix = derived("CONSUL_SERVICE_PREFIX", "`tarantool`, unless `CONSUL_SERVICE_NAME` is set", "Services `<prefix>-master` and `<prefix>-replica`, and `<prefix>-router` for vshard's routers.");
+        consul_service_name = unset("CONSUL_SERVICE_NAME", "One service for all instances, with the role in its tags; `{cluster}` and `{replicaset}` stand for `CLUSTER_NAME` and the replica set's UUID. Excludes `CONSUL_SERVICE_PREFIX`.");
+        consul_service_prefix = derived("CONSUL_SERVICE_PREFIX", "`tarantool`, unless `CONSUL_SERVICE_NAME` is set", "Services `<prefix>-master` and `<prefix>-replica`, and `<prefix>-router` for vshard's routers; `{cluster}` and `{replicaset}` as above. Several clusters in one datacenter need `{cluster}` in it, such as `tarantool-{cluster}`.");
         master_tags = value("MASTER_TAGS", "master", "A master's tags, comma-separated.");
         replica_tags = value("REPLICA_TAGS", "replica", "A replica's tags, comma-separated.");
         slave_tags = derived("SLAVE_TAGS", "`REPLICA_TAGS`", "Another name for `REPLICA_TAGS`, as resec has it.");

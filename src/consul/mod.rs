@@ -10,6 +10,7 @@
 //! | `board` | what stands beside the lock key |
 //! | `advice` | what to do about an error |
 //! | `catalog` | the agent's services and checks |
+//! | `named` | everybody's services of one name |
 //! | `members` | plain keys, through `rs-consul` |
 
 mod advice;
@@ -18,6 +19,7 @@ mod catalog;
 mod error;
 mod lock;
 mod members;
+mod named;
 mod session;
 #[cfg(test)]
 mod testing;
@@ -34,6 +36,7 @@ pub use advice::Advice;
 pub use catalog::{CheckStatus, CheckUpdate, Keeper, Registration};
 pub use error::{BodyError, Cause, ConsulError, SetupError};
 pub use lock::{LockKey, LockOutcome, LockStep, LockView};
+pub use named::Service;
 pub use session::Renewal;
 pub use txn::Found;
 pub use watch::LockWatch;

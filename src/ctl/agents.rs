@@ -172,6 +172,7 @@ mod tests {
             reason: String::new(),
             fingerprint: None,
             vshard_version: String::new(),
+            problem: None,
             service: None,
             written: NOW,
             written_ms: NOW * 1000,

@@ -63,6 +63,11 @@ pub(super) fn about_vshard(view: &ClusterView) -> Vec<String> {
         .iter()
         .filter(|router| router.health != "passing");
     notes.extend(unwell.map(|router| format!("router {}: {}", router.name, router.reason)));
+    for problem in view.routers.iter().filter_map(|it| it.problem.as_ref()) {
+        if !notes.contains(problem) {
+            notes.push(problem.clone());
+        }
+    }
     notes
 }
 

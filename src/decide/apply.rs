@@ -113,6 +113,7 @@ impl State {
             Event::StopRequested { signal } => {
                 self.stopping = self.stopping.or(Some((signal, now)))
             }
+            Event::NeighboursSeen(seen) => self.catalog.neighbours = Some(seen),
             Event::Woke => {}
         }
     }

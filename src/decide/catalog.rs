@@ -269,7 +269,7 @@ impl Planner<'_> {
             upstreams: upstreams.collect(),
             fingerprint: look.and_then(|look| look.fingerprint.clone()),
             vshard: self.state.vshard.problem(look),
-            problems: Vec::new(),
+            problems: self.state.own_problems(),
             paused: self.is_paused(),
             stands_down: self.tells_that_it_stands_down(),
             service: None,

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::board::{Ballot, Board, HistoryLine, Switchover};
 use super::ids::SessionId;
+use super::neighbours::Neighbours;
 use super::observed::Probe;
 use super::state::Reading;
 use super::timing::Tick;
@@ -163,6 +164,8 @@ pub enum Event {
         /// By instance UUID: whether it promised, and if not why.
         answers: BTreeMap<String, Result<(), String>>,
     },
+    /// Others are found under our service's name, or are found there no more.
+    NeighboursSeen(Neighbours),
     /// Something about vshard.
     Vshard(VshardEvent),
     /// Somebody asked us to stop.
@@ -172,6 +175,12 @@ pub enum Event {
     },
     /// A timer that the last plan asked for.
     Woke,
+}
+
+impl From<Neighbours> for Event {
+    fn from(seen: Neighbours) -> Self {
+        Self::NeighboursSeen(seen)
+    }
 }
 
 impl From<VshardEvent> for Event {

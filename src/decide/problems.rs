@@ -164,19 +164,31 @@ impl Settings {
 }
 
 impl State {
-    /// What is not as it should be in our replica set: seen by ourselves while we hold the lock, else as its last holder
-    /// had it.
+    /// What is not as it should be in our replica set: what we found ourselves, and what the holder of the lock has from
+    /// all members' keys; seen by ourselves while we hold it, else as its record has it.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
+        let mut problems = self.problems_of_all();
+        for own in self.own_problems() {
+            if !problems.contains(&own) {
+                problems.push(own);
+            }
+        }
+        problems
+    }
+
+    fn problems_of_all(&self) -> Vec<String> {
+        if self.others_record().is_some() {
+            return Vec::new();
+        }
+        let seen = self.seen_record();
         if self.holds_lock()
             && let Some((board, _)) = &self.board
         {
             let record = self.hold.record.as_ref();
-            return of(board.members.values(), record.or(self.seen_record()));
+            return of(board.members.values(), record.or(seen));
         }
-        let record = self.seen_record();
-        record
-            .map(|record| record.problems.clone())
+        seen.map(|record| record.problems.clone())
             .unwrap_or_default()
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::apply::CONSUL_RETRY;
 use super::board::{self, ServiceRef};
 use super::event::ConsulFault;
+use super::neighbours::Neighbours;
 use super::plan::{CatalogEntry, Ending, Health, Registered, Role};
 use super::timing::Tick;
 use super::vshard::{Due, Look, Named, Vshard, VshardAction, VshardEvent, Wanted};
@@ -56,6 +57,9 @@ pub struct RouterKey {
     /// vshard's version, as far as it says.
     #[serde(default)]
     pub vshard_version: String,
+    /// What its agent found that is not as it should be and no matter of its health, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
     /// Where the catalog says whether its agent lives. Whoever writes the key puts it in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceRef>,
@@ -102,10 +106,18 @@ pub enum RouterEvent {
         /// Whether.
         result: Result<(), ConsulFault>,
     },
+    /// Others are found under our service's name, or are found there no more.
+    NeighboursSeen(Neighbours),
     /// Somebody asked us to stop.
     StopRequested,
     /// A timer that the last plan asked for.
     Woke,
+}
+
+impl From<Neighbours> for RouterEvent {
+    fn from(seen: Neighbours) -> Self {
+        Self::NeighboursSeen(seen)
+    }
 }
 
 impl From<VshardEvent> for RouterEvent {
@@ -188,6 +200,8 @@ pub struct RouterState {
     write_retry_at: Option<Tick>,
     /// Why Consul was not told the last time.
     pub consul_fault: Option<String>,
+    /// Who else is found under the name of a router's service.
+    pub neighbours: Option<Neighbours>,
     stopping_at: Option<Tick>,
     is_removed: bool,
 }
@@ -214,6 +228,7 @@ impl RouterState {
             writing: None,
             write_retry_at: None,
             consul_fault: None,
+            neighbours: None,
             stopping_at: None,
             is_removed: false,
         }
@@ -222,6 +237,12 @@ impl RouterState {
     /// A turn begins at this time of day. Called by whoever owns the clock, before anything else of the turn.
     pub fn reads_wall_clock(&mut self, wall_ms: u64) {
         self.wall_ms = wall_ms;
+    }
+
+    /// What is not as it should be and no matter of the router's health, in words.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        self.neighbours.as_ref().and_then(Neighbours::about_router)
     }
 
     /// Takes note of what happened.
@@ -255,6 +276,7 @@ impl RouterState {
                 }
             }
             RouterEvent::StopRequested => self.stopping_at = self.stopping_at.or(Some(now)),
+            RouterEvent::NeighboursSeen(seen) => self.neighbours = Some(seen),
             RouterEvent::Woke => {}
         }
     }
@@ -455,6 +477,11 @@ impl Planner<'_> {
         let Some(identity) = &state.identity else {
             return;
         };
+        let problem = state.problem();
+        let output = match &problem {
+            Some(problem) => format!("{output}; problem: {problem}"),
+            None => output,
+        };
         let key = RouterKey {
             v: board::VERSION,
             instance: identity.uuid.clone(),
@@ -470,6 +497,7 @@ impl Planner<'_> {
                 .as_ref()
                 .and_then(|look| look.version.clone())
                 .unwrap_or_default(),
+            problem,
             service: None,
             written: state.wall_ms / 1000,
             written_ms: state.wall_ms,

@@ -12,6 +12,7 @@ pub use super::feed::Feed;
 pub use super::history::{LostHold, Past};
 pub use super::hold::{Asked, Attempt, Gain, Gained, Handover, Hold};
 use super::ids::SessionId;
+use super::neighbours::Neighbours;
 use super::observed::{Heard, Probe};
 use super::plan::CatalogEntry;
 use super::record::{Record, Stamp};
@@ -344,6 +345,8 @@ pub struct Catalog {
     pub member_fault: Option<String>,
     /// The service was removed because we stop.
     pub removed: bool,
+    /// Who else is found under the name of a master's service.
+    pub neighbours: Option<Neighbours>,
 }
 
 impl Catalog {

@@ -16,6 +16,7 @@ mod history;
 mod hung;
 mod lease;
 mod lock_reads;
+mod neighbours;
 mod pause;
 mod problems;
 mod record;

@@ -104,6 +104,7 @@ fn follows(id: u64, uuid: &str, has: u64) -> Value {
 fn record(instance: &str, name: &str) -> Record {
     Record {
         instance: instance.to_owned(),
+        replicaset: "99999999-0000-4000-8000-000000000009".to_owned(),
         name: name.to_owned(),
         term: 7,
         refresh: 340,

@@ -144,6 +144,6 @@ pub(crate) fn router(said: &mut Said, event: &RouterEvent) {
         RouterEvent::Told { result: Ok(_) } => said.forget(&[Topic::Catalog]),
         RouterEvent::KeyWritten { result: Ok(()) } => said.forget(&[Topic::Member]),
         RouterEvent::Looked { result: Ok(_) } => said.forget(&[Topic::Board]),
-        RouterEvent::StopRequested | RouterEvent::Woke => {}
+        RouterEvent::NeighboursSeen(_) | RouterEvent::StopRequested | RouterEvent::Woke => {}
     }
 }

@@ -42,7 +42,11 @@ async fn one_service_tells_the_roles_by_tags_and_a_dead_master_stops_passing() {
                 cluster.master.instance,
                 cluster.other_than(cluster.master.instance),
             );
-            let is_master = |entry: &ServiceEntry| entry.tags == ["rw", "primary"];
+            let is_master = |entry: &ServiceEntry| {
+                entry
+                    .tags
+                    .starts_with(&["rw".to_owned(), "primary".to_owned()])
+            };
             let master = cluster
                 .wait_for_service("db", old, "the master, by its tags", |entry| {
                     is_master(entry) && entry.status == "passing" && entry.output == SERVING
@@ -52,10 +56,14 @@ async fn one_service_tells_the_roles_by_tags_and_a_dead_master_stops_passing() {
             assert_eq!(master.id, format!("db@{addr}@{uuid}"));
             assert_eq!(master.address, "127.0.0.1");
             assert_meta(&master, &cluster, cluster.master);
+            let (name, uuid) = (world.cluster(), cluster.set.uuid());
+            let places = [format!("cluster-{name}"), format!("replicaset-{uuid}")];
+            assert_eq!(master.tags[2..], places);
+            assert_eq!(master.meta["cluster"], name);
             let words = following(cluster.set[old].addr());
             let replica = cluster
                 .wait_for_service("db", new, "the replica, by its tag", |entry| {
-                    entry.tags == ["ro"] && entry.status == "passing" && entry.output == words
+                    entry.tags[0] == "ro" && entry.status == "passing" && entry.output == words
                 })
                 .await?;
             let same_term = Tenure {

@@ -175,3 +175,61 @@ async fn an_older_registration_of_the_same_instance_is_removed_and_another_insta
         })
         .await;
 }
+
+/// Both have the default prefix, on one Consul.
+#[tokio::test]
+async fn another_clusters_master_under_the_same_name_is_said_by_both_until_the_names_have_the_cluster_in_them()
+ {
+    let curious = |_, agent: AgentBuilder| agent.env("MEMBER_INTERVAL", "1s");
+    world()
+        .story("problems-foreign", async |world| {
+            let cluster = Cluster::start_with(world, 2, curious).await?;
+            let second = world.replica_set(1).await?;
+            let elsewhere = world
+                .agents_with(&second, &cluster.consul, |_, agent| {
+                    agent
+                        .env("MEMBER_INTERVAL", "1s")
+                        .env("CLUSTER_NAME", "elsewhere")
+                })
+                .await?;
+            let foreign = |addr: &str, name: &str, uuid: &str| {
+                format!("also find {addr}, of cluster {name}, replica set {uuid}: put")
+            };
+            let theirs = foreign(second[0].addr(), "elsewhere", second.uuid());
+            wait_until_all_say(world, &cluster, &theirs).await?;
+            let master = cluster.set[cluster.master.instance].addr();
+            let ours = foreign(master, world.cluster(), cluster.set.uuid());
+            let warned = |line: &LogLine| line.level() == "WARN" && line.text.contains(&ours);
+            elsewhere[0]
+                .wait_for_log(SOON, "the other's warning", 0, warned)
+                .await?;
+
+            // The operator of the other one gives it a name of its own.
+            elsewhere[0].set_env("CONSUL_SERVICE_PREFIX", "tarantool-{cluster}");
+            elsewhere[0].restart().await?;
+            eventually(SOON, "a status without complaints", async || {
+                let output = status(world, &cluster).await;
+                let output = output.map_err(|error| error.to_string())?;
+                if output.code == Some(0) {
+                    Ok(())
+                } else {
+                    Err(output.stdout)
+                }
+            })
+            .await?;
+            let found = cluster
+                .consul
+                .api()?
+                .service("tarantool-elsewhere-master")
+                .await?;
+            assert_eq!(found.len(), 1, "{found:?}");
+            let id = format!(
+                "tarantool-elsewhere@{}@{}",
+                second[0].addr(),
+                second[0].uuid()
+            );
+            assert_eq!(found[0].id, id);
+            cluster.assert_undisturbed().await
+        })
+        .await;
+}

@@ -60,6 +60,7 @@ fn a_cluster_of_vshard() {
         health: health.to_owned(),
         reason: reason.to_owned(),
         fingerprint: Some("0123456789abcdef".to_owned()),
+        problem: None,
         vshard_version: "0.1.24".to_owned(),
         service: None,
         written: NOW - 60,
