@@ -32,6 +32,7 @@ use crate::router;
 use crate::signals::{self, Asked};
 use crate::tarantool::link::Link;
 use crate::tarantool::peers::Peers;
+use crate::waiting::Waiting;
 
 /// Events wait here for their turn, which takes microseconds; more than one of each kind is never under way.
 const EVENTS: usize = 64;
@@ -73,6 +74,7 @@ struct Agent {
     dump: Dump,
     plan: Option<Plan>,
     said: journal::Said,
+    waiting: Waiting,
     /// The masters of the cluster and the central configuration are being watched.
     follows_vshard: bool,
 }
@@ -168,9 +170,11 @@ impl Agent {
             member_index: KnownIndex::default(),
             consul_back: Arc::default(),
         };
+        let waiting = Waiting::start(config, &executor.consul, &agent_id);
         Ok(Self {
             config: Arc::clone(config),
             clock,
+            waiting,
             state: State::new(settings),
             executor,
             events,
@@ -199,6 +203,7 @@ impl Agent {
                 return End::Router;
             }
             if let Some(exit) = self.step(event) {
+                self.waiting.ends().await;
                 return End::Exit(exit);
             }
             self.follow_vshard();
@@ -231,6 +236,10 @@ impl Agent {
         }
         journal::silence::say(&mut self.said, &self.state, now);
         journal::problems::problems(&mut self.said, &self.state);
+        let instance = &self.state.instance;
+        let is_unseen = instance.probe.is_none() && self.state.stopping.is_none();
+        self.waiting
+            .says(is_unseen.then(|| instance.link.to_string()));
         journal::changes(before, &self.state);
         let exit = ending.map(|how| exit_of(how, &plan));
         self.plan = Some(plan);

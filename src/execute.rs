@@ -369,7 +369,7 @@ impl Executor {
         let index = match self.member_index.take() {
             Some(index) => index,
             None => {
-                let found = self.consul.read_lock(&key).await;
+                let found = self.consul.read_key(&key).await;
                 let found = found.map_err(|error| fault(&error))?;
                 found.key.map_or(0, |found| found.modify_index)
             }

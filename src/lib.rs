@@ -29,5 +29,6 @@ pub mod process;
 mod router;
 mod signals;
 pub mod tarantool;
+mod waiting;
 
 pub use agent::run;

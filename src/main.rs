@@ -3,10 +3,11 @@
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
+use rustix::termios::tcgetwinsize;
 use tarsec::cli::{self, Command, Order};
 use tarsec::config::{Config, ConfigError, OperatorConfig, help};
 use tarsec::ctl::outcome::Outcome;
-use tarsec::ctl::{self, Terminal};
+use tarsec::ctl::{self, Paper, Terminal};
 use tarsec::exit::Exit;
 use tarsec::logging;
 
@@ -82,6 +83,8 @@ fn carry_out(order: Order) -> Outcome {
         errors: &mut io::stderr(),
         answers: if asks { Some(&mut input) } else { None },
         draws,
+        paper: paper(draws),
+        unread: false,
     };
     match runtime {
         Ok(runtime) => {
@@ -94,6 +97,20 @@ fn carry_out(order: Order) -> Outcome {
             Outcome::Failed
         }
     }
+}
+
+/// As wide as the terminal, whatever says so; what is no terminal gets the width and the words of a file.
+fn paper(is_terminal: bool) -> Paper {
+    if !is_terminal {
+        return Paper::PLAIN;
+    }
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let wished = set("COLUMNS").and_then(|columns| columns.parse().ok());
+    let found = || Some(usize::from(tcgetwinsize(io::stdout()).ok()?.ws_col));
+    let columns = wished.or_else(found).unwrap_or_default();
+    let is_dumb = set("TERM").is_some_and(|term| term == "dumb");
+    // <https://no-color.org>
+    Paper::terminal(columns, set("NO_COLOR").is_none() && !is_dumb)
 }
 
 fn complain(errors: &ConfigError) -> Exit {

@@ -30,6 +30,7 @@ use crate::neighbours::Lookout;
 use crate::signals::{self, Asked};
 use crate::tarantool::conn::Connection;
 use crate::tarantool::vshard::{self, Order};
+use crate::waiting::Waiting;
 
 /// Between two tries to reach a router that does not answer.
 const RETRY: Duration = Duration::from_millis(100);
@@ -64,6 +65,7 @@ struct RouterAgent {
     plan: Option<RouterPlan>,
     said: journal::Said,
     dump: Dump,
+    waiting: Waiting,
 }
 
 impl RouterAgent {
@@ -96,6 +98,7 @@ impl RouterAgent {
             "router's agent started"
         );
         let agent = Self {
+            waiting: Waiting::start(&config, &hands.consul, &agent),
             clock: Clock::start(),
             state: RouterState::new(RouterSettings {
                 announce: config.announce.id.clone(),
@@ -128,6 +131,7 @@ impl RouterAgent {
                 () = wake(&self.clock, wake_at) => RouterEvent::Woke,
             };
             if let Some(exit) = self.step(event) {
+                self.waiting.ends().await;
                 return exit;
             }
         }
@@ -143,6 +147,9 @@ impl RouterAgent {
             self.hands.consul_back.notify_waiters();
         }
         journal::problems::of_router(&mut self.said, &self.state);
+        let is_unseen = self.state.identity.is_none();
+        self.waiting
+            .says(self.state.lost.clone().filter(|_| is_unseen));
         let plan = decide(&self.state, now);
         let old = self.plan.as_ref().map(|plan| plan.reason.as_str());
         if old != Some(plan.reason.as_str()) {

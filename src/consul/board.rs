@@ -10,6 +10,7 @@ use super::advice::{key_rule, list_rule, prefix_rule};
 use super::error::{BodyError, ConsulError};
 use super::txn::{Found, KvOperation, TxnAnswer, found, trees};
 use super::wire::{Call, Entry, key_path, or_at_once};
+use crate::decide::ids::SessionId;
 
 /// A cluster of many replica sets, each with 64 lines of history at half a KiB; a command's bound, not an agent's.
 const CLUSTER_LIMIT_BYTES: usize = 64 * 1024 * 1024;
@@ -135,6 +136,32 @@ impl Consul {
             TxnAnswer::Done { results, .. } => results.last().map(|entry| entry.modify_index),
             TxnAnswer::Refused { .. } => None,
         })
+    }
+
+    /// Writes a key and lets the session hold it.
+    ///
+    /// # Errors
+    /// Unless it is a denial, it may have been written.
+    pub async fn hold_key(
+        &self,
+        key: &str,
+        session: &SessionId,
+        value: &[u8],
+    ) -> Result<(), ConsulError> {
+        let what = format!("write key {key}");
+        key_path(&what, key)?;
+        let operation = KvOperation {
+            session: Some(session),
+            value: Some(BASE64.encode(value)),
+            ..KvOperation::new("lock", key, self.inner.namespace.as_deref())
+        };
+        let answer = self
+            .transaction(what.clone(), vec![operation], &key_rule(key), &[])
+            .await?;
+        match answer {
+            TxnAnswer::Done { .. } => Ok(()),
+            TxnAnswer::Refused { why } => Err(refused(&what, why)),
+        }
     }
 
     /// Writes a key, and reads in the same transaction what then stands under `prefix`; with it comes the key's new

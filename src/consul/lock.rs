@@ -210,7 +210,19 @@ impl Consul {
     /// # Errors
     /// The lock's state is unknown, never free.
     pub async fn read_lock(&self, key: &str) -> Result<LockView, ConsulError> {
-        let what = format!("read lock {key}");
+        self.read_consistently("lock", key).await
+    }
+
+    /// The same for any other key.
+    ///
+    /// # Errors
+    /// What stands there is unknown.
+    pub async fn read_key(&self, key: &str) -> Result<LockView, ConsulError> {
+        self.read_consistently("key", key).await
+    }
+
+    async fn read_consistently(&self, noun: &str, key: &str) -> Result<LockView, ConsulError> {
+        let what = format!("read {noun} {key}");
         let path = key_path(&what, key)?;
         self.look(key, Call::get(what, path).query("consistent"))
             .await

@@ -57,11 +57,32 @@ impl Consul {
         name: &str,
         ttl: Duration,
     ) -> Result<SessionId, ConsulError> {
+        self.new_session(name, ttl, "release").await
+    }
+
+    /// The same, but its keys go with it.
+    ///
+    /// # Errors
+    /// As [`create_session`](Consul::create_session).
+    pub async fn create_fleeting_session(
+        &self,
+        name: &str,
+        ttl: Duration,
+    ) -> Result<SessionId, ConsulError> {
+        self.new_session(name, ttl, "delete").await
+    }
+
+    async fn new_session(
+        &self,
+        name: &str,
+        ttl: Duration,
+        behavior: &'static str,
+    ) -> Result<SessionId, ConsulError> {
         let session = NewSession {
             name,
             ttl: format!("{}ms", ttl.as_millis()),
             lock_delay: "0s",
-            behavior: "release",
+            behavior,
             node_checks: [],
             checks: [],
         };

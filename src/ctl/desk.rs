@@ -1,9 +1,10 @@
 //! Which replica set is meant, and what the operator says to a question.
 
-use std::io::{BufRead, Write};
+use std::io::{BufRead, ErrorKind, Write};
 
 use super::outcome::Outcome;
 use super::reader::Reader;
+use super::screen::Paper;
 use super::view::{ClusterView, MemberView, SetView};
 use super::words::{clean, wrapped};
 use super::{Ended, agents};
@@ -18,17 +19,29 @@ pub struct Terminal<'a> {
     pub errors: &'a mut dyn Write,
     /// Standard input, where it is a terminal.
     pub answers: Option<&'a mut dyn BufRead>,
+    /// How wide a screen may be, and whether it may have colours.
+    pub paper: Paper,
     /// Standard output is a terminal, so a screen may be drawn over the last one.
     pub draws: bool,
+    /// The reader of standard output has gone.
+    pub unread: bool,
 }
 
 impl Terminal<'_> {
-    /// A reader that is gone is no error of ours, but nobody is left to write for.
+    /// A reader that has gone has read what it wanted (`| head`, `| true`): what was asked for is done all the same.
     pub(super) fn print(&mut self, text: &str) -> Result<(), Ended> {
         let written = self.out.write_all(text.as_bytes());
-        written
-            .and_then(|()| self.out.flush())
-            .map_err(|error| Ended::new(Outcome::Failed, format!("could not print: {error}")))
+        match written.and_then(|()| self.out.flush()) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                self.unread = true;
+                Ok(())
+            }
+            Err(error) => {
+                let why = format!("could not print: {error}");
+                Err(Ended::new(Outcome::Failed, why))
+            }
+        }
     }
 
     /// One sentence about what is being done.
@@ -55,7 +68,7 @@ impl Terminal<'_> {
             let why = "there is no terminal to ask at, say --yes if this is meant";
             return Err(Ended::new(Outcome::Usage, why));
         };
-        let question = wrapped("", 0, question, super::screen::WIDTH);
+        let question = wrapped("", 0, question, self.paper.width());
         let asked =
             write!(self.errors, "{question}Go on? [y/N] ").and_then(|()| self.errors.flush());
         let mut answer = String::new();

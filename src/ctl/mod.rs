@@ -39,6 +39,7 @@ use desk::Desk;
 pub use desk::Terminal;
 use outcome::Outcome;
 use reader::Reader;
+pub use screen::Paper;
 
 /// The deadline of each request to Consul; whoever waits before a terminal would rather be told.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);

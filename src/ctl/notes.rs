@@ -73,6 +73,14 @@ pub(super) fn about_vshard(view: &ClusterView) -> Vec<String> {
 
 fn about_lock(view: &SetView, error: Option<&RecordError>) -> Option<String> {
     let name = view.holder.as_ref().map_or("", |holder| &holder.name);
+    if let (SetState::Master | SetState::Silent, Some(dead)) = (view.state, view.dead_master()) {
+        let so = if view.pause.is_some() {
+            "; nobody takes over before tarsec resume"
+        } else {
+            ""
+        };
+        return Some(format!("the process of {} is dead{so}", dead.name));
+    }
     match view.state {
         SetState::Master => None,
         SetState::Unreadable => error.map(about_nonsense),

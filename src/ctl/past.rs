@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::screen::WIDTH;
+use super::screen::Paper;
 use super::view::SetView;
 use super::words::{ago, clean, exact_moment, wrapped};
 use crate::decide::board::{Cause, HistoryLine, Party, Returned, moment_ms};
@@ -124,14 +124,14 @@ fn rows(rows: u64) -> String {
 }
 
 /// Of `tarsec history`.
-pub(super) fn history_line(line: &HistoryLine, at_ms: u64) -> String {
+pub(super) fn history_line(paper: Paper, line: &HistoryLine, at_ms: u64) -> String {
     let from = line.from.as_ref().map_or("nobody", |from| &from.name);
     let hands = format!("{} -> {}", clean(from), clean(&line.to.name));
     let first = format!("  {:>6}  ", line.term);
     let indent = first.chars().count().max(INDENT);
     let text = format!("{}  {hands}", exact_moment(line.at_ms, line.at));
-    let mut out = wrapped(&first, indent, &text, WIDTH);
-    let mut say = |text: &str| out.push_str(&wrapped("", INDENT, text, WIDTH));
+    let mut out = wrapped(&first, indent, &text, paper.width());
+    let mut say = |text: &str| out.push_str(&wrapped("", INDENT, text, paper.width()));
     let cause = match line.ended {
         Some(how) => about_end(how, line.by.as_deref()),
         None => about_cause(line.cause).to_owned(),

@@ -7,48 +7,116 @@ use super::past;
 use super::view::Verdict;
 use super::view::{ClusterView, LeaseView, MemberRole, MemberView, SetState, SetView};
 use super::words::{ago, between, clean, moment, short, span, wrapped};
+use crate::consul::ConsulError;
 use crate::decide::board::{Pause, Switchover, SwitchoverState, moment_ms};
+use crate::errors::chain;
 
-/// No line is longer.
-pub(super) const WIDTH: usize = 80;
 /// Where the values begin, behind their labels.
 const INDENT: usize = 14;
 /// The longest name of a member that is shown as it is.
 const NAME_MAX: usize = 27;
+/// The narrowest screen: what stands in files and pipes, too.
+const WIDTH_MIN: usize = 80;
+/// Longer lines are hard to read.
+const WIDTH_MAX: usize = 160;
 /// A switchover that ended longer ago is shown by the history alone.
 const SWITCHOVER_SHOWN_MS: u64 = 3_600_000;
 
+/// What a screen is written on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Paper {
+    /// No line is longer.
+    width: usize,
+    /// Whether states may have colours.
+    colour: bool,
+}
+
+/// How much somebody has to care.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tone {
+    Good,
+    Odd,
+    Bad,
+}
+
+impl Paper {
+    /// For files, pipes and programs.
+    pub const PLAIN: Self = Self {
+        width: WIDTH_MIN,
+        colour: false,
+    };
+
+    /// A terminal of so many columns.
+    #[must_use]
+    pub fn terminal(columns: usize, colour: bool) -> Self {
+        let width = columns.clamp(WIDTH_MIN, WIDTH_MAX);
+        Self { width, colour }
+    }
+
+    /// In columns.
+    pub(super) fn width(self) -> usize {
+        self.width
+    }
+
+    /// The text in its tone's colour; it takes as much room as before.
+    fn paint(self, tone: Tone, text: &str) -> String {
+        let colour = match tone {
+            Tone::Good => "32",
+            Tone::Odd => "33",
+            Tone::Bad => "1;31",
+        };
+        if self.colour {
+            format!("\u{1b}[{colour}m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    /// The longest name that is shown as it is: the columns beside it take the same room on any paper.
+    fn name_max(self) -> usize {
+        NAME_MAX + (self.width - WIDTH_MIN)
+    }
+}
+
 /// `tarsec status`
-pub(super) fn status(view: &ClusterView, prefix: &str) -> String {
-    let mut out = heading(&view.cluster, view.at_ms);
+pub(super) fn status(paper: Paper, view: &ClusterView, prefix: &str) -> String {
+    let mut out = heading(paper, &view.cluster, view.at_ms);
     if let Some(pause) = &view.pause {
-        out.push_str(&labelled("PAUSED", &about_pause(pause, view.at_ms)));
+        out.push_str(&labelled(paper, "PAUSED", &about_pause(pause, view.at_ms)));
     }
     for note in &view.notes {
-        out.push_str(&labelled("!", note));
+        out.push_str(&labelled(paper, "!", note));
     }
-    if view.replicasets.is_empty() {
+    for agent in &view.waiting {
+        let said = ago(agent.written_ms, view.at_ms);
+        let text = format!(
+            "the agent of {} has not seen its instance yet, so it is shown under no replica set: {} (said {said})",
+            agent.name, agent.why
+        );
+        out.push_str(&labelled(paper, "!", &text));
+    }
+    if view.replicasets.is_empty() && view.waiting.is_empty() {
         let text = format!(
             "There is no replica set under {prefix}. No agent of it has run yet, CLUSTER_NAME or CONSUL_KV_PREFIX is \
              another, or the token may not read there."
         );
-        let _ = write!(out, "\n{}", wrapped("", 0, &text, WIDTH));
+        let _ = write!(out, "\n{}", wrapped("", 0, &text, paper.width));
     }
     for set in &view.replicasets {
         out.push('\n');
-        out.push_str(&replicaset(set, view.at_ms));
+        out.push_str(&replicaset(paper, set, view.at_ms));
     }
-    out.push_str(&routers(view));
+    out.push_str(&routers(paper, view));
     out
 }
 
 /// vshard's routers.
-fn routers(view: &ClusterView) -> String {
+fn routers(paper: Paper, view: &ClusterView) -> String {
     let names = view.routers.iter().map(|router| clean(&router.name));
     let Some(longest) = names.map(|name| name.chars().count()).max() else {
         return String::new();
     };
-    let width = longest.clamp(6, NAME_MAX);
+    let width = longest.clamp(6, paper.name_max());
     let mut out = format!(
         "\n  {:<width$}  {:<8}  {:>7}\n",
         "router", "health", "written"
@@ -56,91 +124,136 @@ fn routers(view: &ClusterView) -> String {
     for router in &view.routers {
         let ago = between(moment_ms(router.written_ms, router.written), view.at_ms);
         let (name, health) = (short(&router.name, width), short(&router.health, 8));
-        let _ = writeln!(out, "  {name:<width$}  {health:<8}  {:>7}", short(&ago, 7));
+        let health = paper.paint(tone_of(&health), &format!("{health:<8}"));
+        let _ = writeln!(out, "  {name:<width$}  {health}  {:>7}", short(&ago, 7));
     }
     out
 }
 
-/// What takes the place of a status when Consul does not answer.
-pub(super) fn unreachable(cluster: &str, error: &str, at: u64, last_seen: Option<u64>) -> String {
-    let mut out = heading(cluster, at);
-    out.push_str("\nNO ANSWER FROM CONSUL\n");
-    out.push_str(&wrapped("  ", 2, error, WIDTH));
+/// What takes the place of a status that Consul does not give: it does not answer, denies it, or has no leader and the like.
+pub(super) fn unknown(
+    paper: Paper,
+    cluster: &str,
+    error: &ConsulError,
+    at: u64,
+    last_seen: Option<u64>,
+) -> String {
+    let (title, is_away) = match error {
+        ConsulError::Unreachable { .. } | ConsulError::Timeout { .. } => {
+            ("NO ANSWER FROM CONSUL", true)
+        }
+        ConsulError::Denied { .. } => ("CONSUL DENIES IT", false),
+        ConsulError::Status { .. } => ("CONSUL ANSWERS WITH AN ERROR", true),
+        ConsulError::Body { .. } | ConsulError::TooLong { .. } => {
+            ("CONSUL'S ANSWER CANNOT BE READ", false)
+        }
+        ConsulError::Key { .. } => ("CONSUL CANNOT BE ASKED", false),
+    };
+    let mut out = heading(paper, cluster, at);
+    let _ = writeln!(out, "\n{title}");
+    out.push_str(&wrapped("  ", 2, &chain(error), paper.width));
     if let Some(seen) = last_seen {
-        let text = format!("It last answered {}.", ago(seen, at));
-        out.push_str(&wrapped("  ", 2, &text, WIDTH));
+        let text = format!("The last status was read {}.", ago(seen, at));
+        out.push_str(&wrapped("  ", 2, &text, paper.width));
+    }
+    if !is_away {
+        let text = "From here nothing is known of any master. It says nothing about the agents, which have settings and \
+                    tokens of their own. What an agent knows it prints on SIGUSR1.";
+        let _ = write!(out, "\n{}", wrapped("  ", 2, text, paper.width));
+        return out;
     }
     let text = "From here nothing is known of any master. If the agents cannot reach Consul either, a master goes on \
                 until its lease ends, with FAILSAFE=on for as long as every member promises it another, and nobody \
                 takes over before Consul is back. What an agent knows it prints on SIGUSR1.";
-    let _ = write!(out, "\n{}", wrapped("  ", 2, text, WIDTH));
+    let _ = write!(out, "\n{}", wrapped("  ", 2, text, paper.width));
     out
 }
 
 /// `tarsec history`
-pub(super) fn history(view: &ClusterView) -> String {
-    let mut out = heading(&view.cluster, view.at_ms);
+pub(super) fn history(paper: Paper, view: &ClusterView) -> String {
+    let mut out = heading(paper, &view.cluster, view.at_ms);
     for set in &view.replicasets {
         let _ = write!(out, "\nreplica set {}\n", short(&set.replicaset, 66));
         if set.history.is_empty() {
             out.push_str("  no change of hands has been written down\n");
         }
         for line in &set.history {
-            out.push_str(&past::history_line(line, view.at_ms));
+            out.push_str(&past::history_line(paper, line, view.at_ms));
         }
     }
     out
 }
 
-fn heading(cluster: &str, at: u64) -> String {
-    edges(&format!("cluster {}", short(cluster, 44)), &moment(at))
+fn heading(paper: Paper, cluster: &str, at: u64) -> String {
+    let left = format!("cluster {}", short(cluster, 44));
+    edges(paper, &left, &moment(at), None)
 }
 
 /// One text at each edge of the screen.
-fn edges(left: &str, right: &str) -> String {
-    let room = WIDTH.saturating_sub(left.chars().count());
-    format!("{left}{right:>room$}\n")
+fn edges(paper: Paper, left: &str, right: &str, tone: Option<Tone>) -> String {
+    let taken = left.chars().count() + right.chars().count();
+    let room = paper.width.saturating_sub(taken);
+    let right = tone.map_or_else(|| right.to_owned(), |tone| paper.paint(tone, right));
+    format!("{left}{:room$}{right}\n", "")
 }
 
-fn labelled(label: &str, text: &str) -> String {
-    wrapped(&format!("  {label}  "), INDENT, text, WIDTH)
+fn labelled(paper: Paper, label: &str, text: &str) -> String {
+    wrapped(&format!("  {label}  "), INDENT, text, paper.width)
 }
 
-fn replicaset(set: &SetView, at: u64) -> String {
+fn replicaset(paper: Paper, set: &SetView, at: u64) -> String {
     let left = format!("replica set {}", short(&set.replicaset, 54));
-    let mut out = edges(&left, tag(set));
-    out.push_str(&labelled("master", &about_master(set, at)));
+    let (tone, tag) = tag(set);
+    let mut out = edges(paper, &left, tag, Some(tone));
+    out.push_str(&labelled(paper, "master", &about_master(set, at)));
     if let Some(reason) = set.reason.as_ref().filter(|reason| !reason.is_empty()) {
-        out.push_str(&labelled("why", &past::about_why(set, reason)));
+        out.push_str(&labelled(paper, "why", &past::about_why(set, reason)));
     }
-    if let Some(lease) = &set.lease {
-        out.push_str(&labelled("lease", &about_lease(set, lease)));
+    if let Some(lease) = &set.lease
+        && set.dead_master().is_none()
+    {
+        out.push_str(&labelled(paper, "lease", &about_lease(set, lease)));
     }
     // The cluster's is at the top.
     if let Some(pause) = set.pause.as_ref().filter(|pause| !pause.cluster) {
-        out.push_str(&labelled("PAUSED", &about_pause(pause, at)));
+        out.push_str(&labelled(paper, "PAUSED", &about_pause(pause, at)));
     }
     if let Some(order) = &set.switchover
         && is_news(order, at)
     {
-        out.push_str(&labelled("switchover", &about_switchover(order, set, at)));
+        out.push_str(&labelled(
+            paper,
+            "switchover",
+            &about_switchover(order, set, at),
+        ));
     }
     for note in &set.notes {
-        out.push_str(&labelled("!", note));
+        out.push_str(&labelled(paper, "!", note));
     }
-    out.push_str(&members(set, at));
+    out.push_str(&members(paper, set, at));
     for risk in &set.rows_at_risk {
-        out.push_str(&labelled("at risk", &past::about_risk(risk, at)));
+        out.push_str(&labelled(paper, "at risk", &past::about_risk(risk, at)));
     }
     out
 }
 
-fn tag(set: &SetView) -> &'static str {
+fn tag(set: &SetView) -> (Tone, &'static str) {
     match set.verdict {
-        Verdict::NoMaster => "NO MASTER",
-        Verdict::Well | Verdict::Unwell if set.paused || set.pause.is_some() => "PAUSED",
-        Verdict::Unwell => "LOOK",
-        Verdict::Well => "ok",
+        Verdict::NoMaster => (Tone::Bad, "NO MASTER"),
+        Verdict::Well | Verdict::Unwell if set.paused || set.pause.is_some() => {
+            (Tone::Odd, "PAUSED")
+        }
+        Verdict::Unwell => (Tone::Odd, "LOOK"),
+        Verdict::Well => (Tone::Good, "ok"),
+    }
+}
+
+/// Of a health as it is shown.
+fn tone_of(health: &str) -> Tone {
+    match health {
+        "passing" => Tone::Good,
+        "warning" | "unknown" => Tone::Odd,
+        _ => Tone::Bad,
     }
 }
 
@@ -151,6 +264,9 @@ fn about_master(set: &SetView, at: u64) -> String {
     let name = clean(&holder.name);
     let term = set.term.unwrap_or(0);
     match set.state {
+        SetState::Master | SetState::Silent if set.dead_master().is_some() => {
+            format!("none; {name} holds the lock, term {term}, and is dead")
+        }
         SetState::Master | SetState::Silent => {
             let since = moment_ms(set.since_ms.unwrap_or(0), set.since.unwrap_or(0));
             let lasts = between(since, at);
@@ -234,10 +350,10 @@ fn about_switchover(order: &Switchover, set: &SetView, at: u64) -> String {
     text
 }
 
-fn members(set: &SetView, at: u64) -> String {
+fn members(paper: Paper, set: &SetView, at: u64) -> String {
     let members = &set.members;
     let longest = members.iter().map(|m| clean(&m.name).chars().count());
-    let width = longest.max().unwrap_or(0).clamp(6, NAME_MAX);
+    let width = longest.max().unwrap_or(0).clamp(6, paper.name_max());
     let mut out = format!(
         "\n  {:<width$}  {:<9}  {:<8}  {:>7}  {:>8}  {:>7}\n",
         "member", "role", "health", "behind", "priority", "written"
@@ -259,21 +375,23 @@ fn members(set: &SetView, at: u64) -> String {
         let written = member.written.map_or("?".to_owned(), |written| {
             between(moment_ms(member.written_ms.unwrap_or(0), written), at)
         });
-        let role = about_role(member.role, set.state);
+        let role = about_role(member, set.state);
+        let health = paper.paint(tone_of(&health), &format!("{health:<8}"));
         let _ = writeln!(
             out,
-            "  {name:<width$}  {role:<9}  {health:<8}  {behind:>7}  {priority:>8}  {:>7}",
+            "  {name:<width$}  {role:<9}  {health}  {behind:>7}  {priority:>8}  {:>7}",
             short(&written, 7)
         );
         if member.health != "passing" && !member.reason.is_empty() {
-            out.push_str(&wrapped("", 6, &member.reason, WIDTH));
+            out.push_str(&wrapped("", 6, &member.reason, paper.width));
         }
     }
     out
 }
 
-fn about_role(role: MemberRole, state: SetState) -> &'static str {
-    match role {
+fn about_role(member: &MemberView, state: SetState) -> &'static str {
+    match member.role {
+        MemberRole::Master if member.dead => "DEAD",
         MemberRole::Master if state == SetState::Silent => "MASTER?",
         MemberRole::Master => "MASTER",
         MemberRole::Promoting => "promoting",

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::consul::Found;
-use crate::decide::board::{self, Ballot, HistoryLine, Member, Pause, Switchover, SwitchoverState};
+use crate::decide::board::{
+    self, Ballot, HistoryLine, Member, Pause, Switchover, SwitchoverState, WaitingKey,
+};
 use crate::decide::record::Record;
 use crate::decide::router::RouterKey;
 
@@ -24,6 +26,8 @@ pub(super) struct Sorted<'a> {
     pub(super) pause: Option<Pause>,
     /// vshard's routers, by name.
     pub(super) routers: Vec<RouterKey>,
+    /// Agents that have not seen their instances yet, by name.
+    pub(super) waiting: Vec<WaitingKey>,
     /// By replica set UUID.
     pub(super) sets: BTreeMap<String, SetKeys<'a>>,
 }
@@ -56,6 +60,7 @@ impl<'a> Sorted<'a> {
             let lock = found.iter().find(|entry| entry.key == *key);
             sorted.put_lock(key, lock);
         }
+        sorted.waiting.sort_by(|one, two| one.name.cmp(&two.name));
         sorted.routers.sort_by(|one, two| one.name.cmp(&two.name));
         for set in sorted.sets.values_mut() {
             set.history.sort_by_key(|line| std::cmp::Reverse(line.term));
@@ -73,6 +78,11 @@ impl<'a> Sorted<'a> {
         let (kind, rest) = name
             .split_once('/')
             .map_or((name, None), |(kind, rest)| (kind, Some(rest)));
+        if uuid == "waiting" {
+            self.waiting
+                .extend(board::parse::<WaitingKey>(&entry.value));
+            return;
+        }
         if uuid == "routers" {
             self.routers.extend(board::parse::<RouterKey>(&entry.value));
             return;

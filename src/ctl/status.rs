@@ -13,7 +13,6 @@ use super::{Ended, screen};
 use crate::cli::{HistoryArgs, StatusArgs};
 use crate::clock;
 use crate::consul::ConsulError;
-use crate::errors::chain;
 
 /// Clears a terminal and goes to its first line.
 const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
@@ -60,7 +59,7 @@ fn show(desk: &mut Desk<'_>, view: &ClusterView, args: &StatusArgs) -> Result<()
     let text = if args.json {
         json(view)
     } else {
-        screen::status(view, &desk.reader.space().prefix)
+        screen::status(desk.terminal.paper, view, &desk.reader.space().prefix)
     };
     let clear = if args.watch && desk.terminal.draws && !args.json {
         CLEAR
@@ -86,7 +85,7 @@ fn json(view: &impl serde::Serialize) -> String {
 fn unreachable(desk: &mut Desk<'_>, args: &StatusArgs, error: ConsulError) -> Ended {
     if !args.json {
         let at = clock::wall_ms();
-        let text = screen::unreachable(&desk.config.cluster, &chain(&error), at, None);
+        let text = screen::unknown(desk.terminal.paper, &desk.config.cluster, &error, at, None);
         // The error is complained about in any case.
         let _ = desk.terminal.print(&text);
     }
@@ -118,8 +117,13 @@ async fn watch(desk: &mut Desk<'_>, args: &StatusArgs) -> Result<Outcome, Ended>
             Err(error) if args.json || error.is_denied() => return Err(error.into()),
             Err(error) => {
                 let at = clock::wall_ms();
-                let error = chain(&error);
-                let text = screen::unreachable(&desk.config.cluster, &error, at, last_seen);
+                let text = screen::unknown(
+                    desk.terminal.paper,
+                    &desk.config.cluster,
+                    &error,
+                    at,
+                    last_seen,
+                );
                 let (clear, end) = if desk.terminal.draws {
                     (CLEAR, "")
                 } else {
@@ -128,6 +132,9 @@ async fn watch(desk: &mut Desk<'_>, args: &StatusArgs) -> Result<Outcome, Ended>
                 desk.terminal.print(&format!("{clear}{text}{end}"))?;
                 sleep(BEAT).await;
             }
+        }
+        if desk.terminal.unread {
+            return Ok(Outcome::Done);
         }
         // Many replica sets refresh at different moments; no eye needs each.
         sleep(REDRAW_PAUSE).await;
@@ -151,7 +158,7 @@ pub(super) async fn history(desk: &mut Desk<'_>, args: &HistoryArgs) -> Result<O
         let lines = sets.map(|set| (&set.replicaset, &set.history));
         json(&lines.collect::<std::collections::BTreeMap<_, _>>())
     } else {
-        screen::history(&view)
+        screen::history(desk.terminal.paper, &view)
     };
     desk.terminal.print(&text)?;
     Ok(Outcome::Done)

@@ -133,7 +133,7 @@ async fn write(desk: &Desk<'_>, key: &str, index: u64, request: &Switchover) -> 
         Err(error) if error.is_denied() => return Err(error.into()),
         // The reply is lost, the request may stand there.
         Err(error) => {
-            let found = desk.consul.read_lock(key).await.ok();
+            let found = desk.consul.read_key(key).await.ok();
             let own = found.and_then(|view| own(&view, request));
             match own {
                 Some((index, _)) => Some(index),

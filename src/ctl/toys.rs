@@ -7,7 +7,7 @@ use super::view::{self, ClusterView, Sign, Signs, Space};
 use crate::consul::Found;
 use crate::decide::board::{
     Ballot, Cause, HistoryLine, Member, Party, Pause, ServiceRef, Stages, Switchover,
-    SwitchoverState, VERSION,
+    SwitchoverState, VERSION, WaitingKey,
 };
 use crate::decide::ids::SessionId;
 use crate::decide::record::{Record, Status, Vclock};
@@ -86,6 +86,7 @@ pub(super) fn member(number: u64) -> Member {
         cut_off: None,
         term: 7,
         lease_ms: 10_000,
+        dead: false,
         shared: BTreeMap::new(),
         problems: Vec::new(),
         priority: 0,
@@ -235,6 +236,11 @@ impl Keys {
     pub(super) fn member(self, member: &Member) -> Self {
         let key = format!("{}/members/{}", member.replicaset, member.instance);
         self.put(&key, &serde_json::to_vec(member).unwrap(), None)
+    }
+
+    pub(super) fn waiting(self, agent: &str, word: &WaitingKey) -> Self {
+        let key = format!("waiting/{agent}");
+        self.put(&key, &serde_json::to_vec(word).unwrap(), None)
     }
 
     pub(super) fn router(self, router: &RouterKey) -> Self {

@@ -12,8 +12,8 @@ use super::sorted::Sorted;
 pub(crate) use super::sorted::Space;
 use crate::consul::Found;
 use crate::decide::board::{
-    Ballot, Cause, HistoryLine, Member, Party, Pause, ServiceRef, Switchover, moment_ms,
-    rows_missing,
+    Ballot, Cause, HistoryLine, Member, Party, Pause, ServiceRef, Switchover, WaitingKey,
+    moment_ms, rows_missing,
 };
 use crate::decide::ending::{How, Outage};
 use crate::decide::ids::SessionId;
@@ -47,6 +47,9 @@ pub(crate) struct ClusterView {
     /// vshard's, by name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) routers: Vec<RouterKey>,
+    /// Agents that have not seen their instances yet, so they are of no replica set; by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) waiting: Vec<WaitingKey>,
 }
 
 /// Whether somebody has to look.
@@ -185,6 +188,9 @@ pub(crate) struct MemberView {
     pub(crate) health: String,
     /// Its agent's words.
     pub(crate) reason: String,
+    /// Its process is proven dead.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) dead: bool,
     /// The highest term that it knows of.
     pub(crate) term: u64,
     /// Rows that the holder had at its last word and the member lacked when it last wrote; as the latter may be older,
@@ -274,6 +280,7 @@ pub(crate) fn cluster(space: &Space, found: &[Found], signs: &Signs, at_ms: u64)
         notes: Vec::new(),
         replicasets: sets,
         routers: sorted.routers,
+        waiting: sorted.waiting,
     };
     view.notes = notes::about_vshard(&view);
     view.judge();
@@ -288,7 +295,7 @@ fn worst(sets: &[SetView]) -> Verdict {
 impl ClusterView {
     pub(super) fn judge(&mut self) {
         self.verdict = worst(&self.replicasets);
-        if !self.notes.is_empty() {
+        if !self.notes.is_empty() || !self.waiting.is_empty() {
             self.verdict = self.verdict.max(Verdict::Unwell);
         }
     }
@@ -297,6 +304,7 @@ impl ClusterView {
     pub(crate) fn only(mut self, replicaset: &str) -> Self {
         self.replicasets.retain(|set| set.replicaset == replicaset);
         self.routers.clear();
+        self.waiting.clear();
         self.notes.clear();
         self.verdict = worst(&self.replicasets);
         self
@@ -389,10 +397,20 @@ impl SetView {
         })
     }
 
+    /// The holder, where its own agent has proof that its process is dead.
+    pub(super) fn dead_master(&self) -> Option<&MemberView> {
+        let mut members = self.members.iter();
+        members.find(|member| member.role == MemberRole::Master && member.dead)
+    }
+
     pub(super) fn judge(&self) -> Verdict {
         let bounded = !self.failsafe && !self.paused;
         match self.state {
             SetState::None | SetState::Promoting | SetState::Unreadable => Verdict::NoMaster,
+            // Outside a pause its lock is given up at once.
+            SetState::Master | SetState::Silent if self.dead_master().is_some() => {
+                Verdict::NoMaster
+            }
             SetState::Silent if self.is_over() && bounded => Verdict::NoMaster,
             SetState::Silent => Verdict::Unwell,
             SetState::Master if self.notes.is_empty() && self.pause.is_none() => Verdict::Well,
@@ -513,6 +531,7 @@ impl Set<'_> {
             role,
             health: member.map_or("unknown", health).to_owned(),
             reason: member.map_or("", |member| &member.reason).to_owned(),
+            dead: member.is_some_and(|member| member.dead),
             term: member.map_or(0, |member| member.term),
             behind_rows: others.zip(member).and_then(|(r, m)| behind(r, m)),
             following: others.and_then(|record| self.following(record, uuid)),

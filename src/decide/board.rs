@@ -70,6 +70,9 @@ pub struct Member {
     /// Why, in words.
     #[serde(default)]
     pub reason: String,
+    /// Its process is proven dead, and was not seen to live since.
+    #[serde(default)]
+    pub dead: bool,
     /// The highest term that it knows of.
     pub term: u64,
     /// Its `MASTER_LEASE`.
@@ -114,6 +117,24 @@ pub struct Member {
     /// Tarantool's version.
     #[serde(default)]
     pub tarantool_version: String,
+    /// The agent's version.
+    #[serde(default)]
+    pub tarsec_version: String,
+}
+
+/// `waiting/<agent>`, beside the replica sets: an agent that has not seen its instance yet, so it knows of none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingKey {
+    /// The version of this layout.
+    pub v: u64,
+    /// What operators know it by: the address it announces.
+    pub name: String,
+    /// What it waits for, in words.
+    #[serde(default)]
+    pub why: String,
+    /// Wall-clock milliseconds since the epoch when this was written, for people.
+    #[serde(default)]
+    pub written_ms: u64,
     /// The agent's version.
     #[serde(default)]
     pub tarsec_version: String,

@@ -23,7 +23,7 @@ struct Claim<'a> {
     /// No earlier than then.
     from: Option<Tick>,
     gain: Gain,
-    reason: &'static str,
+    reason: &'a str,
     cause: Cause,
     /// Whoever was master before, where a record says so.
     record: Option<&'a Record>,
@@ -150,7 +150,8 @@ impl Planner<'_> {
             term: record.term,
             from: None,
             gain: Gain { wait },
-            reason: "took its lock again",
+            // The term is the same, and so is why it began.
+            reason: &record.reason,
             cause: record.cause,
             record: Some(record),
             own: true,
@@ -206,7 +207,7 @@ impl Planner<'_> {
                 wait: Some(Timing::lease_and_margin(longest)),
             },
             reason: match serving {
-                Some(_) => "took its lock again",
+                Some(_) => "its record was removed or overwritten while it was master",
                 None => "there was no record",
             },
             cause: Cause::First,

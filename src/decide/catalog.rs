@@ -261,6 +261,7 @@ impl Planner<'_> {
             health: entry.health.name().to_owned(),
             reason: entry.output.clone(),
             cut_off: self.cut_off(),
+            dead: matches!(self.state.instance.link, Link::Dead { .. }),
             term: registered.term,
             lease_ms: u64::try_from(settings.timing.lease().as_millis()).unwrap_or(0),
             shared: settings.shared_in(&registered.replicaset),

@@ -234,13 +234,7 @@ impl Planner<'_> {
     }
 
     fn instance_words(&self) -> String {
-        match &self.state.instance.link {
-            Link::Unknown => "it has not answered yet".to_owned(),
-            Link::Up => "it answers".to_owned(),
-            Link::Down { why, .. } => why.clone(),
-            Link::Dead { proof, .. } => format!("its process is dead: {proof}"),
-            Link::Unsuitable { why } => why.clone(),
-        }
+        self.state.instance.link.to_string()
     }
 
     /// A session is renewed while it holds or is to take the lock, asked after when in doubt, and removed otherwise.

@@ -1,12 +1,14 @@
 //! What the guard says of its instance. The guard is ours, so its reply has the core's own shape.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::board::rows_missing;
 use super::record::Vclock;
+use super::state::Link;
 use super::timing::{InstanceTime, Tick};
 use super::vshard::Look;
 
@@ -309,5 +311,17 @@ impl Heard {
             Some((peer.uuid.clone(), Self { at, followed_at }))
         });
         peers.collect()
+    }
+}
+
+/// What became of the instance, in words.
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("it has not answered yet"),
+            Self::Up => f.write_str("it answers"),
+            Self::Down { why, .. } | Self::Unsuitable { why } => f.write_str(why),
+            Self::Dead { proof, .. } => write!(f, "its process is dead: {proof}"),
+        }
     }
 }

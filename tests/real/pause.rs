@@ -57,6 +57,18 @@ async fn a_master_that_dies_in_a_pause_has_no_successor_before_it_ends() {
             scene
                 .wait_for_check(old.instance, "critical", "LEFT AS IT IS")
                 .await?;
+            // The member's key is written a moment after the check.
+            eventually(SOON, "a status that calls the master dead", async || {
+                let status = world.command(&scene.consul, &["status", "--no-wait"]);
+                let status = status.map_err(|error| error.to_string())?.run(SOON).await;
+                let status = status.map_err(|error| error.to_string())?;
+                if status.code == Some(9) && status.stdout.contains("and is dead") {
+                    Ok(())
+                } else {
+                    Err(status.stdout)
+                }
+            })
+            .await?;
             sleep(LONG_ENOUGH).await;
             assert!(scene.set.writable().await.is_empty());
             let board = world.board(&scene.consul, &scene.set);

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tarsec_harness::{
-    AgentBuilder, CliOutput, LogLine, Result, ServiceEntry, World, eventually, json,
+    AgentBuilder, CliOutput, Instance, LogLine, Result, ServiceEntry, World, eventually, json,
 };
 
 use crate::cluster::Cluster;
@@ -230,6 +230,48 @@ async fn another_clusters_master_under_the_same_name_is_said_by_both_until_the_n
             );
             assert_eq!(found[0].id, id);
             cluster.assert_undisturbed().await
+        })
+        .await;
+}
+
+/// It knows no replica set, so it has no member's key.
+#[tokio::test]
+async fn an_agent_that_cannot_log_in_is_shown_until_it_can() {
+    world()
+        .story("problems-waiting", async |world| {
+            let consul = world.consul().await?;
+            let set = world.replica_set(1).await?;
+            let right = Instance::agent_login().password;
+            let agent = world.agent(&set[0], &consul)?;
+            let agent = agent.env("TARANTOOL_PASSWORD", "wrong").start().await?;
+            let shows = async |code: i32, words: &str| {
+                eventually(SOON, words, async || {
+                    let command = world.command(&consul, &["status"]);
+                    let output = command
+                        .map_err(|error| error.to_string())?
+                        .run(COMMAND)
+                        .await;
+                    let output = output.map_err(|error| error.to_string())?;
+                    let said = unwrapped(&output.stdout);
+                    if output.code == Some(code) && said.contains(words) {
+                        Ok(said)
+                    } else {
+                        Err(said)
+                    }
+                })
+                .await
+            };
+            let said = shows(9, "has not seen its instance yet").await?;
+            assert!(
+                said.contains(set[0].addr()) && said.contains("Incorrect password"),
+                "{said}"
+            );
+            agent.set_env("TARANTOOL_PASSWORD", &right);
+            agent.term(SOON).await?;
+            agent.start()?;
+            let said = shows(0, "MASTER").await?;
+            assert!(!said.contains("has not seen its instance"), "{said}");
+            Ok(())
         })
         .await;
 }

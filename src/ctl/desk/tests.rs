@@ -117,6 +117,8 @@ fn asked(answer: Option<&str>, yes: bool) -> (Result<(), Ended>, String) {
         errors: &mut errors,
         answers: answer.is_some().then_some(&mut answers as &mut dyn BufRead),
         draws: false,
+        paper: Paper::PLAIN,
+        unread: false,
     };
     let result = terminal.ask("The master moves.", yes);
     assert_eq!(out, b"", "questions are not output");
@@ -144,4 +146,33 @@ fn nobody_is_asked_who_said_yes_and_nobody_can_be_without_a_terminal() {
     let (result, question) = asked(None, false);
     assert_eq!(result.expect_err("no terminal").outcome, Outcome::Usage);
     assert_eq!(question, "");
+}
+
+/// Standard output whose reader has gone (`tarsec status | true`).
+struct Gone;
+
+impl Write for Gone {
+    fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+        Err(ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Err(ErrorKind::BrokenPipe.into())
+    }
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_error_and_is_written_for_no_more() {
+    let mut errors = Vec::new();
+    let mut terminal = Terminal {
+        out: &mut Gone,
+        errors: &mut errors,
+        answers: None,
+        paper: Paper::PLAIN,
+        draws: false,
+        unread: false,
+    };
+    assert_eq!(terminal.print("a screen"), Ok(()));
+    assert!(terminal.unread);
+    assert_eq!(errors, b"");
 }

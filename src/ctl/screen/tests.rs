@@ -9,7 +9,7 @@ use super::*;
 use crate::consul::Found;
 use crate::ctl::view::cluster;
 use crate::ctl::view::{Signs, Space};
-use crate::decide::board::{Ballot, HistoryLine, Member, Party, Returned};
+use crate::decide::board::{Ballot, HistoryLine, Member, Party, Returned, WaitingKey};
 use crate::decide::ending::{How, Known, Outage};
 use crate::decide::ids::SessionId;
 use crate::decide::record::{Record, Status};
@@ -18,7 +18,7 @@ use crate::decide::router::RouterKey;
 #[track_caller]
 fn assert_golden(name: &str, text: &str) {
     for line in text.lines() {
-        assert!(line.chars().count() <= WIDTH, "{line:?} in\n{text}");
+        assert!(line.chars().count() <= WIDTH_MIN, "{line:?} in\n{text}");
         assert_eq!(line, line.trim_end(), "blanks at the end in\n{text}");
     }
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -37,7 +37,10 @@ fn assert_golden(name: &str, text: &str) {
 #[track_caller]
 fn assert_screen(name: &str, keys: &Keys, verdict: Verdict) {
     let view = keys.view();
-    assert_golden(&format!("{name}.txt"), &status(&view, "tarsec/shop/"));
+    assert_golden(
+        &format!("{name}.txt"),
+        &status(Paper::PLAIN, &view, "tarsec/shop/"),
+    );
     assert_eq!(view.verdict, verdict);
 }
 
@@ -302,7 +305,7 @@ fn rows_at_risk_and_what_came_back() {
     };
     let keys = Keys::healthy().line(&line(7)).line(&harmless).line(&back);
     assert_screen("rows_at_risk", &keys, Verdict::Well);
-    assert_golden("history.txt", &history(&keys.view()));
+    assert_golden("history.txt", &history(Paper::PLAIN, &keys.view()));
 }
 
 #[test]
@@ -326,7 +329,7 @@ fn a_change_of_hands_says_no_more_than_is_known() {
     };
     let keys = Keys::healthy().line(&lost).line(&planned);
     assert_screen("machine_lost", &keys, Verdict::Well);
-    assert_golden("history_known.txt", &history(&keys.view()));
+    assert_golden("history_known.txt", &history(Paper::PLAIN, &keys.view()));
 }
 
 #[test]
@@ -377,12 +380,83 @@ fn an_empty_cluster_and_one_without_a_lock() {
 
 #[test]
 fn consul_does_not_answer() {
-    let error = "could not read keys tarsec/shop/: consul is unreachable, CONSUL_HTTP_ADDR is \
-                 http://127.0.0.1:8500: connection refused";
-    assert_golden(
-        "unreachable.txt",
-        &unreachable("shop", error, NOW * 1000, Some((NOW - 40) * 1000)),
+    let error = ConsulError::Unreachable {
+        what: "read keys tarsec/shop/".to_owned(),
+        advice: "CONSUL_HTTP_ADDR is http://127.0.0.1:8500"
+            .to_owned()
+            .into(),
+        source: "connection refused".into(),
+    };
+    let text = unknown(
+        Paper::PLAIN,
+        "shop",
+        &error,
+        NOW * 1000,
+        Some((NOW - 40) * 1000),
     );
+    assert_golden("unreachable.txt", &text);
+}
+
+#[test]
+fn consul_denies_it() {
+    let error = ConsulError::Denied {
+        what: "read keys tarsec/shop/".to_owned(),
+        code: 403,
+        message: "Permission denied".to_owned(),
+        advice: "the token lacks a right".to_owned().into(),
+    };
+    let text = unknown(Paper::PLAIN, "shop", &error, NOW * 1000, None);
+    assert_golden("denied.txt", &text);
+}
+
+#[test]
+fn agents_that_have_not_seen_their_instances_are_shown() {
+    let wrong = WaitingKey {
+        v: 1,
+        name: "db-7.example.net:3301".to_owned(),
+        why: "could not log in: Incorrect password".to_owned(),
+        written_ms: (NOW - 4) * 1000,
+        tarsec_version: String::new(),
+    };
+    let none = Keys::none().waiting("one", &wrong);
+    assert_screen("waiting", &none, Verdict::NoMaster);
+    let healthy = Keys::healthy().waiting("one", &wrong);
+    assert_eq!(healthy.view().verdict, Verdict::Unwell);
+}
+
+#[test]
+fn a_master_that_is_dead_in_a_pause_is_none() {
+    let dead = Member {
+        dead: true,
+        health: "critical".to_owned(),
+        reason: "LEFT AS IT IS: its process is dead".to_owned(),
+        ..member(1)
+    };
+    let paused = Record {
+        paused: true,
+        ..record()
+    };
+    let keys = Keys::healthy().lock(&paused).member(&dead).pause(&pause());
+    let seen = keys.seen(Duration::from_millis(400));
+    assert_screen("dead_in_pause", &seen, Verdict::NoMaster);
+}
+
+#[test]
+fn a_terminal_has_its_own_width_and_colours_for_states_and_else_the_same_text() {
+    let view = Keys::healthy().view();
+    let plain = status(Paper::PLAIN, &view, "tarsec/shop/");
+    let coloured = status(Paper::terminal(0, true), &view, "tarsec/shop/");
+    assert!(coloured.contains("\u{1b}[32mok\u{1b}[0m"), "{coloured}");
+    let mut stripped = coloured;
+    for code in ["\u{1b}[32m", "\u{1b}[33m", "\u{1b}[1;31m", "\u{1b}[0m"] {
+        stripped = stripped.replace(code, "");
+    }
+    assert_eq!(stripped, plain);
+    for (columns, width) in [(20, WIDTH_MIN), (100, 100), (1_000, WIDTH_MAX)] {
+        let wide = status(Paper::terminal(columns, false), &view, "tarsec/shop/");
+        let first = wide.lines().next().unwrap();
+        assert_eq!(first.chars().count(), width);
+    }
 }
 
 #[test]
@@ -393,7 +467,11 @@ fn nothing_that_stands_in_consul_moves_the_cursor() {
         reason: "a\nb\u{9b}31m".to_owned(),
         ..member(2)
     };
-    let text = status(&Keys::healthy().member(&evil).view(), "tarsec/shop/");
+    let text = status(
+        Paper::PLAIN,
+        &Keys::healthy().member(&evil).view(),
+        "tarsec/shop/",
+    );
     assert!(
         text.chars().all(|c| c == '\n' || !c.is_control()),
         "{text:?}"
@@ -498,9 +576,9 @@ proptest! {
             lock_key: lock_key.then(|| "lock".to_owned()),
         };
         let view = cluster(&space, &found, &signs, now);
-        for text in [status(&view, &space.prefix), history(&view)] {
+        for text in [status(Paper::PLAIN, &view, &space.prefix), history(Paper::PLAIN, &view)] {
             for line in text.lines() {
-                prop_assert!(line.chars().count() <= WIDTH, "{line:?}");
+                prop_assert!(line.chars().count() <= WIDTH_MIN, "{line:?}");
                 prop_assert!(!line.chars().any(char::is_control), "{line:?}");
             }
         }
@@ -523,6 +601,6 @@ fn a_partys_name_may_be_missing() {
         },
         ..line(1)
     };
-    let text = history(&Keys::healthy().line(&nobody).view());
+    let text = history(Paper::PLAIN, &Keys::healthy().line(&nobody).view());
     assert!(text.contains("nobody ->"), "{text}");
 }

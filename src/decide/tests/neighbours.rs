@@ -131,7 +131,6 @@ fn a_router_says_it_of_routers_of_other_clusters_alone() {
     let mut router = RouterState::new(RouterSettings {
         announce: "router:3301".to_owned(),
         interval: 1.secs(),
-        started_at: 0,
     });
     let mut hears = |cluster| {
         let seen = found(&[neighbour(Some(cluster), None)]);
