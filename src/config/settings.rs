@@ -176,7 +176,7 @@ settings! {
         vshard_password_file = unset("VSHARD_PASSWORD_FILE", "A file that holds the password; a newline at its end does not count.");
     }
     "Succession" {
-        election = value("ELECTION", "smart", "Who becomes master when there is none: `smart` (followed the last master, has most of its rows, priority, least idle), `idle` (heard the last master last) or `first` (whoever is first).");
+        election = value("ELECTION", "smart", "Who becomes master when there is none: `smart` (followed the last master, has most of its rows, is followed by others, priority, least idle), `idle` (heard the last master last) or `first` (whoever is first).");
         election_window = value("ELECTION_WINDOW", "250ms", "How long candidates wait for the ballots of others (a lease if they lack rows that the last master had), and give way to a better one: 10ms to 10s.");
         max_lag_rows = value("MAX_LAG_ROWS", "0", "A replica that lacks more rows than that of what the master had at its last word does not become master by itself; 0 is any number.");
         max_idle = value("MAX_IDLE", "0s", "A replica that had not heard the master for longer than that at the master's last word does not become master by itself; `0s` is any time.");

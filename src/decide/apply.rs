@@ -362,6 +362,7 @@ impl State {
         self.note_peers(&probe);
         self.note_promise(&probe, now);
         self.note_feed(&probe, now);
+        self.note_followers(&probe, now);
         self.instance.probe = Some(probe);
         if self.is_serving() {
             // No promise to another runs in a guard that was promoted, and none before this term bounds it.

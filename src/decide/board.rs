@@ -89,6 +89,9 @@ pub struct Member {
     /// How it follows its peers: instance UUID → `follow`, `disconnected`, `stopped`, …
     #[serde(default)]
     pub upstreams: BTreeMap<String, String>,
+    /// For some time nobody has replicated from it, though others have joined.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unfollowed: bool,
     /// Of its vshard configuration, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
@@ -120,6 +123,20 @@ pub struct Member {
     /// The agent's version.
     #[serde(default)]
     pub tarsec_version: String,
+}
+
+impl Member {
+    /// Whether it replicates from that instance, or may begin to once that is master: with `REPLICATION=follow` its agent
+    /// sees to that, and the agent of an older version does not say which it has.
+    #[must_use]
+    pub fn may_follow(&self, instance: &str) -> bool {
+        let status = self.upstreams.get(instance).map(String::as_str);
+        let keeps = self
+            .shared
+            .get("REPLICATION")
+            .is_some_and(|it| it == "keep");
+        !keeps || matches!(status, Some("follow" | "sync"))
+    }
 }
 
 /// `waiting/<agent>`, beside the replica sets: an agent that has not seen its instance yet, so it knows of none.
@@ -168,6 +185,10 @@ pub struct Ballot {
     /// It has the last master's vshard configuration, or there is none.
     #[serde(default)]
     pub same_configuration: bool,
+    /// Nobody replicates from it, as far as its instance knows, nor would anybody begin to: were it master, what is
+    /// written would exist once.
+    #[serde(default)]
+    pub unfollowed: bool,
     /// How long it still waits for ballots that are missing, counted from when this was written: whoever would cast them
     /// may be bound by a promise.
     #[serde(default)]

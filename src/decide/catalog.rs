@@ -268,6 +268,7 @@ impl Planner<'_> {
             priority: self.state.priority(),
             vclock: probe.vclock.clone(),
             upstreams: upstreams.collect(),
+            unfollowed: self.state.is_unfollowed(self.now),
             fingerprint: look.and_then(|look| look.fingerprint.clone()),
             vshard: self.state.vshard.problem(look),
             problems: self.state.own_problems(),

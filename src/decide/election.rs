@@ -125,13 +125,16 @@ pub fn compare(elector: Elector, last: Option<&LastMaster>, a: &Ballot, b: &Ball
         Elector::Smart => {
             let key = |ballot: &Ballot| {
                 let (same, following) = (ballot.same_configuration, ballot.following);
-                let ahead = (same, following, rows(&ballot.vclock), ballot.priority);
-                (Reverse(ahead), ballot.idle_ms)
+                let ahead = (same, following, rows(&ballot.vclock), !ballot.unfollowed);
+                (Reverse((ahead, ballot.priority)), ballot.idle_ms)
             };
             key(a).cmp(&key(b))
         }
         Elector::Idle => {
-            let key = |ballot: &Ballot| (ballot.idle_ms, Reverse(rows(&ballot.vclock)));
+            let key = |ballot: &Ballot| {
+                let rows = Reverse(rows(&ballot.vclock));
+                (ballot.unfollowed, ballot.idle_ms, rows)
+            };
             key(a).cmp(&key(b))
         }
         Elector::First => Ordering::Equal,
@@ -279,11 +282,21 @@ impl Planner<'_> {
             priority: self.state.priority(),
             idle_ms: record.map_or(0, |record| self.idle_ms(probe, record)),
             same_configuration: record.is_none_or(|record| self.is_configured_like(probe, record)),
+            unfollowed: self.is_unfollowed(probe, record),
             open_ms: whole_ms(self.all_are_free_at(record).since(self.now)),
             absent: excluded.is_some() && self.is_absent(),
             excluded,
             gives_way_ms: gives_way.map_or(0, |it| whole_ms(it.until.since(self.now)).max(1)),
         })
+    }
+
+    /// Nobody replicates from it. With `REPLICATION=follow` nobody does before it is master. What the instance says of a
+    /// last master that was lost may be older than the loss.
+    fn is_unfollowed(&self, probe: &Probe, record: Option<&Record>) -> bool {
+        let lost = record.filter(|record| record.status != Status::Fenced);
+        let mut followers = probe.followers().into_iter();
+        let followed = followers.any(|uuid| lost.is_none_or(|lost| lost.instance != uuid));
+        !followed && !self.state.settings.follow
     }
 
     fn is_absent(&self) -> bool {

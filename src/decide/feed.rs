@@ -1,4 +1,4 @@
-//! Whether the master's rows arrive at a replica. Its check rests on that, and nothing about safety does: a replica
+//! Whether the master's rows arrive at a replica, and whether anybody gets those of this instance. Its check rests on that, and nothing about safety does: a replica
 //! that gets nothing may still have rows that nobody else has, so elections do not ask.
 
 use std::time::Duration;
@@ -9,6 +9,10 @@ use super::observed::{Peer, Probe};
 use super::record::{Record, Status};
 use super::state::State;
 use super::timing::Tick;
+
+/// How long nobody replicates from an instance before that is a problem: whoever was started again is connected long
+/// before.
+const UNFOLLOWED: Duration = Duration::from_secs(15);
 
 /// What arrives of the master's rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -84,6 +88,19 @@ impl State {
             fault: fault.map(|fault| fault.words(known)),
             broken,
         });
+    }
+
+    /// Takes note of whether anybody replicates from the instance.
+    pub(super) fn note_followers(&mut self, probe: &Probe, now: Tick) {
+        let alone = probe.replication.iter().all(|it| it.uuid == probe.uuid);
+        let since = self.instance.unfollowed_since.unwrap_or(now);
+        self.instance.unfollowed_since = (!alone && !probe.has_replica()).then_some(since);
+    }
+
+    /// Whether that has lasted.
+    pub(super) fn is_unfollowed(&self, now: Tick) -> bool {
+        let since = self.instance.unfollowed_since;
+        since.is_some_and(|since| now.since(since) >= UNFOLLOWED)
     }
 
     /// The record of whoever else holds the lock and is active, and when its last word was seen.

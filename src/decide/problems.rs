@@ -33,6 +33,7 @@ pub fn of<'a>(
     let living = living(&members, record);
     let mut problems = names_that_are_shared(&living);
     problems.extend(settings_that_differ(&living));
+    problems.extend(nobody_follows(&living, record));
     let own = living.iter().flat_map(|member| member.problems.clone());
     for problem in own {
         if !problems.contains(&problem) {
@@ -101,6 +102,34 @@ fn settings_that_differ(members: &[&Member]) -> Vec<String> {
             format!("{setting} differs: {}", sides.join("; "))
         })
         .collect()
+}
+
+/// Members that may become master, or are, and from whom nobody replicates: what is written there exists once. Both its
+/// own instance and those of the others say so; an agent that does not say its `REPLICATION` leaves it open.
+fn nobody_follows(members: &[&Member], record: Option<&Record>) -> Vec<String> {
+    let names = members.iter().map(|it| (&*it.name, &*it.instance));
+    let name = labels(names);
+    let unfollowed = members
+        .iter()
+        .filter(|member| member.unfollowed && member.priority >= 0);
+    let words = unfollowed.filter_map(|member| {
+        let name = name.get(&member.instance)?;
+        if record.is_some_and(|record| record.instance == member.instance) {
+            return Some(format!(
+                "nobody replicates from the master, {name}: what is written exists once"
+            ));
+        }
+        let mut others = members.iter().filter(|it| it.instance != member.instance);
+        let known = others.clone().next().is_some();
+        let nobody = known && !others.any(|it| it.may_follow(&member.instance));
+        nobody.then(|| {
+            format!(
+                "nobody replicates from {name}: were it master, what is written would exist once. Put it into \
+                 box.cfg.replication of the others, or give it a negative PRIORITY"
+            )
+        })
+    });
+    words.collect()
 }
 
 fn time(ms: u64) -> String {

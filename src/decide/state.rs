@@ -58,9 +58,10 @@ pub struct Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Elector {
-    /// The same vshard configuration as the last master's, was following it, most of its rows, priority, least idle.
+    /// The same vshard configuration as the last master's, was following it, most of its rows, followed, priority, least
+    /// idle.
     Smart,
-    /// Least idle.
+    /// Followed, least idle.
     Idle,
     /// Whoever is first.
     First,
@@ -129,6 +130,8 @@ pub struct Instance {
     pub heard: BTreeMap<String, Heard>,
     /// What arrives of the rows of whoever else is master; `None`: nobody else is, for all we know.
     pub feed: Option<Feed>,
+    /// Since when nobody replicates from it, though others have joined.
+    pub unfollowed_since: Option<Tick>,
     /// Since when pings go unanswered.
     pub silent_since: Option<Tick>,
     /// The lease that may be running inside, as far as we can tell from outside.

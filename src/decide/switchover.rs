@@ -226,6 +226,11 @@ impl Planner<'_> {
         let Some(confirmed) = probe.confirmed_by(&member.instance) else {
             return Err(format!("{name} does not replicate from the master"));
         };
+        if !self.has_follower_after(member, probe) {
+            return Err(format!(
+                "nobody replicates from {name}: were it master, what is written would exist once"
+            ));
+        }
         let lag = rows_missing(&probe.vclock, confirmed);
         match self.state.settings.max_lag_rows {
             max @ 1.. if lag > max => Err(format!(
@@ -233,6 +238,19 @@ impl Planner<'_> {
             )),
             _ => Ok(lag),
         }
+    }
+
+    /// Whether anybody that lives would have what the member writes as master: we ourselves, or who follows us now.
+    fn has_follower_after(&self, member: &Member, probe: &Probe) -> bool {
+        if self.state.settings.follow || probe.follows(&member.instance) {
+            return true;
+        }
+        let living = probe.followers();
+        let board = self.state.board.iter();
+        let members = board.flat_map(|(board, _)| board.members.values());
+        let mut others =
+            members.filter(|it| it.instance != member.instance && living.contains(&it.instance));
+        others.any(|it| it.may_follow(&member.instance))
     }
 
     /// Whom the record of `term` is to name.
@@ -451,6 +469,7 @@ impl Planner<'_> {
                     priority: self.state.priority(),
                     idle_ms: 0,
                     same_configuration: true,
+                    unfollowed: false,
                     open_ms: 0,
                     excluded,
                     absent: false,

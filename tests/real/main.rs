@@ -50,6 +50,7 @@ mod sync;
 mod sync_guard;
 mod takeover;
 mod two;
+mod unfollowed;
 mod unread;
 mod vshard;
 mod vshard_config;

@@ -26,6 +26,7 @@ fn ballot() -> Ballot {
         priority: -1,
         idle_ms: 5,
         same_configuration: false,
+        unfollowed: false,
         open_ms: 9,
         excluded: Some("it lags".to_owned()),
         absent: true,

@@ -38,6 +38,7 @@ fn ballot(instance: &str) -> Ballot {
         priority: 0,
         idle_ms: 0,
         same_configuration: true,
+        unfollowed: false,
         open_ms: 0,
         excluded: None,
         absent: false,
@@ -100,7 +101,7 @@ impl Node {
 }
 
 #[test]
-fn the_smart_elector_ranks_configuration_following_rows_priority_and_idleness_in_this_order() {
+fn the_smart_elector_ranks_configuration_following_rows_followers_priority_and_idleness() {
     let best = Ballot {
         same_configuration: true,
         ..ballot("z")
@@ -120,6 +121,11 @@ fn the_smart_elector_ranks_configuration_following_rows_priority_and_idleness_in
         },
         Ballot {
             vclock: vclock(9),
+            priority: 9,
+            ..ballot("a")
+        },
+        Ballot {
+            unfollowed: true,
             priority: 9,
             ..ballot("a")
         },
@@ -147,8 +153,57 @@ fn the_smart_elector_ranks_configuration_following_rows_priority_and_idleness_in
     }
 }
 
+/// It may be the only one with a row that a quorum acknowledged.
 #[test]
-fn the_idle_elector_ranks_idleness_then_rows() {
+fn rows_go_before_followers() {
+    let fresh = Ballot {
+        unfollowed: true,
+        ..ballot("z")
+    };
+    let behind = Ballot {
+        vclock: vclock(9),
+        ..ballot("a")
+    };
+    let order = compare(Elector::Smart, None, &fresh, &behind);
+    assert_eq!(order, Ordering::Less);
+}
+
+#[test]
+fn a_ballot_says_whether_anybody_replicates_from_its_instance() {
+    let lost = Record {
+        status: Status::Active,
+        ..last_word()
+    };
+    // Who follows, whose record, REPLICATION=follow, and what is said.
+    let cases = [
+        (vec![THIRD], last_word(), false, false),
+        (vec![], last_word(), false, true),
+        // The last master gave the lock up and lives: it will replicate from whoever comes.
+        (vec![OTHER], last_word(), false, false),
+        // It was lost, and the instance has not noticed yet.
+        (vec![OTHER], lost.clone(), false, true),
+        (vec![OTHER, THIRD], lost, false, false),
+        (vec![], last_word(), true, false),
+    ];
+    for (followers, record, follow, said) in cases {
+        let mut node = after(&record);
+        node.state.settings.follow = follow;
+        for peer in &mut node.instance.replication {
+            if !followers.contains(&peer.uuid.as_str()) {
+                peer.downstream_status = Some("stopped".to_owned());
+            }
+        }
+        if record.status == Status::Active {
+            node.settles();
+            node.is_watched(LEASE_AND_MARGIN);
+        }
+        let own = node.waiting_for_ballots().wrote();
+        assert_eq!(own.unfollowed, said, "{followers:?} {record:?} {follow}");
+    }
+}
+
+#[test]
+fn the_idle_elector_ranks_followers_then_idleness_then_rows() {
     let best = Ballot {
         vclock: vclock(5),
         following: false,
@@ -164,6 +219,19 @@ fn the_idle_elector_ranks_idleness_then_rows() {
         priority: 9,
         ..ballot("a")
     };
+    let unfollowed = Ballot {
+        unfollowed: true,
+        vclock: vclock(99),
+        ..ballot("a")
+    };
+    let busy = Ballot {
+        idle_ms: 7,
+        ..best.clone()
+    };
+    assert_eq!(
+        compare(Elector::Idle, None, &busy, &unfollowed),
+        Ordering::Less
+    );
     assert_eq!(compare(Elector::Idle, None, &best, &busier), Ordering::Less);
     assert_eq!(compare(Elector::Idle, None, &best, &behind), Ordering::Less);
 }

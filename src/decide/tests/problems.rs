@@ -108,6 +108,111 @@ fn what_members_found_by_themselves_is_said_once_and_bounded() {
     assert_eq!(of(&members, Some(&followed())).len(), 8);
 }
 
+/// All replicate from all, and what their agents say of it.
+fn mesh() -> [Member; 3] {
+    let mut members = three();
+    for own in &mut members {
+        sets(own, "REPLICATION", "keep");
+        for other in [OWN, OTHER, THIRD] {
+            if other != own.instance {
+                own.upstreams.insert(other.to_owned(), "follow".to_owned());
+            }
+        }
+    }
+    members
+}
+
+#[test]
+fn a_member_that_nobody_follows_is_a_problem_before_it_is_master() {
+    let mut members = mesh();
+    assert_eq!(of(&members, Some(&followed())), [""; 0]);
+    members[2].unfollowed = true;
+    // The others say that they follow it: somebody's word is old.
+    assert_eq!(of(&members, Some(&followed())), [""; 0]);
+    members[0].upstreams.remove(THIRD);
+    assert_eq!(of(&members, Some(&followed())), [""; 0]);
+    members[1]
+        .upstreams
+        .insert(THIRD.to_owned(), "stopped".to_owned());
+    let found = of(&members, Some(&followed()));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("nobody replicates from c:1: were it master"));
+}
+
+#[test]
+fn where_it_is_not_known_or_meant_so_nobody_is_said_to_be_unfollowed() {
+    let unfollowed = || {
+        let mut members = mesh();
+        members[2].unfollowed = true;
+        for own in &mut members {
+            own.upstreams.remove(THIRD);
+        }
+        members
+    };
+    let cases: [fn(&mut [Member; 3]); 4] = [
+        |members| members[2].priority = -1,
+        |members| members[2].unfollowed = false,
+        // Whoever becomes master is followed then.
+        |members| sets(&mut members[1], "REPLICATION", "follow"),
+        // An older agent's key does not say.
+        |members| drop(members[1].shared.remove("REPLICATION")),
+    ];
+    assert_eq!(of(&unfollowed(), Some(&followed())).len(), 1);
+    for spoils in cases {
+        let mut members = unfollowed();
+        spoils(&mut members);
+        let found = of(&members, Some(&followed()));
+        let said = found.iter().any(|it| it.contains("nobody"));
+        assert!(!said, "{found:?}");
+    }
+    // Of the others nothing is left but keys.
+    let alone = Record {
+        instance: "gone".to_owned(),
+        following: vec![THIRD.to_owned()],
+        ..followed()
+    };
+    assert_eq!(of(&unfollowed(), Some(&alone)), [""; 0]);
+}
+
+#[test]
+fn a_master_that_nobody_follows_is_a_problem() {
+    let mut members = mesh();
+    members[0].unfollowed = true;
+    let record = Record {
+        following: Vec::new(),
+        ..followed()
+    };
+    assert_eq!(
+        of(&members, Some(&record)),
+        ["nobody replicates from the master, a:1: what is written exists once"]
+    );
+}
+
+#[test]
+fn an_agent_says_that_nobody_follows_once_that_has_lasted_and_others_have_joined() {
+    let mut node = replica();
+    node.lives_on(20.secs());
+    let says = |node: &Node| node.state.catalog.member.as_ref().unwrap().unfollowed;
+    assert!(!says(&node), "there is nobody else");
+    let mut node = replica().having(|instance| {
+        instance.replication = vec![toys::follower(OTHER)];
+    });
+    node.lives_on(1.secs());
+    node.instance.replication[0].downstream_status = Some("stopped".to_owned());
+    let session = node.lock.holder().cloned();
+    for second in 1..=16 {
+        node.lock
+            .put_record(session.clone(), &record().refreshed(100 + second));
+        node.watch_shows_lock();
+        node.lives_on(1.secs());
+        assert!(second == 16 || second == 15 || !says(&node), "{second}");
+    }
+    assert!(says(&node));
+    node.instance.replication[0].downstream_status = Some("follow".to_owned());
+    node.lives_on(1.secs());
+    assert!(!says(&node));
+}
+
 #[test]
 fn a_name_that_is_shared_is_told_apart_by_as_much_of_the_uuid_as_it_takes() {
     let found = labels([

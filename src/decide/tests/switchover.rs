@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::fixtures::*;
-use super::toys::member;
+use super::toys::{follower, member};
 use crate::decide::board::{Cause, Member, Pause, Switchover, SwitchoverState};
 use crate::decide::event::Event;
 use crate::decide::ids::SessionId;
@@ -20,7 +20,7 @@ fn peer(instance: &str, confirmed: u64) -> Peer {
     Peer {
         id: 2,
         uuid: instance.to_owned(),
-        upstream: None,
+        upstream: follower(instance).upstream,
         downstream_status: Some("follow".to_owned()),
         downstream_vclock: Some(vclock(confirmed)),
     }
@@ -272,7 +272,7 @@ fn a_release_that_was_lost_is_not_followed_by_a_promotion_under_the_old_reading(
 #[test]
 fn the_unfit_are_refused_with_a_reason() {
     type Change = fn(&mut Node);
-    let cases: [(Option<&str>, Change, &str); 9] = [
+    let cases: [(Option<&str>, Change, &str); 10] = [
         (Some("nobody"), |_| {}, "no member is called nobody"),
         (Some(OWN), |_| {}, "is the master already"),
         (
@@ -284,6 +284,14 @@ fn the_unfit_are_refused_with_a_reason() {
             Some(OTHER),
             |node| "critical".clone_into(&mut node.lock.members.get_mut(OTHER).unwrap().health),
             "b:3301 is critical",
+        ),
+        (
+            Some(OTHER),
+            |node| {
+                let other = node.lock.members.get_mut(OTHER).unwrap();
+                other.cut_off = Some("it has stopped".to_owned());
+            },
+            "the master's rows do not arrive at b:3301: it has stopped",
         ),
         (
             Some(OTHER),
@@ -442,6 +450,57 @@ fn whoever_came_instead_says_so() {
     let (state, why) = node.outcome();
     assert_eq!(state, SwitchoverState::Done);
     assert!(why.contains("third did not take the lock"), "{why}");
+}
+
+/// It would have what is written alone; a third member that replicates from it, or will, is enough.
+#[test]
+fn a_member_from_whom_nobody_would_replicate_is_refused() {
+    let third = |follows: bool, keeps: bool| {
+        let mut it = member("third", "c:3301");
+        let status = if follows { "follow" } else { "stopped" };
+        it.upstreams.insert(OTHER.to_owned(), status.to_owned());
+        let replication = if keeps { "keep" } else { "follow" };
+        let setting = ("REPLICATION".to_owned(), replication.to_owned());
+        it.shared.extend([setting]);
+        it
+    };
+    let cases = [
+        (None, SwitchoverState::Refused),
+        (Some(third(false, true)), SwitchoverState::Refused),
+        (Some(third(true, true)), SwitchoverState::Running),
+        (Some(third(false, false)), SwitchoverState::Running),
+    ];
+    for (third, expected) in cases {
+        let mut node = pair();
+        node.instance.replication[0].upstream = None;
+        if let Some(third) = third {
+            node.instance.replication.push(peer("third", 10));
+            node.lock.members.insert("third".to_owned(), third);
+        }
+        node.lives_on(1.secs());
+        node.is_ordered(order(Some(OTHER)));
+        node.settles();
+        let (state, why) = node.outcome();
+        assert_eq!(state, expected, "{why}");
+        let said = why.starts_with("nobody replicates from b:3301");
+        assert_eq!(said, expected == SwitchoverState::Refused, "{why}");
+    }
+    // Its key is there yet, and it does not live.
+    let mut node = pair();
+    node.instance.replication[0].upstream = None;
+    let dead = third(true, true);
+    node.lock.members.insert("third".to_owned(), dead);
+    node.lives_on(1.secs());
+    node.is_ordered(order(Some(OTHER)));
+    node.settles();
+    assert_eq!(node.outcome().0, SwitchoverState::Refused);
+    // The master's own agent will see to it.
+    let mut node = pair().with(|settings| settings.follow = true);
+    node.instance.replication[0].upstream = None;
+    node.lives_on(1.secs());
+    node.is_ordered(order(Some(OTHER)));
+    node.settles();
+    assert_eq!(node.outcome().0, SwitchoverState::Running);
 }
 
 #[test]

@@ -308,7 +308,7 @@ pub const MUTANTS: &[Mutant] = &[
         name: "the stalest goes first",
         rule: "election",
         file: "election.rs",
-        original: "let ahead = (same, following, «rows(&ballot.vclock)», ballot.priority)",
+        original: "let ahead = (same, following, «rows(&ballot.vclock)», !ballot.unfollowed)",
         broken: "u64::MAX - rows(&ballot.vclock)",
     },
     Mutant {
