@@ -16,7 +16,7 @@ export TARANTOOL ?= tarantool
 export TARSEC_BIN ?= $(CURDIR)/target/release/tarsec
 
 .DEFAULT_GOAL := help
-.PHONY: help build setup test sim mutants model chaos chaos-short demo bench lint clean
+.PHONY: help build programs setup test sim mutants model chaos chaos-short demo bench lint clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,8 +37,8 @@ sim: ## play SEEDS seeds (20000) from FROM (1) on in a simulated world, on THREA
 mutants: ## break the core on purpose, one rule at a time, and see after how many seeds the simulation says so
 	$(CARGO) run --profile sim --locked -p tarsec-sim --bin sim -- mutants --seeds $(SEEDS) --threads $(THREADS)
 
-chaos: setup build ## random faults from SEED (1) on a real cluster for about MINUTES (2): one master at a time, nothing synchronous lost
-	$(CARGO) run --release --locked -p tarsec-harness --bin chaos -- --minutes $(MINUTES) --seed $(SEED)
+chaos: setup programs ## random faults from SEED (1) on a real cluster for about MINUTES (2): one master at a time, nothing synchronous lost
+	target/release/chaos --minutes $(MINUTES) --seed $(SEED)
 
 # What `make test` has built already: nothing else has the same features of all dependencies.
 chaos-short: setup ## a minute of chaos with the tests' build; part of CI
@@ -48,11 +48,15 @@ chaos-short: setup ## a minute of chaos with the tests' build; part of CI
 model: ## search every world of the core that one fault leads to, with two agents and with three; part of test
 	$(CARGO) test --locked -p tarsec-sim --test model -- --nocapture --test-threads=1
 
-demo: setup build ## kill and freeze masters, kill an agent, live; under a minute
-	$(CARGO) run --release --locked -p tarsec-harness --bin demo
+# Agent and programs in one go, or their dependencies would be compiled once for each's choice of features.
+programs: ## build the release binary with the demo, the benchmark and chaos
+	$(CARGO) build --release --locked -p tarsec -p tarsec-harness --bins
 
-bench: setup build ## changes of hands stage by stage, and what an agent costs; RUNS, RUNS_LOST, SWITCHOVERS, RUNS_LEADER, IDLE_SECONDS (0: leave out), RUNS_VSHARD with VSHARD_ROOT, LARGE_GIB, SKIP_LARGE=1
-	$(CARGO) run --release --locked -p tarsec-harness --bin bench
+demo: setup programs ## kill and freeze masters, kill an agent, live; under a minute
+	target/release/demo
+
+bench: setup programs ## changes of hands stage by stage, and what an agent costs; RUNS, RUNS_LOST, SWITCHOVERS, RUNS_LEADER, IDLE_SECONDS (0: leave out), RUNS_VSHARD with VSHARD_ROOT, LARGE_GIB, SKIP_LARGE=1
+	target/release/bench
 
 lint: ## formatting, clippy, docs, shell scripts; warnings are errors
 	$(CARGO) fmt --all --check

@@ -27,6 +27,7 @@ mod cli;
 mod consul;
 mod error;
 mod handover;
+mod interrupt;
 mod machine;
 mod moment;
 mod oracle;
@@ -47,6 +48,7 @@ pub use cli::{Cli, CliOutput};
 pub use consul::{Consul, ConsulApi, ConsulOptions, KvEntry, Server, ServiceEntry, Token};
 pub use error::{Error, Result};
 pub use handover::{Handover, Switch, TakeOver};
+pub use interrupt::{INTERRUPTED, unless_interrupted};
 pub use machine::Machine;
 pub use moment::Moment;
 pub use oracle::{

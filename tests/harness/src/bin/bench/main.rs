@@ -21,7 +21,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tarsec_harness::{Consul, ConsulOptions, Error, Result, World, vshard_root};
+use tarsec_harness::{
+    Consul, ConsulOptions, Error, INTERRUPTED, Result, World, unless_interrupted, vshard_root,
+};
 
 use cluster::Cluster;
 
@@ -164,7 +166,13 @@ fn main() -> ExitCode {
         .enable_all()
         .build();
     let measured = match runtime {
-        Ok(runtime) => runtime.block_on(measure(&options)),
+        Ok(runtime) => match runtime.block_on(unless_interrupted(measure(&options))) {
+            Ok(measured) => measured,
+            Err(signal) => {
+                eprintln!("bench: {signal}: everything is ended and removed");
+                return ExitCode::from(INTERRUPTED);
+            }
+        },
         Err(error) => Err(Error::Io {
             action: "start the runtime".to_owned(),
             source: error,

@@ -22,7 +22,7 @@ use journal::Journal;
 use schedule::{LANES, ROUND, Strike};
 use settle::wrong;
 use stage::{Stage, chain};
-use tarsec_harness::{Result, World};
+use tarsec_harness::{INTERRUPTED, Result, World, unless_interrupted};
 
 const HELP: &str = "\
 Breaks a real cluster under tarsec in random ways, at most two at once, and sees
@@ -84,7 +84,13 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    runtime.block_on(run(&options, world))
+    match runtime.block_on(unless_interrupted(run(&options, world))) {
+        Ok(code) => code,
+        Err(signal) => {
+            eprintln!("chaos: {signal}: everything is ended and removed");
+            ExitCode::from(INTERRUPTED)
+        }
+    }
 }
 
 impl Options {

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use screen::Screen;
-use tarsec_harness::World;
+use tarsec_harness::{INTERRUPTED, World, unless_interrupted};
 
 const HELP: &str = "\
 Shows a replica set of three under tarsec: kills its master's process, freezes the
@@ -24,7 +24,8 @@ next one, kills an agent and brings it back. Takes less than a minute.
 Usage: TARSEC_BIN=path/to/tarsec demo [--help]
 
 Needs consul, tarantool and setpriv on the PATH. Exit code 0: all went as it should,
-and nothing is left running. 1: it did not; the logs are kept and named.
+and nothing is left running. 1: it did not; the logs are kept and named. 130: Ctrl-C,
+everything is ended and removed.
 ";
 
 fn main() -> ExitCode {
@@ -58,7 +59,14 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    runtime.block_on(play(&screen, world))
+    match runtime.block_on(unless_interrupted(play(&screen, world))) {
+        Ok(code) => code,
+        Err(signal) => {
+            screen.blank();
+            screen.say(&format!("{signal}: everything is ended and removed."));
+            ExitCode::from(INTERRUPTED)
+        }
+    }
 }
 
 async fn play(screen: &Screen, world: World) -> ExitCode {
