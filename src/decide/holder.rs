@@ -390,7 +390,7 @@ impl Planner<'_> {
     }
 
     /// R2: only once the instance is known read-only, known dead, or its lease has passed. Says `fenced` only if
-    /// whoever was before us is over too. Only over a record of this agent's own: another one of our instance may hold
+    /// whoever was before us is over too, and our guard knows, or is able to know, that our last commits have landed. Only over a record of this agent's own: another one of our instance may hold
     /// the lock by the same session, and what it handed to the guard, or of which process it speaks, we do not know.
     pub(super) fn release(&mut self, why: &str) {
         self.release_to(why, None);
@@ -424,13 +424,14 @@ impl Planner<'_> {
                     .record
             }
         };
-        let predecessor_over = self.state.hold.record.is_some()
+        let is_over = self.state.hold.record.is_some()
             && self
                 .state
                 .hold
                 .predecessor_over_at
                 .is_none_or(|at| at <= self.now)
-            && self.state.is_free_of_promises(self.now);
+            && self.state.is_free_of_promises(self.now)
+            && !self.state.has_no_barrier();
         record.refresh = self.next_refresh();
         record.agent.clone_from(&state.settings.agent);
         record.reason = why.to_owned();
@@ -438,7 +439,7 @@ impl Planner<'_> {
         record.paused = false;
         let refused = state.hold.refused_since.is_some() && state.hold.refusal_heard;
         record.refused = refused && state.stopping.is_none();
-        record.status = if predecessor_over {
+        record.status = if is_over {
             Status::Fenced
         } else {
             Status::Promoting

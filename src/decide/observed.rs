@@ -121,6 +121,10 @@ pub struct GuardState {
     /// There is a barrier to pass: it has been master under a guard before, or follows one that was.
     #[serde(default)]
     pub barrier: bool,
+    /// Why the barrier cannot be written now, before it reaches the WAL. Then the guard does not know when the last
+    /// commits have landed; none while a barrier is under way, which may hang.
+    #[serde(default)]
+    pub barrier_failure: Option<String>,
     /// The master it was told to follow (`REPLICATION=follow`).
     #[serde(default)]
     pub follows: Option<String>,
@@ -192,10 +196,12 @@ impl Probe {
         self.ro && self.read_only && !guard.leased && !guard.promoting && guard.landed
     }
 
-    /// Read-only for new writes, while its last commits may still land: a disk that hangs.
+    /// Read-only for new writes, with a barrier under way behind its last commits: a disk that hangs. An instance
+    /// whose barrier comes back unwritten does not hang.
     #[must_use]
     pub fn is_landing(&self) -> bool {
-        self.ro && !self.guard.leased && self.guard.barrier && !self.guard.landed
+        let under_way = self.guard.barrier && self.guard.barrier_failure.is_none();
+        self.ro && !self.guard.leased && under_way && !self.guard.landed
     }
 
     /// Writable under a lease of `term`.

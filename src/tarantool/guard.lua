@@ -54,6 +54,8 @@ local guard = {version = VERSION, state = state}
 -- A local space: a write to it is allowed while read-only, is not replicated, and returns behind all commits in
 -- flight, because the WAL is one queue.
 local BARRIER_SPACE = '_tarsec_barrier'
+-- No row of that space has this key, so that to delete it changes nothing. The WAL gets the deletion all the same.
+local NO_ROW = {0}
 -- How long the fencing fiber sleeps at most while nothing can happen.
 local IDLE_S = 0.5
 -- The longest a fence waits for its barrier; the fiber behind it goes on.
@@ -135,16 +137,44 @@ function guard.set_triggers(strict)
     guard.changed:broadcast()
 end
 
+-- One entry in the WAL that changes nothing and needs no memory for rows, so that it can be written when memtx_memory is
+-- used up. It is no NOP (what a before_replace trigger would make of it): those pass by synchronous transactions that
+-- wait for their quorum, which this one waits behind.
+function guard.write_nothing()
+    local space = box.space[BARRIER_SPACE]
+    return pcall(space.delete, space, NO_ROW)
+end
+
+-- Why there can be no barrier now; nil: there is no need, or one is under way and may hang.
+local function barrier_failure()
+    if state.leased or guard.passing or state.barrier_epoch == state.epoch then
+        return nil
+    end
+    if not has_barrier() then
+        return state.dirty and (state.space_failure or ('there is no space %s'):format(BARRIER_SPACE)) or nil
+    end
+    local failure = state.barrier_failure
+    return failure and failure.epoch == state.epoch and failure.why or nil
+end
+
 local function pass_barrier()
     local epoch = state.epoch
-    local space = box.space[BARRIER_SPACE]
-    local ok, err = guard.mvcc ~= nil and guard.mvcc.end_open(space, epoch)
-    if not ok then
-        ok, err = pcall(space.replace, space, {1, epoch})
+    local ok, err
+    if guard.mvcc ~= nil then
+        -- Nothing has passed while transactions may be open, whatever can be written beside them.
+        ok, err = guard.mvcc.end_open(box.space[BARRIER_SPACE], epoch)
+    else
+        ok, err = guard.write_nothing()
     end
     -- A write that the WAL refused has come back behind everything before it, too.
     if not ok and not (type(err) == 'cdata' and err.code == box.error.WAL_IO) then
-        error(err)
+        local why = 'could not write the barrier: ' .. tostring(err)
+        local known = state.barrier_failure
+        if known == nil or known.epoch ~= epoch or known.why ~= why then
+            log.error('tarsec: %s', why)
+        end
+        state.barrier_failure = {epoch = epoch, why = why}
+        return
     end
     if box.info.ro and not state.leased and state.epoch == epoch then
         state.barrier_epoch = epoch
@@ -192,10 +222,25 @@ local function start_barrier()
             guard.passing = false
             guard.changed:broadcast()
             if not ok then
-                log.error('tarsec: could not pass the barrier: %s', err)
+                log.error('tarsec: the barrier stumbled: %s', err)
             end
         end)
     end
+end
+
+-- The first promotion makes the space, and where its memory is used up every grant tries again.
+local function start_barrier_space()
+    if has_barrier() then
+        return
+    end
+    fiber.create(function()
+        local ok, err = pcall(create_barrier_space)
+        local why = not ok and ('could not create the space %s: %s'):format(BARRIER_SPACE, tostring(err)) or nil
+        if why ~= nil and why ~= state.space_failure then
+            log.error('tarsec: %s', why)
+        end
+        state.space_failure = why
+    end)
 end
 
 -- One turn of the fencing fiber.
@@ -316,6 +361,7 @@ local function probe()
             -- A promotion that has yielded may still go on.
             promoting = state.promoting > 0,
             barrier = has_barrier(),
+            barrier_failure = barrier_failure(),
             follows = state.follows,
             fences = state.fences,
             unleased = state.unleased,
@@ -443,12 +489,7 @@ function guard.promote(agent, term, deadline, fenced_term, needed_age_ns)
             return 'it stays read-only: ' .. tostring(box.info.ro_reason or box.info.status)
         end
         guard.changed:broadcast()
-        fiber.create(function()
-            local ok, err = pcall(create_barrier_space)
-            if not ok then
-                log.error('tarsec: could not create the space %s: %s', BARRIER_SPACE, err)
-            end
-        end)
+        start_barrier_space()
     end)
 end
 
@@ -469,6 +510,7 @@ function guard.grant(agent, term, deadline)
             state.deadline = 0ULL + deadline
             guard.changed:broadcast()
         end
+        start_barrier_space()
     end)
 end
 
@@ -479,7 +521,7 @@ function guard.fence(agent, why)
         guard.changed:broadcast()
         start_barrier()
         local give_up_at = clock.monotonic64() + BARRIER_PATIENCE_S * 1000000000ULL
-        while needs_barrier() and clock.monotonic64() < give_up_at do
+        while needs_barrier() and barrier_failure() == nil and clock.monotonic64() < give_up_at do
             guard.changed:wait(tonumber(give_up_at - clock.monotonic64()) / 1e9)
         end
     end)

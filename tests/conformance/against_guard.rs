@@ -56,6 +56,8 @@ enum Word {
     StandDown(usize, bool),
     Promise(String, u64, u64),
     ByHand,
+    /// Whether a barrier comes back before it has reached the WAL.
+    Memory(bool),
     Advance(Time),
 }
 
@@ -96,6 +98,7 @@ impl Word {
                 json!({"word": "promise", "to": to, "term": term, "lasting": lasting_ns})
             }
             Self::ByHand => json!({"word": "by_hand"}),
+            Self::Memory(full) => json!({"word": "memory", "full": full}),
             Self::Advance(ns) => json!({"word": "advance", "ns": ns}),
         }
     }
@@ -116,12 +119,13 @@ struct Answer {
 
 impl Answer {
     /// Refusals by their kind: the model does not say how long and which term. Where its vclock was when it was promoted
-    /// is the instance's own business.
+    /// is the instance's own business, and so are the words for a barrier that cannot be written.
     fn comparable(mut self) -> Self {
         self.refused = self.refused.map(|why| kind(&why).to_owned());
         self.guard.base = self.guard.base.map(|_| Vclock::default());
         // For people alone: the model keeps no account of it.
         self.guard.fenced_ago_ns = None;
+        self.guard.barrier_failure = self.guard.barrier_failure.map(|_| String::new());
         self
     }
 }
@@ -157,6 +161,7 @@ struct Twin {
     guard: Guard,
     read_only: bool,
     has_barrier: bool,
+    full: bool,
     /// A promotion that waits for the queue.
     waiting: Option<Promotion>,
 }
@@ -174,6 +179,7 @@ impl Twin {
             guard: Guard::new(BORN, false),
             read_only: true,
             has_barrier: false,
+            full: false,
             waiting: None,
         }
     }
@@ -210,6 +216,7 @@ impl Twin {
             | Word::EndPromotion
             | Word::Promise(..)
             | Word::ByHand
+            | Word::Memory(_)
             | Word::Advance(_) => return None,
         };
         let by = self.guard.owner.0 - 1;
@@ -266,6 +273,10 @@ impl Twin {
             }
             Word::ByHand => {
                 self.read_only = false;
+                Ok(())
+            }
+            Word::Memory(full) => {
+                self.full = *full;
                 Ok(())
             }
             Word::Advance(ns) => {
@@ -326,7 +337,11 @@ impl Twin {
         }
         if self.guard.needs_barrier(self.has_barrier) {
             let epoch = self.guard.epoch;
-            self.guard.passed(epoch, self.read_only);
+            if self.full {
+                self.guard.failed_epoch = Some(epoch);
+            } else {
+                self.guard.passed(epoch, self.read_only);
+            }
         }
     }
 
@@ -353,6 +368,7 @@ impl Twin {
                 Word::Promise(to.to_owned(), self.draw_term(rng), lasting)
             }
             80..84 => Word::ByHand,
+            84..87 => Word::Memory(rng.percent(60)),
             _ => Word::Advance(rng.one_of(&[1, MS, SEC, 4 * SEC, 20 * SEC])),
         }
     }

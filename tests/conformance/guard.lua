@@ -14,7 +14,8 @@ local function rests()
     local state = tarsec_guard.state
     local over = state.leased and clock.monotonic64() >= state.deadline
     local by_hand = not state.leased and not (box.info.ro and box.cfg.read_only)
-    local landing = has_barrier() and not state.leased and state.barrier_epoch ~= state.epoch
+    local failed = story.full and state.barrier_failure ~= nil and state.barrier_failure.epoch == state.epoch
+    local landing = has_barrier() and not state.leased and state.barrier_epoch ~= state.epoch and not failed
     local made = has_barrier() or not story.promoted
     return (state.stood_down or not (over or by_hand)) and not landing and made
 end
@@ -47,6 +48,13 @@ local words = {
     promise = function(op) return tarsec_guard.promise(op.to, op.term, op.lasting) end,
     by_hand = function()
         box.cfg{read_only = false}
+        return {}
+    end,
+    -- From now on a barrier comes back before it has reached the WAL, or is written again.
+    memory = function(op)
+        story.write_nothing = story.write_nothing or tarsec_guard.write_nothing
+        story.full = op.full
+        tarsec_guard.write_nothing = op.full and function() return false, 'no memory' end or story.write_nothing
         return {}
     end,
     advance = function(op)

@@ -295,3 +295,67 @@ fn a_term_whose_last_commits_may_still_land_is_not_taken_again() {
         assert_eq!(term, if lands { 7 } else { 8 });
     }
 }
+
+/// A master that is fenced, and whose barrier waits (`None`) or comes back unwritten.
+fn fenced_without_landing(failure: Option<&str>) -> Node {
+    let mut node = master();
+    node.instance.wal_hangs = failure.is_none();
+    node.instance.guard.barrier_failure = failure.map(str::to_owned);
+    node.is_asked_to_stop();
+    let fence = node.runs_until(|action| matches!(action, Action::Fence { .. }));
+    node.answers(&fence);
+    assert!(node.instance.ro && !node.instance.guard.landed);
+    node
+}
+
+/// Whatever it does first about an instance that may still have commits in flight.
+fn decision(node: &mut Node) -> Action {
+    for _ in 0..80 {
+        let plan = node.turn();
+        for action in &plan.actions {
+            if matches!(action, Action::Kill | Action::Release { .. }) {
+                return action.clone();
+            }
+            node.answers(action);
+        }
+        node.passes(250.ms());
+    }
+    panic!("20 s after its fence: {:?}", node.plan());
+}
+
+#[test]
+fn an_instance_whose_barrier_hangs_is_killed_after_its_lease() {
+    let mut node = fenced_without_landing(None);
+    let over_at = node.state.instance.lease.expect("a lease").over_at;
+    let decision = decision(&mut node);
+    assert!(matches!(decision, Action::Kill), "{decision:?}");
+    assert!(node.now >= over_at);
+}
+
+/// It does not hang: it answers, is read-only, and nothing of it waits for a disk. R2 all the same: nobody has said that
+/// its last commits have landed, so whoever comes next gives them a lease.
+#[test]
+fn an_instance_that_cannot_write_its_barrier_is_spared_and_its_release_does_not_say_fenced() {
+    let mut node = fenced_without_landing(Some("no memory"));
+    let over_at = node.state.instance.lease.expect("a lease").over_at;
+    let decision = decision(&mut node);
+    let Action::Release { record, .. } = decision else {
+        panic!("{decision:?}");
+    };
+    assert!(node.now >= over_at, "released while its lease ran");
+    assert_eq!(record.status, Status::Promoting);
+}
+
+#[test]
+fn a_barrier_that_is_written_after_all_lets_the_release_say_fenced_at_once() {
+    let mut node = fenced_without_landing(Some("no memory"));
+    let over_at = node.state.instance.lease.expect("a lease").over_at;
+    node.instance.guard.landed = true;
+    node.instance.guard.barrier_failure = None;
+    let decision = decision(&mut node);
+    let Action::Release { record, .. } = decision else {
+        panic!("{decision:?}");
+    };
+    assert!(node.now < over_at, "it waited for a lease");
+    assert_eq!(record.status, Status::Fenced);
+}

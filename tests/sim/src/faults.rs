@@ -113,6 +113,11 @@ pub(crate) enum Fault {
         who: Who,
         time: Time,
     },
+    /// A barrier comes back before it has reached the WAL: no memory, or rows of another that wait.
+    NoBarrier {
+        who: Who,
+        time: Time,
+    },
     Denied {
         who: Who,
         time: Time,
@@ -240,7 +245,8 @@ fn draw_one(rng: &mut Rng, sets: &[SetParams], set: usize, time: Time) -> Fault 
         },
         72..76 => Fault::Isolate { who, time },
         76..79 => Fault::SlowDisk { who, time },
-        79..81 => Fault::SlowQueue { who, time },
+        79..80 => Fault::SlowQueue { who, time },
+        80..81 => Fault::NoBarrier { who, time },
         81..82 => Fault::Denied { who, time },
         82..86 => Fault::EndSession { set },
         86..88 => Fault::DeleteKey { set },

@@ -44,6 +44,8 @@ pub(crate) struct Guard {
     /// The epoch whose last commits are known to have landed.
     pub(crate) barrier_epoch: Option<u64>,
     pub(crate) passing: bool,
+    /// The epoch in which the last barrier came back before it had reached the WAL.
+    pub(crate) failed_epoch: Option<u64>,
     pub(crate) dirty: bool,
     pub(crate) fences: u64,
     pub(crate) unleased: u64,
@@ -79,6 +81,7 @@ impl Guard {
             taking: false,
             barrier_epoch: None,
             passing: false,
+            failed_epoch: None,
             dirty: writable,
             fences: 0,
             unleased: 0,
@@ -250,8 +253,28 @@ impl Guard {
         Ok(outlived.then_some("its lease ended during a pause"))
     }
 
+    /// No barrier is under way, because the last one of this epoch could not be written.
+    pub(crate) fn has_failed_barrier(&self, has_barrier: bool) -> bool {
+        let failed = self.failed_epoch == Some(self.epoch);
+        !self.passing && failed && self.needs_barrier(has_barrier)
+    }
+
+    /// Why there can be no barrier now.
+    fn barrier_failure(&self, has_barrier: bool) -> Option<String> {
+        if self.leased || self.passing || self.barrier_epoch == Some(self.epoch) {
+            return None;
+        }
+        let fails = if has_barrier {
+            self.failed_epoch == Some(self.epoch)
+        } else {
+            self.dirty
+        };
+        fails.then(|| "the barrier cannot be written".to_owned())
+    }
+
     /// The barrier has passed that was begun in `epoch`.
     pub(crate) fn passed(&mut self, epoch: u64, read_only: bool) {
+        self.failed_epoch = None;
         if read_only && !self.leased && self.epoch == epoch {
             self.barrier_epoch = Some(epoch);
         }
@@ -337,6 +360,7 @@ impl Guard {
             landed: !self.leased && (passed || !(self.dirty || has_barrier)),
             promoting: self.promoting > 0,
             barrier: has_barrier,
+            barrier_failure: self.barrier_failure(has_barrier),
             follows: self.follows.clone(),
             fences: self.fences,
             unleased: self.unleased,

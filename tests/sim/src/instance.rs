@@ -38,6 +38,8 @@ pub(crate) struct Instance {
     pub(crate) wal_free_at: Time,
     pub(crate) slow_disk_until: Time,
     pub(crate) slow_queue_until: Time,
+    /// No memory is left for a barrier until then.
+    pub(crate) unwritable_until: Time,
     pub(crate) in_flight: u32,
     pub(crate) has: Lsns,
     /// What the others have confirmed of ours, by their number.
@@ -75,6 +77,7 @@ impl Instance {
             wal_free_at: 0,
             slow_disk_until: 0,
             slow_queue_until: 0,
+            unwritable_until: 0,
             in_flight: 0,
             has: [0; SIZE_MAX],
             confirmed: [[0; SIZE_MAX]; SIZE_MAX],

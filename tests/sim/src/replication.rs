@@ -39,7 +39,7 @@ impl World {
             self.stand_down(at, *down, now_ns)
         } else if let Action::Fence { .. } = &command.action {
             self.fence(at, "its agent said so");
-            if self.needs_barrier(at) {
+            if self.needs_barrier(at) && !self.has_failed_barrier(at) {
                 return None;
             }
             Ok(())
@@ -244,13 +244,27 @@ impl World {
             .is_some_and(|guard| guard.needs_barrier(it.has_barrier))
     }
 
+    fn has_failed_barrier(&self, at: usize) -> bool {
+        let it = &self.instances[at];
+        it.guard
+            .as_ref()
+            .is_some_and(|guard| guard.has_failed_barrier(it.has_barrier))
+    }
+
     fn start_barrier(&mut self, at: usize) {
         let needed = self.needs_barrier(at);
+        let now = self.now;
         let it = &mut self.instances[at];
         let pid = it.pid;
+        let unwritable = now < it.unwritable_until;
         let Some(guard) = it.guard.as_mut().filter(|guard| needed && !guard.passing) else {
             return;
         };
+        if unwritable {
+            guard.failed_epoch = Some(guard.epoch);
+            self.look_with_fiber(at);
+            return;
+        }
         guard.passing = true;
         let epoch = guard.epoch;
         let lands_at = self.wal_write(at);
@@ -300,7 +314,8 @@ impl World {
         let patience = BARRIER_PATIENCE;
         let waiting = std::mem::take(&mut self.instances[at].fences);
         for command in waiting {
-            if self.needs_barrier(at) && self.now < command.sent_at + patience {
+            let waits = self.needs_barrier(at) && !self.has_failed_barrier(at);
+            if waits && self.now < command.sent_at + patience {
                 self.instances[at].fences.push(command);
             } else {
                 self.answer(at, &command, None);
@@ -323,6 +338,8 @@ impl World {
             self.now + IDLE
         } else if guard.leased {
             it.clock.when(guard.deadline_ns)
+        } else if guard.has_failed_barrier(it.has_barrier) && it.read_only {
+            self.now + IDLE
         } else if !it.read_only || (!guard.passing && guard.needs_barrier(it.has_barrier)) {
             self.now
         } else {

@@ -169,6 +169,11 @@ impl World {
                 self.disturb(at, time);
                 self.instances[at].slow_queue_until = self.now + time;
             }
+            Fault::NoBarrier { who, time } => {
+                let at = self.whom(who);
+                self.disturb(at, time);
+                self.instances[at].unwritable_until = self.now + time;
+            }
             Fault::Denied { who, time } => {
                 let at = self.whom(who);
                 self.disturb(at, time);

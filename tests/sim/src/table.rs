@@ -98,7 +98,7 @@ pub const MUTANTS: &[Mutant] = &[
         name: "every release says fenced",
         rule: "R2",
         file: "holder.rs",
-        original: "record.status = if predecessor_over {\n            Status::Fenced\n        } else {\n            Status::Promoting\n        };",
+        original: "record.status = if is_over {\n            Status::Fenced\n        } else {\n            Status::Promoting\n        };",
         broken: "record.status = Status::Fenced;",
     },
     Mutant {

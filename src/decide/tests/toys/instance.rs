@@ -26,6 +26,8 @@ pub(in crate::decide::tests) struct ToyInstance {
     pub(in crate::decide::tests) born: InstanceTime,
     /// To whom, in which term, until when on its own clock.
     pub(in crate::decide::tests) promise: Option<(String, u64, InstanceTime)>,
+    /// No barrier that it begins comes back.
+    pub(in crate::decide::tests) wal_hangs: bool,
 }
 
 impl ToyInstance {
@@ -53,6 +55,7 @@ impl ToyInstance {
                 landed: true,
                 promoting: false,
                 barrier: true,
+                barrier_failure: None,
                 follows: None,
                 fences: 0,
                 unleased: 0,
@@ -65,6 +68,7 @@ impl ToyInstance {
             },
             born: InstanceTime::default(),
             promise: None,
+            wal_hangs: false,
         }
     }
 
@@ -122,7 +126,7 @@ impl ToyInstance {
         self.guard.leased = false;
         self.guard.stood_down = false;
         self.guard.deadline = InstanceTime::default();
-        self.guard.landed = true;
+        self.guard.landed = !self.wal_hangs && self.guard.barrier_failure.is_none();
         self.guard.last_fence = Some(why.to_owned());
     }
 

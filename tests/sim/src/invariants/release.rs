@@ -30,10 +30,25 @@ impl World {
             }
         }
         if record.status == Status::Fenced {
+            self.check_landed(at);
             self.check_nobody_writable(set, at);
         }
         if let Some(target) = &record.handover_to {
             self.check_handed_over(set, at, target, record);
+        }
+    }
+
+    /// An instance that is spared because its barrier cannot be written has not said that its commits have landed.
+    fn check_landed(&mut self, at: usize) {
+        let it = &self.instances[at];
+        let guard = it.guard.as_ref().filter(|_| it.alive);
+        let failed = guard.is_some_and(|guard| guard.has_failed_barrier(it.has_barrier));
+        if failed && it.in_flight > 0 {
+            let words = format!(
+                "instance {at} says `fenced` with {} commits in flight and no barrier",
+                it.in_flight
+            );
+            self.fail("released only when fenced, dead or expired", words);
         }
     }
 
