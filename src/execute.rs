@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::config::{Config, ConsulConfig};
 use crate::consul::{Consul, ConsulError, Found, LockOutcome, LockStep, LockView, Renewal};
 use crate::decide::board::{self, Ballot, Board, HISTORY_LINES, HistoryLine, Member, Switchover};
-use crate::decide::event::{ConsulFault, Event, KeySight, LockSight, LockStepKind};
+use crate::decide::event::{ConsulFault, Event, GuardCommand, KeySight, LockSight, LockStepKind};
 use crate::decide::plan::{Action, Ending, Role};
 use crate::decide::record::Record;
 use crate::errors::chain;
@@ -18,6 +18,7 @@ use crate::execute_catalog::{OwnService, deregister, service_ref, tell};
 use crate::execute_vshard::ConfigText;
 use crate::tarantool::link::{Command, Instance};
 use crate::tarantool::peers::Peers;
+use crate::tarantool::uri::Unfit;
 
 /// Where this replica set's keys are.
 #[derive(Debug, Clone)]
@@ -179,7 +180,13 @@ impl Executor {
             }
             Action::Fence { why } => self.instance.command(Command::Fence(why)).await,
             Action::Observe { term } => self.instance.command(Command::Observe(term)).await,
-            Action::Follow { uri } => self.instance.command(self.follow(uri)).await,
+            Action::Follow { uri } => match self.follow(uri) {
+                Ok(command) => self.instance.command(command).await,
+                Err(why) => Event::GuardFailed {
+                    command: GuardCommand::Follow,
+                    why,
+                },
+            },
             Action::Kill => self.instance.kill().await,
             Action::CreateSession => {
                 let timing = &self.config.timing;
@@ -308,14 +315,23 @@ impl Executor {
         Some(event)
     }
 
-    fn follow(&self, uri: Option<String>) -> Command {
+    /// The settings were checked at start; a password that has changed since may have become one that no URI carries.
+    fn follow(&self, uri: Option<String>) -> Result<Command, String> {
         let name = uri.unwrap_or_default();
         let tarantool = &self.config.tarantool;
         let uri = match &tarantool.user {
-            Some(user) if !name.is_empty() => format!("{user}:{}@{name}", tarantool.password),
+            Some(user) if !name.is_empty() => {
+                if let Some(found) = Unfit::first_in(&tarantool.password) {
+                    return Err(format!(
+                        "the password of {user} has {found}, which no URI of Tarantool carries; allowed are {}",
+                        Unfit::ALLOWED
+                    ));
+                }
+                format!("{user}:{}@{name}", tarantool.password)
+            }
             Some(_) | None => name.clone(),
         };
-        Command::Follow { uri, name }
+        Ok(Command::Follow { uri, name })
     }
 
     async fn read_lock(&self) -> Option<Event> {

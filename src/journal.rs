@@ -211,6 +211,10 @@ fn say(event: &Event) {
             probe,
             refused,
         } => guard_answered(*command, probe.ro, refused.as_deref()),
+        Event::GuardFailed {
+            command: GuardCommand::Follow,
+            why,
+        } => warn!(why, "instance not pointed at the master"),
         Event::GuardFailed { command, why } => warn!(?command, why, "the guard did not answer"),
         Event::KillEnded { result } => match result {
             KillResult::Killed => warn!("hung instance killed"),

@@ -10,9 +10,11 @@ use super::names::{check_names, check_operators_names};
 use super::settings::{OPERATORS, RawConfig, Var, settings};
 use super::{
     Announce, CatalogConfig, Config, ConsulConfig, ConsulTls, ElectionConfig, LogConfig,
-    OperatorConfig, Role, ServiceNaming, TarantoolConfig, VshardConfig, parse, service,
+    OperatorConfig, ReplicationMode, Role, ServiceNaming, TarantoolConfig, VshardConfig, parse,
+    service,
 };
 use crate::decide::timing::Timing;
+use crate::tarantool::uri::Unfit;
 
 /// Consul reaps critical services no sooner than this
 /// (<https://developer.hashicorp.com/consul/api-docs/agent/check>, `DeregisterCriticalServiceAfter`).
@@ -144,6 +146,9 @@ fn build(raw: &RawConfig) -> Result<Config, ConfigError> {
     if let Some(allowed) = service::too_long(name, &cluster) {
         return Err(variable.invalid(allowed));
     }
+    if replication == ReplicationMode::Follow {
+        follows_with(raw, &tarantool)?;
+    }
     Ok(Config {
         tarantool,
         consul,
@@ -190,13 +195,8 @@ fn tarantool(raw: &RawConfig) -> Result<(TarantoolConfig, Announce), ConfigError
         addr.and_also(announce).and_also(user).and_also(password)?;
 
     if user.is_none() && password.is_some() {
-        let name = if raw.tarantool_password().set().is_some() {
-            "TARANTOOL_PASSWORD"
-        } else {
-            "TARANTOOL_PASSWORD_FILE"
-        };
         return Err(SettingError::Without {
-            name,
+            name: secret_name(raw.tarantool_password(), raw.tarantool_password_file()),
             missing: "TARANTOOL_USER",
         }
         .into());
@@ -232,15 +232,22 @@ fn vshard(raw: &RawConfig) -> Result<VshardConfig, ConfigError> {
         (Some(user), password) => Some((user, password.unwrap_or_default())),
         (None, None) => None,
         (None, Some(_)) => {
-            let direct = raw.vshard_password().set().is_some();
-            let name = if direct {
-                "VSHARD_PASSWORD"
-            } else {
-                "VSHARD_PASSWORD_FILE"
-            };
+            let name = secret_name(raw.vshard_password(), raw.vshard_password_file());
             return Err(lone(name, "VSHARD_USER"));
         }
     };
+    let names = [
+        "VSHARD_USER",
+        secret_name(raw.vshard_password(), raw.vshard_password_file()),
+    ];
+    let texts = login
+        .as_ref()
+        .map(|(user, password)| [user.as_str(), password.as_str()]);
+    carried_by_uris(
+        names,
+        texts,
+        "it becomes part of those in vshard's configuration",
+    )?;
     Ok(VshardConfig {
         role,
         on,
@@ -466,6 +473,46 @@ fn secret(direct: Var<'_>, file: Var<'_>) -> Result<Option<String>, ConfigError>
         (Some(secret), None) => Ok(Some(secret.to_owned())),
         (None, Some(path)) => read_secret(file.setting.name, Path::new(path)).map(Some),
     }
+}
+
+/// Where a secret came from.
+fn secret_name(direct: Var<'_>, file: Var<'_>) -> &'static str {
+    if direct.set().is_some() {
+        direct.setting.name
+    } else {
+        file.setting.name
+    }
+}
+
+/// With `REPLICATION=follow` the agent's login becomes part of the master's URI.
+fn follows_with(raw: &RawConfig, tarantool: &TarantoolConfig) -> Result<(), ConfigError> {
+    let names = [
+        "TARANTOOL_USER",
+        secret_name(raw.tarantool_password(), raw.tarantool_password_file()),
+    ];
+    let user = tarantool.user.as_deref();
+    let login = user.map(|user| [user, tarantool.password.as_str()]);
+    let reason = "with REPLICATION=follow it is part of the master's";
+    carried_by_uris(names, login, reason)
+}
+
+/// A user and its password that are to be put in front of an address.
+fn carried_by_uris(
+    names: [&'static str; 2],
+    login: Option<[&str; 2]>,
+    reason: &'static str,
+) -> Result<(), ConfigError> {
+    let login = login.unwrap_or_default();
+    let unfit = names.into_iter().zip(login).filter_map(|(name, text)| {
+        let found = Unfit::first_in(text)?.to_string();
+        Some(SettingError::NotForUri {
+            name,
+            found,
+            reason,
+            allowed: Unfit::ALLOWED,
+        })
+    });
+    ConfigError::from_all(unfit)
 }
 
 fn read_secret(name: &'static str, path: &Path) -> Result<String, ConfigError> {

@@ -42,6 +42,20 @@ pub enum SettingError {
         /// The variable that is not.
         missing: &'static str,
     },
+    /// A login that has to travel in a URI of the database and cannot.
+    #[error(
+        "{name} has {found}, which no URI of Tarantool carries (it decodes nothing), and {reason}; allowed are {allowed}"
+    )]
+    NotForUri {
+        /// The variable.
+        name: &'static str,
+        /// What was found in it.
+        found: String,
+        /// Why it has to travel in a URI.
+        reason: &'static str,
+        /// What would have been right.
+        allowed: &'static str,
+    },
     /// Tags that do not tell a master from a replica.
     #[error(
         "MASTER_TAGS and {replica_variable} both begin with \"{tag}\", allowed with CONSUL_SERVICE_NAME \

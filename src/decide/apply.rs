@@ -415,6 +415,7 @@ impl State {
             }
             GuardCommand::Follow => {
                 self.pending.follow_retry_at = refused.is_some().then(|| now + FOLLOW_RETRY);
+                self.instance.follow_fault = refused;
             }
             GuardCommand::Promote => {
                 self.pending.guard_retry_at = retry_at;
@@ -449,21 +450,25 @@ impl State {
                 self.pending.fence_retry_at = Some(now + GUARD_RETRY);
                 self.instance.fence_tried_at = Some(begun_at);
             }
-            GuardCommand::Follow => self.pending.follow_retry_at = Some(now + FOLLOW_RETRY),
+            GuardCommand::Follow => {
+                self.pending.follow_retry_at = Some(now + FOLLOW_RETRY);
+                self.instance.follow_fault = Some(why);
+            }
+            GuardCommand::Promote => {
+                self.pending.guard_retry_at = Some(now + GUARD_RETRY);
+                self.instance.unanswered_at = Some(begun_at);
+                self.hold.refused_since = self.hold.refused_since.or(Some(now));
+                self.hold.refusal_heard = false;
+                self.instance.guard_refused = Some(why);
+            }
             GuardCommand::Probe
             | GuardCommand::Remember
-            | GuardCommand::Promote
             | GuardCommand::Grant
             | GuardCommand::Observe
             | GuardCommand::StandDown => {
                 self.pending.guard_retry_at = Some(now + GUARD_RETRY);
                 self.instance.unanswered_at = Some(begun_at);
             }
-        }
-        if command == GuardCommand::Promote {
-            self.hold.refused_since = self.hold.refused_since.or(Some(now));
-            self.hold.refusal_heard = false;
-            self.instance.guard_refused = Some(why);
         }
     }
 

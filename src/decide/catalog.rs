@@ -67,7 +67,8 @@ impl Planner<'_> {
             // instance may be master.
             self.write_member(&entry);
         }
-        let entry = self.loud_about_pause(self.critical_while_cut_off(entry));
+        let entry = self.critical_while_cut_off(entry);
+        let entry = self.loud_about_following(self.loud_about_pause(entry));
         let catalog = &self.state.catalog;
         // New words alone would reach the catalog only after Consul's check_update_interval, so they register anew.
         let news = catalog.told.as_ref() != Some(&entry) || catalog.lost;
@@ -100,6 +101,16 @@ impl Planner<'_> {
             },
             ..entry
         }
+    }
+
+    /// An instance that was not pointed at the master may receive rows from elsewhere, and may be elected; an operator has
+    /// to see to it all the same.
+    fn loud_about_following(&self, entry: CatalogEntry) -> CatalogEntry {
+        let health = match entry.health {
+            Health::Passing if self.state.instance.follow_fault.is_some() => Health::Warning,
+            Health::Passing | Health::Warning | Health::Critical => entry.health,
+        };
+        CatalogEntry { health, ..entry }
     }
 
     fn entry(&self, reason: &Reason) -> Option<CatalogEntry> {
@@ -180,12 +191,18 @@ impl Planner<'_> {
                 format!("{words}; should it hang, it cannot be killed: {why}"),
             );
         }
+        let mut words = words;
         let feed = instance.feed.as_ref();
-        let fault = feed.and_then(|feed| feed.fault.as_ref());
-        (
-            Health::Passing,
-            fault.map_or_else(|| words.clone(), |fault| format!("{words}; {fault}")),
-        )
+        let untold = instance.follow_fault.as_ref();
+        let untold = untold.map(|why| format!("COULD NOT BE POINTED AT THE MASTER: {why}"));
+        for fault in feed
+            .and_then(|feed| feed.fault.clone())
+            .into_iter()
+            .chain(untold)
+        {
+            words = format!("{words}; {fault}");
+        }
+        (Health::Passing, words)
     }
 
     /// On a change of role, term, health or way of following at once, for the rest at most every `MEMBER_INTERVAL`.

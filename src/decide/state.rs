@@ -156,6 +156,8 @@ pub struct Instance {
     pub kill_failed: Option<String>,
     /// Why the guard refused its last promotion or fence.
     pub guard_refused: Option<String>,
+    /// Why the instance was not pointed at the master the last time (`REPLICATION=follow`).
+    pub follow_fault: Option<String>,
     /// Where its peers accept connections, by instance UUID, as it last followed them.
     pub peers: BTreeMap<String, String>,
     /// The guard was told to stand down then: what it said before says nothing about that.

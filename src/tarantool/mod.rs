@@ -5,6 +5,7 @@ mod guard;
 pub mod iproto;
 pub mod link;
 pub mod peers;
+pub(crate) mod uri;
 pub(crate) mod vshard;
 
 /// Everything that reads what an instance answers to our words, for a fuzzer.

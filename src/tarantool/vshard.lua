@@ -8,6 +8,7 @@ local VERSION = 1
 
 local digest = require('digest')
 local json = require('json')
+local uri_parser = require('uri')
 local yaml = require('yaml')
 
 local previous = rawget(_G, 'tarsec_vshard')
@@ -41,6 +42,16 @@ local COMPARED = {
 local function address_of(uri)
     uri = tostring(type(uri) == 'table' and (uri.uri or uri[1]) or uri)
     return (uri:gsub('^.*@', ''))
+end
+
+-- Whether what stands before the '@' is a login to Tarantool, which decodes nothing: a '/' or '?' there makes its parser
+-- take the user for a host, other characters make it refuse the whole.
+local function carries_login(uri)
+    if not uri:find('@', 1, true) then
+        return true
+    end
+    local parsed = uri_parser.parse(uri)
+    return parsed ~= nil and parsed.login ~= nil
 end
 
 local function sorted_keys(map)
@@ -188,6 +199,10 @@ local function replica_of(id, given, login, box_cfg)
     end
     if type(replica.uri) == 'string' and not replica.uri:find('@', 1, true) and login.user ~= nil then
         replica.uri = ('%s:%s@%s'):format(login.user, login.password or '', replica.uri)
+    end
+    if type(replica.uri) == 'string' and not carries_login(replica.uri) then
+        return nil, ("the uri of %s has something before its '@' that no URI of Tarantool carries"):format(what)
+            .. "; allowed are letters, digits, - . _ ~ ! $ & ' ( ) * + , ; = and % before two hexadecimal digits"
     end
     -- Flags are the locks' business.
     replica.master = nil

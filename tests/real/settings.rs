@@ -9,11 +9,20 @@ use tarsec_harness::{
 use crate::scene::{SOME_WRITES, Scene, assert_reigns, tenures, wait_for_master};
 use crate::support::{LEASE, SOON, world};
 
+/// With all that a URI of the database carries beside letters and digits.
+const FOLLOWER: &str = "follower-1.a_b~c";
+const FOLLOWERS_PASSWORD: &str = "p!$&'()*+,;=-._~%40w";
+
 /// Following takes one more right than guarding does. New fibers run as admin, who may grant it.
-const GRANT_REPLICATION: &str = "
-local granting = require('fiber').new(box.schema.user.grant, 'tarsec', 'replication')
-granting:set_joinable(true)
-assert(granting:join())";
+const CREATE_FOLLOWER: &str = "
+local name, password = ...
+local creating = require('fiber').new(function()
+    box.schema.user.create(name, {password = password})
+    box.schema.user.grant(name, 'execute', 'universe')
+    box.schema.user.grant(name, 'replication')
+end)
+creating:set_joinable(true)
+assert(creating:join())";
 
 /// Waits until a replica follows this address and no other, and that is all it is told to follow.
 async fn wait_until_follows(instance: &Instance, master: &str) -> Result<()> {
@@ -25,7 +34,7 @@ async fn wait_until_follows(instance: &Instance, master: &str) -> Result<()> {
             end
         end
         return #(box.cfg.replication or {}), table.concat(followed, ', ')";
-    let wanted = format!("follow tarsec@{master}");
+    let wanted = format!("follow {FOLLOWER}@{master}");
     let what = format!("{} to follow {master} alone", instance.name());
     eventually(SOON, &what, async || {
         let seen = instance.eval(lua, &[]).await;
@@ -55,10 +64,15 @@ async fn replicas_that_follow_are_pointed_at_the_new_master_alone() {
             let consul = world.consul().await?;
             let set = world.replica_set(3).await?;
             set[0].set_writable(true).await?;
-            set[0].eval(GRANT_REPLICATION, &[]).await?;
+            let login = [json!(FOLLOWER), json!(FOLLOWERS_PASSWORD)];
+            set[0].eval(CREATE_FOLLOWER, &login).await?;
             set[0].set_writable(false).await?;
             let follow = |_, agent: AgentBuilder| {
-                agent.env("REPLICATION", "follow").env("LOG_LEVEL", "debug")
+                let agent = agent.env("REPLICATION", "follow").env("LOG_LEVEL", "debug");
+                // Everything that a URI carries beside letters and digits, and nothing in it is decoded.
+                agent
+                    .env("TARANTOOL_USER", FOLLOWER)
+                    .env("TARANTOOL_PASSWORD", FOLLOWERS_PASSWORD)
             };
             let agents = world.agents_with(&set, &consul, follow).await?;
             let writers = set.writers().start();
@@ -83,9 +97,9 @@ async fn replicas_that_follow_are_pointed_at_the_new_master_alone() {
             }
             let verdict = writers.verdict().await?;
             assert_reigns(&verdict, &[old, heir]);
-            let password = Instance::agent_login().password;
             for line in agents.iter().map(|agent| agent.logs()) {
-                let told = line?.into_iter().find(|line| line.text.contains(&password));
+                let mut lines = line?.into_iter();
+                let told = lines.find(|line| line.text.contains(FOLLOWERS_PASSWORD));
                 assert!(told.is_none(), "a password in the log: {told:?}");
             }
             Ok(())

@@ -1,7 +1,7 @@
 //! The catalog tells the truth: never a fenced or dead master as a passing master.
 
 use super::fixtures::*;
-use crate::decide::event::Event;
+use crate::decide::event::{Event, GuardCommand};
 use crate::decide::plan::{Action, Health, Role};
 use crate::decide::record::Status;
 
@@ -275,4 +275,28 @@ fn after_a_lost_registration_the_service_is_registered_until_none_can_come_behin
         node.is_watched(100.ms());
     }
     assert!(!last, "in the end a word is enough again");
+}
+
+/// Nothing else says why a replica receives nothing after a switchover.
+#[test]
+fn an_instance_that_is_not_pointed_at_the_master_says_so_until_it_is() {
+    let mut node = replica().with(|settings| settings.follow = true);
+    let follow = node.runs_until(|action| matches!(action, Action::Follow { .. }));
+    node.hears(Event::GuardFailed {
+        command: GuardCommand::Follow,
+        why: "Incorrect value for option 'replication'".to_owned(),
+    });
+    let tell = node.runs_until(is_tell);
+    let Action::Tell { entry, .. } = tell else {
+        panic!("{tell:?}");
+    };
+    let said = "COULD NOT BE POINTED AT THE MASTER: Incorrect value";
+    assert!(entry.output.contains(said), "{}", entry.output);
+    assert_eq!(entry.health, Health::Warning);
+
+    node.state.begin(&follow, node.now);
+    node.answers(&follow);
+    let entry = node.catalog();
+    assert_eq!(entry.health, Health::Passing, "{}", entry.output);
+    assert!(!entry.output.contains("POINTED"), "{}", entry.output);
 }

@@ -248,6 +248,9 @@ function cases.every_mistake_is_refused_with_a_reason()
     refused("unknown option 'adress' of instance a", 'sharding: {rs: {replicas: {a: {adress: h}}}}')
     refused('both uri and address', 'sharding: {rs: {replicas: {a: {address: h, uri: h}}}}')
     refused('master_weight of instance a', 'sharding: {rs: {replicas: {a: {address: h, master_weight: much}}}}')
+    for _, login in ipairs({'u:p@ss', 'u:p:w', 'u:a/b', 'u:a?b', 'u:a#b', 'u:a b', 'u:100%', 'u ser:p'}) do
+        refused("before its '@' that no URI", ("sharding: {rs: {replicas: {a: {uri: '%s@h:1'}}}}"):format(login))
+    end
     refused('switchover_delay of instance a', 'sharding: {rs: {replicas: {a: {address: h, switchover_delay: -1}}}}')
 end
 
