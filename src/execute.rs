@@ -169,10 +169,10 @@ impl Executor {
                 term,
                 deadline,
                 before,
-                ..
+                reading,
             } => {
                 self.instance
-                    .command(Command::Promote(term, deadline, before))
+                    .command(Command::Promote(term, deadline, before, reading.t0))
                     .await
             }
             Action::Grant { term, deadline, .. } => {
@@ -241,10 +241,14 @@ impl Executor {
                 lasting,
                 members,
                 reading,
-            } => Event::PromisesAnswered {
-                reading,
-                answers: self.peers.ask(term, &instance, lasting, members).await,
-            },
+                for_all,
+            } => {
+                let peers = &self.peers;
+                Event::PromisesAnswered {
+                    reading,
+                    answers: peers.ask(term, &instance, lasting, members, for_all).await,
+                }
+            }
             Action::StandDown { down } => self.instance.command(Command::StandDown(down)).await,
             Action::Acquire {
                 session,

@@ -220,8 +220,9 @@ impl State {
                 term,
                 members,
                 reading,
+                for_all,
                 ..
-            } => self.begin_promises(*term, members, *reading),
+            } => self.begin_promises(*term, members, *reading, *for_all),
             Action::StandDown { down } => {
                 self.begin_guard(GuardCommand::StandDown, now);
                 if *down {

@@ -289,6 +289,7 @@ impl State {
             self.hold.predecessor_over_at = gain.wait.map(|wait| now + wait);
             self.hold.before = self.hold.attempted_after;
             self.hold.promised = None;
+            self.hold.asked = None;
         }
         self.highest_term = self.highest_term.max(attempt.record.term);
         self.note_accepted(&attempt, now);

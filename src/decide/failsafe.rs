@@ -112,7 +112,7 @@ impl State {
     /// Everybody who could be promoted while we serve, and where it is reached; an empty address is an unknown one.
     /// Whom the last accepted record names, whom the record in the key may name, should a lost write have arrived, and
     /// whom the instance itself knows: who joins now is asked from its first moment on.
-    fn members_to_ask(&self, record: &Record) -> BTreeMap<String, String> {
+    pub(super) fn members_to_ask(&self, record: &Record) -> BTreeMap<String, String> {
         let Some(probe) = self.live_probe() else {
             return BTreeMap::new();
         };
@@ -130,7 +130,7 @@ impl State {
     }
 
     /// As the instance follows it, else as its agent announces it, else as the instance followed it last.
-    fn address(&self, probe: &Probe, uuid: &str) -> String {
+    pub(super) fn address(&self, probe: &Probe, uuid: &str) -> String {
         let followed = probe
             .replication
             .iter()
@@ -155,12 +155,14 @@ impl State {
         term: u64,
         members: &BTreeMap<String, String>,
         reading: Reading,
+        for_all: bool,
     ) {
         self.pending.promises = true;
         self.hold.asked = Some(Asked {
             term,
             reading,
             members: members.keys().cloned().collect(),
+            for_all,
         });
     }
 
@@ -194,7 +196,11 @@ impl State {
             })
             .collect();
         if refusals.is_empty() {
-            self.hold.promised = Some(reading);
+            if asked.for_all {
+                self.all_are_read_only();
+            } else {
+                self.hold.promised = Some(reading);
+            }
             self.hold.unpromised = None;
             self.pending.promises_retry_at = None;
         } else {
@@ -216,9 +222,9 @@ impl State {
         self.hold.in_doubt.extend(named);
     }
 
-    /// Consul answered, whatever it said: what was asked of the members meanwhile is of no use.
+    /// Consul answered, whatever it said: what was asked of the members in its place is of no use.
     pub(super) fn consul_answered(&mut self) {
-        self.hold.asked = None;
+        self.hold.asked.take_if(|asked| !asked.for_all);
     }
 }
 
@@ -289,6 +295,7 @@ impl Planner<'_> {
                 lasting: Timing::lease_and_margin(state.settings.timing.lease()),
                 members: state.members_to_ask(record),
                 reading,
+                for_all: false,
             });
         }
     }

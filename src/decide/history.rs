@@ -275,6 +275,8 @@ impl super::state::State {
                 .record
                 .as_ref()
                 .is_some_and(|own| own.term == term);
+        let sight = self.lock.sight.as_ref();
+        let found_no_key = sight.is_some_and(|sight| sight.key.is_none());
         let begun_at = self
             .election
             .as_ref()
@@ -282,6 +284,7 @@ impl super::state::State {
             .map_or(found_at, |election| election.begun_at);
         self.hold.gaining = (!same_term).then(|| Gained {
             predecessor: before.cloned(),
+            unrecorded: before.is_none() && found_no_key,
             index: 0,
             found_at: begun_at,
             elected_at: now,

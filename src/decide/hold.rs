@@ -84,6 +84,8 @@ pub struct Asked {
     pub reading: Reading,
     /// Instance UUIDs of all that must promise.
     pub members: BTreeSet<String>,
+    /// We are not promoted yet, and ask whether anybody else is (R3).
+    pub for_all: bool,
 }
 
 /// How a term was gained.
@@ -91,6 +93,8 @@ pub struct Asked {
 pub struct Gained {
     /// The last record before it, as last seen.
     pub predecessor: Option<Record>,
+    /// There was no lock key at all, and we have never seen a record in one.
+    pub unrecorded: bool,
     /// The lock key's `ModifyIndex` of the step that gained it; what has a lower one stood there before.
     pub index: u64,
     /// When the lock was found up for grabs.

@@ -304,6 +304,7 @@ impl Planner<'_> {
         {
             self.wake(until);
             self.refresh_when_due(record.term, false);
+            self.asks_everybody(record, probe);
             return Reason::WaitingForPredecessor { until };
         }
         if let Some(until) = self.state.promised_until(self.state.hold.before, self.now) {
@@ -396,6 +397,15 @@ impl Planner<'_> {
         self.release_to(why, None);
     }
 
+    /// Whether the instance's guard cannot tell when its last commits have landed, since its barrier cannot be written.
+    /// They have a lease and its margin before anybody succeeds, and a release does not say `fenced`.
+    fn has_no_barrier(&self) -> bool {
+        let is_over =
+            matches!(self.state.instance.link, Link::Dead { .. }) || self.state.instance.killed;
+        let probe = self.state.instance.probe.as_ref().filter(|_| !is_over);
+        probe.is_some_and(|probe| probe.guard.barrier_failure.is_some())
+    }
+
     /// The same; `target` is to go first.
     pub(super) fn release_to(&mut self, why: &str, target: Option<&str>) {
         let state = self.state;
@@ -431,7 +441,7 @@ impl Planner<'_> {
                 .predecessor_over_at
                 .is_none_or(|at| at <= self.now)
             && self.state.is_free_of_promises(self.now)
-            && !self.state.has_no_barrier();
+            && !self.has_no_barrier();
         record.refresh = self.next_refresh();
         record.agent.clone_from(&state.settings.agent);
         record.reason = why.to_owned();

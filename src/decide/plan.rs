@@ -129,6 +129,9 @@ pub enum Action {
         members: BTreeMap<String, String>,
         /// The reading that the lease will rest on, taken before.
         reading: Reading,
+        /// R3: no record says who was master. Each is to say besides that it knows nobody else, and that its last commits
+        /// have landed.
+        for_all: bool,
     },
     /// Let the guard stand down for a pause, or stand up again.
     StandDown {

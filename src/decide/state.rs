@@ -554,15 +554,6 @@ impl State {
         !self.lease_in_flight() && self.instance.probe.as_ref().is_some_and(Probe::is_fenced)
     }
 
-    /// Whether the instance's guard cannot tell when its last commits have landed, since its barrier cannot be written.
-    /// They have a lease and its margin before anybody succeeds, and a release does not say `fenced`.
-    #[must_use]
-    pub fn has_no_barrier(&self) -> bool {
-        let is_over = matches!(self.instance.link, Link::Dead { .. }) || self.instance.killed;
-        let probe = self.instance.probe.as_ref().filter(|_| !is_over);
-        probe.is_some_and(|probe| probe.guard.barrier_failure.is_some())
-    }
-
     /// Whether a lease was running at the guard's last word, or was handed to it since, or commits under the last one
     /// may still land while we hold the lock.
     #[must_use]

@@ -28,5 +28,6 @@ mod succession;
 mod switchover;
 mod takeover;
 mod toys;
+mod unrecorded;
 mod vshard;
 mod world;

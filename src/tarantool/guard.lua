@@ -44,6 +44,7 @@ local state = previous ~= nil and previous.state or {
     promise = nil,       -- {to, term, until_ns}: no promotion here meanwhile, for that instance is master (R6)
     born = nil,          -- since when promises would be remembered
     stood_down = false,  -- a pause: neither the lease's end nor another hand concerns this guard until it stands up
+    promised_at = nil,   -- when it last promised something to another: no lease rests on a reading from before (R3, R6)
     base = nil,          -- the vclock in the moment of the first promotion in its term: {term, vclock}
 }
 -- A guard of an earlier version made no promises and knows no age: as if it had just been born.
@@ -186,6 +187,10 @@ local function create_barrier_space()
         local space = box.schema.space.create(BARRIER_SPACE, {is_local = true, if_not_exists = true})
         space:create_index('primary', {if_not_exists = true})
     end
+end
+
+local function has_landed()
+    return not state.leased and (state.barrier_epoch == state.epoch or not (state.dirty or has_barrier()))
 end
 
 local function fence(why)
@@ -356,8 +361,7 @@ local function probe()
             term = state.term,
             deadline = state.deadline,
             leased = state.leased,
-            landed = not state.leased
-                and (state.barrier_epoch == state.epoch or not (state.dirty or has_barrier())),
+            landed = has_landed(),
             -- A promotion that has yielded may still go on.
             promoting = state.promoting > 0,
             barrier = has_barrier(),
@@ -432,15 +436,22 @@ local function bound_by_promise(fenced_term, needed_age_ns)
     end
 end
 
+-- A lock step that was sent before another's agent asked this guard says nothing of what has happened since.
+local function rests_on_old_reading(t0)
+    if state.promised_at ~= nil and (t0 or 0ULL) < state.promised_at then
+        return 'its lease rests on a reading from before this guard promised another not to be promoted'
+    end
+end
+
 -- Promises to holders of terms up to `fenced_term` are void. `needed_age_ns`: how long promises may last that this
--- guard would not remember; 0 where there are none.
-function guard.promote(agent, term, deadline, fenced_term, needed_age_ns)
+-- guard would not remember; 0 where there are none. `t0`: the reading of this clock that the lease rests on.
+function guard.promote(agent, term, deadline, fenced_term, needed_age_ns, t0)
     return answer(agent, function()
         if term < state.term then
             return ('term %d is over, this instance has seen term %d'):format(term, state.term)
         end
         -- No promise is made while a promotion has yielded, so this need not be looked at again.
-        local bound = bound_by_promise(fenced_term or 0, needed_age_ns or 0)
+        local bound = bound_by_promise(fenced_term or 0, needed_age_ns or 0) or rests_on_old_reading(t0)
         if bound ~= nil then
             return bound
         end
@@ -545,11 +556,32 @@ local function cannot_promise(to, term, lasting_ns)
     end
 end
 
+-- R3: no record says who was master, and `asked` are all that `to` could find. One that is missing among them may be it.
+local function cannot_stand_for_all(to, asked)
+    if not has_landed() then
+        return 'its last commits may still land'
+    end
+    local among = {[to] = true}
+    for _, uuid in pairs(asked) do
+        among[uuid] = true
+    end
+    for _, peer in pairs(box.info.replication) do
+        if not among[peer.uuid] then
+            return ('it knows a member that was not asked: %s'):format(peer.uuid)
+        end
+    end
+end
+
 -- R6: asked by the agent of the master `to`, over a connection of its own, when Consul cannot be written. Not to be
 -- promoted for so long, whatever becomes of this instance's agent. Does not yield.
-function guard.promise(to, term, lasting_ns)
+-- R3: asked likewise by the agent of `to` that holds the lock and found no record of anybody before; `asked` has the UUIDs
+-- of all that it asks.
+function guard.promise(to, term, lasting_ns, asked)
     guard.keep_watching()
     local refused = cannot_promise(to, term, lasting_ns)
+    if refused == nil and asked ~= nil then
+        refused = cannot_stand_for_all(to, asked)
+    end
     if refused ~= nil then
         return {uuid = box.info.uuid, promised = false, refused = refused}
     end
@@ -559,8 +591,9 @@ function guard.promise(to, term, lasting_ns)
         until_ns = known.until_ns
     end
     state.promise = {to = to, term = term, until_ns = until_ns}
+    state.promised_at = clock.monotonic64()
     state.term = term
-    return {uuid = box.info.uuid, promised = true}
+    return {uuid = box.info.uuid, promised = true, for_all = asked ~= nil or nil}
 end
 
 -- A pause, and its end. A guard that stands up while no lease runs fences at once. Only a guard that its agent has

@@ -222,6 +222,7 @@ impl Guard {
         term: u64,
         deadline: InstanceTime,
         before: Before,
+        t0: InstanceTime,
     ) -> Result<Answer, GuardError> {
         let age_ns = u64::try_from(before.guard_age.as_nanos()).unwrap_or(u64::MAX);
         self.say(
@@ -233,6 +234,7 @@ impl Guard {
                 deadline,
                 before.fenced_term,
                 age_ns,
+                t0,
             ),
         )
         .await

@@ -63,7 +63,7 @@ pub enum Command {
     /// Write the session down.
     Remember(String),
     /// Make it writable.
-    Promote(u64, InstanceTime, Before),
+    Promote(u64, InstanceTime, Before, InstanceTime),
     /// Lengthen its lease.
     Grant(u64, InstanceTime),
     /// Make it read-only.
@@ -110,7 +110,9 @@ impl Instance {
         let result = match command {
             Command::Probe => guard.probe().await,
             Command::Remember(session) => guard.remember(&session).await,
-            Command::Promote(term, deadline, before) => guard.promote(term, deadline, before).await,
+            Command::Promote(term, deadline, before, t0) => {
+                guard.promote(term, deadline, before, t0).await
+            }
             Command::Grant(term, deadline) => guard.grant(term, deadline).await,
             Command::Fence(why) => guard.fence(&why).await,
             Command::Observe(term) => guard.observe(term).await,

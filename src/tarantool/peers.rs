@@ -28,9 +28,16 @@ pub struct Peers {
 pub(super) struct Reply {
     uuid: String,
     promised: bool,
+    /// It knows nobody that was not asked, and its commits have landed. A guard of an earlier version does not say so.
+    #[serde(default)]
+    for_all: bool,
     #[serde(default)]
     refused: Option<String>,
 }
+
+/// To whom, in which term, for how many nanoseconds; and everybody who is asked, where each is to say that it knows
+/// nobody else.
+type Question<'a> = (&'a str, u64, u64, Option<Vec<&'a String>>);
 
 impl Peers {
     /// Nobody is connected to before somebody is asked. `config` says as whom to talk to them; each question has
@@ -44,21 +51,24 @@ impl Peers {
         }
     }
 
-    /// Asks all of them at once, not to be promoted for so long while `instance` is master of `term`.
+    /// Asks all of them at once, not to be promoted for so long while `instance` is master of `term`. `for_all` (R3): that
+    /// they know nobody else, and that their commits have landed.
     pub async fn ask(
         &self,
         term: u64,
         instance: &str,
         lasting: Duration,
         members: BTreeMap<String, String>,
+        for_all: bool,
     ) -> BTreeMap<String, Result<(), String>> {
         self.connections()
             .retain(|known, _| members.values().any(|address| address == known));
         let lasting_ns = u64::try_from(lasting.as_nanos()).unwrap_or(u64::MAX);
-        let question = (instance, term, lasting_ns);
-        let answers = members.into_iter().map(async |(uuid, address)| {
-            let answer = self.ask_one(&uuid, &address, question).await;
-            (uuid, answer)
+        let asked: Option<Vec<&String>> = for_all.then(|| members.keys().collect());
+        let question = (instance, term, lasting_ns, asked);
+        let answers = members.iter().map(async |(uuid, address)| {
+            let answer = self.ask_one(uuid, address, &question).await;
+            (uuid.clone(), answer)
         });
         join_all(answers).await.into_iter().collect()
     }
@@ -67,7 +77,7 @@ impl Peers {
         &self,
         uuid: &str,
         address: &str,
-        question: (&str, u64, u64),
+        question: &Question<'_>,
     ) -> Result<(), String> {
         if address.is_empty() {
             return Err("where it can be reached is not known".to_owned());
@@ -84,13 +94,20 @@ impl Peers {
             Reply { uuid: found, .. } if found != uuid => {
                 Err(format!("another instance ({found}) answers at {address}"))
             }
-            Reply { promised: true, .. } => Ok(()),
+            Reply {
+                promised: true,
+                for_all,
+                ..
+            } if for_all || question.3.is_none() => Ok(()),
+            Reply { promised: true, .. } => Err(
+                "its guard is of an earlier version, which does not say whom it knows".to_owned(),
+            ),
             Reply { refused, .. } => Err(refused.unwrap_or_else(|| "it refused".to_owned())),
         }
     }
 
     /// Over the connection that stands, or a new one. A promise may be asked for twice.
-    async fn exchange(&self, address: &str, question: (&str, u64, u64)) -> Result<Reply, String> {
+    async fn exchange(&self, address: &str, question: &Question<'_>) -> Result<Reply, String> {
         let known = self.connections().get(address).cloned();
         if let Some(connection) = known {
             match self.call(&connection, question).await {
@@ -115,10 +132,10 @@ impl Peers {
     async fn call(
         &self,
         connection: &Connection,
-        question: (&str, u64, u64),
+        question: &Question<'_>,
     ) -> Result<Reply, RequestError> {
         connection
-            .call("tarsec_guard.promise", &question, self.deadline)
+            .call("tarsec_guard.promise", question, self.deadline)
             .await
     }
 
@@ -192,7 +209,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_to_ask_is_answered_at_once() {
         let peers = peers(Duration::ZERO);
-        let answers = peers.ask(7, "a", LASTING, members([])).await;
+        let answers = peers.ask(7, "a", LASTING, members([]), true).await;
         assert!(answers.is_empty());
     }
 
@@ -212,7 +229,7 @@ mod tests {
             ("unknown", ""),
         ]);
         let answers = peers(Duration::from_millis(200))
-            .ask(7, "a", LASTING, asked)
+            .ask(7, "a", LASTING, asked, false)
             .await;
         let why = |uuid: &str| answers[uuid].clone().unwrap_err();
         // Whichever limit is first: ours, or that of the connection.

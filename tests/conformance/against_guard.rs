@@ -24,7 +24,7 @@ const OTHERS: [&str; 2] = [
     "00000000-0000-4000-8000-00000000000b",
 ];
 /// An instance for each.
-const SEEDS: u64 = 2;
+const SEEDS: u64 = 3;
 /// Words to each instance, in so many calls.
 const CALLS: usize = 8;
 const WORDS: usize = 60;
@@ -54,7 +54,8 @@ enum Word {
     Fence(usize),
     Observe(usize, u64),
     StandDown(usize, bool),
-    Promise(String, u64, u64),
+    /// To whom, in which term, for how long; and everybody who is asked, where it is to say that it knows nobody else.
+    Promise(String, u64, u64, Option<Vec<String>>),
     ByHand,
     /// Whether a barrier comes back before it has reached the WAL.
     Memory(bool),
@@ -65,6 +66,7 @@ enum Word {
 struct Wish {
     term: u64,
     deadline_ns: u64,
+    t0_ns: u64,
     before: Before,
 }
 
@@ -73,7 +75,7 @@ impl Word {
         let promotion = |word: &str, agent: usize, wish: &Wish| {
             let age_ns = u64::try_from(wish.before.guard_age.as_nanos()).unwrap();
             json!({"word": word, "agent": AGENTS[agent], "term": wish.term, "deadline": wish.deadline_ns,
-                "fenced_term": wish.before.fenced_term, "guard_age": age_ns})
+                "t0": wish.t0_ns, "fenced_term": wish.before.fenced_term, "guard_age": age_ns})
         };
         match self {
             Self::Attach(agent) => json!({"word": "attach", "agent": AGENTS[*agent]}),
@@ -94,8 +96,8 @@ impl Word {
             Self::StandDown(agent, down) => {
                 json!({"word": "stand_down", "agent": AGENTS[*agent], "down": down})
             }
-            Self::Promise(to, term, lasting_ns) => {
-                json!({"word": "promise", "to": to, "term": term, "lasting": lasting_ns})
+            Self::Promise(to, term, lasting_ns, asked) => {
+                json!({"word": "promise", "to": to, "term": term, "lasting": lasting_ns, "asked": asked})
             }
             Self::ByHand => json!({"word": "by_hand"}),
             Self::Memory(full) => json!({"word": "memory", "full": full}),
@@ -131,10 +133,13 @@ impl Answer {
 }
 
 /// Words of a refusal that tell its kind, in both writings. The first that fits counts.
-const KINDS: [&str; 15] = [
+const KINDS: [&str; 18] = [
     "its deadline comes from another clock",
     "no lease is that long",
     "ended before word of it arrived",
+    "from before this guard promised",
+    "may still land",
+    "that was not asked",
     "it has promised that to",
     "it has promised",
     "its guard is",
@@ -266,10 +271,14 @@ impl Twin {
                 Ok(None) => Ok(()),
                 Err(why) => Err(why),
             },
-            Word::Promise(to, term, lasting_ns) => {
+            Word::Promise(to, term, lasting_ns, all) => {
                 let asked = (to.as_str(), *term, *lasting_ns);
-                self.guard
-                    .promise(&self.own, self.read_only, asked, self.now_ns)
+                let for_all = all.as_ref().map_or(Ok(()), |all| {
+                    let knows_more = *to != self.own && !all.contains(&self.own);
+                    self.guard.stand_for_all(knows_more, self.has_barrier)
+                });
+                let guard = &mut self.guard;
+                guard.promise(&self.own, self.read_only, asked, self.now_ns, for_all)
             }
             Word::ByHand => {
                 self.read_only = false;
@@ -294,6 +303,9 @@ impl Twin {
             term: wish.term,
             deadline: InstanceTime {
                 monotonic_ns: wish.deadline_ns,
+            },
+            t0: InstanceTime {
+                monotonic_ns: wish.t0_ns,
             },
             owner: owner(agent),
             epoch: (!leased).then_some(self.guard.epoch),
@@ -350,6 +362,10 @@ impl Twin {
         if self.waiting.is_some() && rng.percent(35) {
             return Word::EndPromotion;
         }
+        if self.waiting.is_some() && rng.percent(20) {
+            // The lease may end meanwhile.
+            return Word::Advance(20 * SEC);
+        }
         let owns = self.guard.owner.0 - 1;
         let agent = if rng.percent(90) { owns } else { 1 - owns };
         match rng.below(100) {
@@ -365,7 +381,12 @@ impl Twin {
             66..80 => {
                 let to = rng.one_of(&[self.own.as_str(), OTHERS[0], OTHERS[0], OTHERS[1]]);
                 let lasting = rng.one_of(&[MS, 3 * SEC, 10 * SEC, 64 * SEC, 65 * SEC]);
-                Word::Promise(to.to_owned(), self.draw_term(rng), lasting)
+                let asked = rng.one_of(&[None, None, Some(true), Some(false)]);
+                let asked = asked.map(|own| {
+                    let own = own.then(|| self.own.clone());
+                    own.into_iter().chain([OTHERS[0].to_owned()]).collect()
+                });
+                Word::Promise(to.to_owned(), self.draw_term(rng), lasting, asked)
             }
             80..84 => Word::ByHand,
             84..87 => Word::Memory(rng.percent(60)),
@@ -384,6 +405,7 @@ impl Twin {
         Wish {
             term: self.draw_term(rng),
             deadline_ns: self.draw_deadline(rng),
+            t0_ns: self.now_ns - rng.one_of(&[0, 0, 0, 0, 0, MS, 4 * SEC]),
             before: Before {
                 fenced_term: rng.one_of(&[
                     0,

@@ -31,7 +31,7 @@ local function settle()
 end
 
 local function promote(op)
-    local answer = tarsec_guard.promote(op.agent, op.term, op.deadline, op.fenced_term, op.guard_age)
+    local answer = tarsec_guard.promote(op.agent, op.term, op.deadline, op.fenced_term, op.guard_age, op.t0)
     story.promoted = story.promoted or (answer.probe ~= nil and answer.refused == nil)
     return answer
 end
@@ -45,7 +45,7 @@ local words = {
     fence = function(op) return tarsec_guard.fence(op.agent, 'its agent said so') end,
     observe = function(op) return tarsec_guard.observe(op.agent, op.term) end,
     stand_down = function(op) return tarsec_guard.stand_down(op.agent, op.down) end,
-    promise = function(op) return tarsec_guard.promise(op.to, op.term, op.lasting) end,
+    promise = function(op) return tarsec_guard.promise(op.to, op.term, op.lasting, op.asked) end,
     by_hand = function()
         box.cfg{read_only = false}
         return {}

@@ -27,8 +27,8 @@ impl Guard<'_> {
     /// `Null`, or why not.
     async fn promote(&self, term: u64, fenced_term: u64, age_ns: u64) -> Result<Value> {
         let lua = "local term, fenced, age = ...
-            local deadline = require('clock').monotonic64() + 30000000000ULL
-            return tarsec_guard.promote('agent', term, deadline, fenced, age).refused";
+            local t0 = require('clock').monotonic64()
+            return tarsec_guard.promote('agent', term, t0 + 30000000000ULL, fenced, age, t0).refused";
         let args = [json!(term), json!(fenced_term), json!(age_ns)];
         self.value(lua, &args).await
     }
@@ -168,6 +168,57 @@ async fn a_guard_that_comes_after_one_that_kept_no_age_counts_as_new() {
         guard.0.eval(forget, &[]).await?;
         install(guard.0).await?;
         assert!(guard.probe().await?["age_ns"].as_u64() < Some(SECOND * 3 / 10));
+        Ok(())
+    })
+    .await;
+}
+
+/// R3: nobody else may be master, for all that this one knows.
+#[tokio::test]
+async fn whoever_stands_for_all_knows_nobody_that_was_not_asked_and_has_landed() {
+    guarded("guard-for-all", async |guard| {
+        let asked = async |term: u64, uuids: &[&str]| {
+            let args = [json!(OTHER), json!(term), json!(SECOND), json!(uuids)];
+            guard.value("return tarsec_guard.promise(...)", &args).await
+        };
+        let answer = asked(5, &[guard.0.uuid()]).await?;
+        assert_eq!(
+            (&answer["promised"], &answer["for_all"]),
+            (&json!(true), &json!(true))
+        );
+        let refused = asked(6, &[THIRD]).await?;
+        assert_says(&refused["refused"], "it knows a member that was not asked");
+        assert_eq!(refused["promised"], false);
+
+        let unlanded = "tarsec_guard.write_nothing = function() return false, 'no memory' end";
+        guard.0.eval(unlanded, &[]).await?;
+        assert_eq!(guard.promote(6, 5, 0).await?, Value::Null);
+        guard.fence().await?;
+        let refused = asked(7, &[guard.0.uuid()]).await?;
+        assert_says(&refused["refused"], "its last commits may still land");
+        Ok(())
+    })
+    .await;
+}
+
+/// R3: whatever its agent was allowed before another's agent asked says nothing of what has happened since.
+#[tokio::test]
+async fn a_promotion_that_rests_on_a_reading_from_before_a_promise_is_refused() {
+    guarded("guard-old-reading", async |guard| {
+        let lua = "local clock, fenced, uuid = require('clock'), ...
+            local t0 = clock.monotonic64()
+            assert(tarsec_guard.promise(uuid, 1, 1000000, {uuid, box.info.uuid}).promised)
+            require('fiber').sleep(0.01)
+            return tarsec_guard.promote('agent', 7, t0 + 30000000000ULL, fenced, 0, t0).refused";
+        // A record of a later term that says fenced makes the promise void, and the reading no newer.
+        for fenced in [0, 6] {
+            let refused = guard.value(lua, &[json!(fenced), json!(OTHER)]).await?;
+            assert_says(
+                &refused,
+                "a reading from before this guard promised another",
+            );
+        }
+        assert_eq!(guard.promote(7, 6, 0).await?, Value::Null);
         Ok(())
     })
     .await;

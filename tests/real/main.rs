@@ -18,6 +18,7 @@ mod dumps;
 mod election;
 mod endings;
 mod failsafe;
+mod first_start;
 mod full_memory;
 mod guard_promises;
 mod hang;

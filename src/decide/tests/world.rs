@@ -96,6 +96,7 @@ struct Question {
     to: String,
     term: u64,
     lasting: Duration,
+    for_all: bool,
     reading: Reading,
     members: BTreeSet<String>,
     answers: BTreeMap<String, Result<(), String>>,

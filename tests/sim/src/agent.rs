@@ -57,6 +57,7 @@ pub(crate) struct Watch {
 pub(crate) struct Asking {
     pub(crate) id: u64,
     pub(crate) reading: Reading,
+    pub(crate) for_all: bool,
     pub(crate) members: BTreeSet<String>,
     pub(crate) answers: BTreeMap<String, Result<(), String>>,
 }

@@ -51,6 +51,7 @@ pub(crate) struct Guard {
     pub(crate) unleased: u64,
     pub(crate) last_fence: Option<&'static str>,
     pub(crate) promise: Option<Promised>,
+    pub(crate) promised_at_ns: u64,
     pub(crate) born_ns: u64,
     pub(crate) stood_down: bool,
     pub(crate) base: Option<(u64, Vclock)>,
@@ -62,6 +63,8 @@ pub(crate) struct Guard {
 pub(crate) struct Promotion {
     pub(crate) term: u64,
     pub(crate) deadline: InstanceTime,
+    /// What the deadline rests on.
+    pub(crate) t0: InstanceTime,
     pub(crate) owner: Owner,
     /// As it was before the queue was taken; `None`: it was leased already and takes nothing.
     pub(crate) epoch: Option<u64>,
@@ -87,6 +90,7 @@ impl Guard {
             unleased: 0,
             last_fence: None,
             promise: None,
+            promised_at_ns: 0,
             born_ns: now_ns,
             stood_down: false,
             base: None,
@@ -125,6 +129,12 @@ impl Guard {
             .then(|| "its guard is too young to know of all its promises".to_owned())
     }
 
+    fn rests_on_old_reading(&self, t0: InstanceTime) -> Option<String> {
+        (t0.monotonic_ns < self.promised_at_ns).then(|| {
+            "its lease rests on a reading from before this guard promised another".to_owned()
+        })
+    }
+
     /// The first half of a promotion. `Err` is a refusal.
     pub(crate) fn may_promote(
         &self,
@@ -138,6 +148,7 @@ impl Guard {
         }
         if let Some(why) = self
             .bound_by_promise(own, before, now_ns)
+            .or_else(|| self.rests_on_old_reading(promotion.t0))
             .or_else(|| Self::useless_deadline(promotion.deadline, now_ns))
         {
             return Err(why);
@@ -307,12 +318,14 @@ impl Guard {
         (lasting_ns > PROMISE_MAX_NS).then_some("no lease is that long")
     }
 
+    /// `for_all`: what [`Guard::stand_for_all`] says, where that was asked besides.
     pub(crate) fn promise(
         &mut self,
         own: &str,
         read_only: bool,
         (to, term, lasting_ns): (&str, u64, u64),
         now_ns: u64,
+        for_all: Result<(), String>,
     ) -> Result<(), String> {
         let mut asked = Promised {
             to: to.to_owned(),
@@ -322,12 +335,31 @@ impl Guard {
         if let Some(why) = self.cannot_promise(own, read_only, &asked, lasting_ns, now_ns) {
             return Err(why.to_owned());
         }
+        for_all?;
         if let Some(known) = self.promise.as_ref().filter(|known| known.to == to) {
             asked.until_ns = asked.until_ns.max(known.until_ns);
         }
         self.promise = Some(asked);
+        self.promised_at_ns = now_ns;
         self.term = term;
         Ok(())
+    }
+
+    /// R3: whether it can say that nobody is master, for all that it knows: not if it knows somebody that was not asked
+    /// (`knows_more`), or if its last commits may still land.
+    pub(crate) fn stand_for_all(&self, knows_more: bool, has_barrier: bool) -> Result<(), String> {
+        if !self.has_landed(has_barrier) {
+            return Err("its last commits may still land".to_owned());
+        }
+        if knows_more {
+            return Err("it knows a member that was not asked".to_owned());
+        }
+        Ok(())
+    }
+
+    fn has_landed(&self, has_barrier: bool) -> bool {
+        let passed = self.barrier_epoch == Some(self.epoch);
+        !self.leased && (passed || !(self.dirty || has_barrier))
     }
 
     pub(crate) fn observe(&mut self, term: u64) {
@@ -345,7 +377,6 @@ impl Guard {
                 left_ns,
             })
         });
-        let passed = self.barrier_epoch == Some(self.epoch);
         let base = self
             .base
             .as_ref()
@@ -357,7 +388,7 @@ impl Guard {
                 monotonic_ns: self.deadline_ns,
             },
             leased: self.leased,
-            landed: !self.leased && (passed || !(self.dirty || has_barrier)),
+            landed: self.has_landed(has_barrier),
             promoting: self.promoting > 0,
             barrier: has_barrier,
             barrier_failure: self.barrier_failure(has_barrier),

@@ -103,7 +103,7 @@ impl World {
             term,
             deadline,
             before,
-            ..
+            reading,
         } = &command.action
         else {
             return Some(None);
@@ -117,6 +117,7 @@ impl World {
         let promotion = Promotion {
             term: *term,
             deadline: *deadline,
+            t0: reading.t0,
             owner: (command.agent, command.attach),
             epoch: command.epoch,
         };
@@ -158,12 +159,19 @@ impl World {
             self.schedule_at(until, Due::QueueTaken(command));
             return;
         }
-        let Action::Promote { term, deadline, .. } = &command.action else {
+        let Action::Promote {
+            term,
+            deadline,
+            reading,
+            ..
+        } = &command.action
+        else {
             return;
         };
         let promotion = Promotion {
             term: *term,
             deadline: *deadline,
+            t0: reading.t0,
             owner: (command.agent, command.attach),
             epoch: command.epoch,
         };

@@ -1,6 +1,6 @@
 //! Requests: to Consul with whatever becomes of them on their way, and to the other members' guards.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::agent::{Asking, duration};
 use crate::answers::{fault, lost};
@@ -54,6 +54,8 @@ pub(crate) struct Question {
     pub(crate) to: String,
     pub(crate) term: u64,
     pub(crate) lasting: Time,
+    /// R3: and everybody who is asked, where each is to say that it knows nobody else.
+    pub(crate) for_all: Option<BTreeSet<String>>,
 }
 
 impl World {
@@ -415,6 +417,7 @@ impl World {
             lasting,
             members,
             reading,
+            for_all,
         } = action
         else {
             return;
@@ -424,6 +427,7 @@ impl World {
         self.agents[agent].asking = Some(Asking {
             id,
             reading: *reading,
+            for_all: *for_all,
             members: members.keys().cloned().collect(),
             answers: BTreeMap::new(),
         });
@@ -440,6 +444,7 @@ impl World {
                 to: instance.clone(),
                 term: *term,
                 lasting: duration(*lasting),
+                for_all: for_all.then(|| members.keys().cloned().collect()),
             });
             self.schedule(after, Due::Ask(question));
         }
@@ -461,10 +466,22 @@ impl World {
         }
         let now_ns = there.clock.instance(self.now).monotonic_ns;
         let asked = (question.to.as_str(), question.term, question.lasting);
+        let knows_more = question.for_all.as_ref().map(|asked| {
+            let mut known = self.sets[there.set].members.clone();
+            known.any(|it| {
+                let name = &self.instances[it].name;
+                *name != question.to && !asked.contains(name)
+            })
+        });
         let there = &mut self.instances[question.member];
         let (name, read_only) = (there.name.clone(), there.read_only);
         let answer = match &mut there.guard {
-            Some(guard) => guard.promise(&name, read_only, asked, now_ns),
+            Some(guard) => {
+                let for_all = knows_more.map_or(Ok(()), |knows_more| {
+                    guard.stand_for_all(knows_more, there.has_barrier)
+                });
+                guard.promise(&name, read_only, asked, now_ns, for_all)
+            }
             None => Err("it has no guard that could promise".to_owned()),
         };
         self.note(|_| {
@@ -507,7 +524,7 @@ impl World {
                 .or_insert_with(|| Err("no answer".to_owned()));
         }
         let all = asking.answers.values().all(Result::is_ok);
-        if all {
+        if all && !asking.for_all {
             self.checks.promised(it.at, asking.reading.t0, self.now);
         }
         self.step(

@@ -102,6 +102,13 @@ pub const MUTANTS: &[Mutant] = &[
         broken: "record.status = Status::Fenced;",
     },
     Mutant {
+        name: "without a record somebody is promoted without asking anybody",
+        rule: "R3",
+        file: "unrecorded.rs",
+        original: "state.everybody(record, probe, board)",
+        broken: "std::collections::BTreeMap::new()",
+    },
+    Mutant {
         name: "a record is outlived at half its lease",
         rule: "R3",
         file: "candidate.rs",

@@ -26,6 +26,8 @@ pub(in crate::decide::tests) struct ToyInstance {
     pub(in crate::decide::tests) born: InstanceTime,
     /// To whom, in which term, until when on its own clock.
     pub(in crate::decide::tests) promise: Option<(String, u64, InstanceTime)>,
+    /// When it promised last: no lease rests on a reading from before.
+    pub(in crate::decide::tests) promised_at: InstanceTime,
     /// No barrier that it begins comes back.
     pub(in crate::decide::tests) wal_hangs: bool,
 }
@@ -68,6 +70,7 @@ impl ToyInstance {
             },
             born: InstanceTime::default(),
             promise: None,
+            promised_at: InstanceTime::default(),
             wal_hangs: false,
         }
     }
@@ -209,6 +212,7 @@ impl ToyInstance {
         let known = self.promise.as_ref().filter(|(known, ..)| known == to);
         let until = known.map_or(until, |(.., known)| until.max(*known));
         self.promise = Some((to.to_owned(), term, until));
+        self.promised_at = self.clock(now);
         self.guard.term = term;
         Ok(())
     }
@@ -249,11 +253,14 @@ impl ToyInstance {
             term,
             deadline,
             before,
-            ..
+            reading,
         } = action
         {
             if *term < self.guard.term {
                 return Some("that term is over".to_owned());
+            }
+            if reading.t0 < self.promised_at {
+                return Some("its lease rests on a reading from before a promise".to_owned());
             }
             let useless = self
                 .bound_by_promise(*before, now)

@@ -19,6 +19,7 @@ impl World {
             lasting,
             members,
             reading,
+            for_all,
         } = action
         else {
             return;
@@ -33,6 +34,7 @@ impl World {
                 to: instance.clone(),
                 term: *term,
                 lasting: *lasting,
+                for_all: *for_all,
                 reading: *reading,
                 members: members.keys().cloned().collect(),
                 answers: BTreeMap::new(),
@@ -81,7 +83,12 @@ impl World {
             return;
         }
         let instance = &mut self.places[there].instance;
-        let answer = instance.promises(&asked.to, asked.term, asked.lasting, now);
+        let landed = instance.guard.landed || !asked.for_all;
+        let answer = if landed {
+            instance.promises(&asked.to, asked.term, asked.lasting, now)
+        } else {
+            Err("its last commits may still land".to_owned())
+        };
         let lost = self.weather.lost_one_in > 0 && self.random(self.weather.lost_one_in) == 0;
         if !lost {
             let after = self.on_its_way();

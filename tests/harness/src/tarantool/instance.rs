@@ -96,6 +96,14 @@ impl Instance {
         self.process.set_env(name, value);
     }
 
+    /// Starts the process, and waits for nothing.
+    ///
+    /// # Errors
+    /// When it is running or cannot be started.
+    pub fn launch(&self) -> Result<()> {
+        self.process.start()
+    }
+
     /// Starts the process and waits until it answers.
     ///
     /// # Errors

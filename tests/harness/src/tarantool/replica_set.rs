@@ -30,6 +30,7 @@ pub struct ReplicaSetOptions {
     init_lua: Option<PathBuf>,
     env: Vec<(String, String)>,
     extra_lua: String,
+    unborn: bool,
 }
 
 /// Instances that replicate from each other, indexed from 0; the set is born on number 0.
@@ -51,7 +52,15 @@ impl ReplicaSetOptions {
             init_lua: None,
             env: Vec::new(),
             extra_lua: String::new(),
+            unborn: false,
         }
+    }
+
+    /// Nothing is started: the story does that itself, with [`Instance::launch`].
+    #[must_use]
+    pub fn unborn(mut self) -> Self {
+        self.unborn = true;
+        self
     }
 
     /// `memtx_memory` in bytes; 64 MiB unless told otherwise.
@@ -155,7 +164,9 @@ impl ReplicaSet {
             instances,
             handle: shared.handle.clone(),
         };
-        set.start_all().await?;
+        if !options.unborn {
+            set.start_all().await?;
+        }
         Ok(set)
     }
 

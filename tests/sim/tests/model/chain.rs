@@ -285,11 +285,12 @@ impl World {
                 term,
                 deadline,
                 before,
-                ..
+                reading,
             } => {
                 let promotion = Promotion {
                     term: *term,
                     deadline: *deadline,
+                    t0: reading.t0,
                     owner: guard.owner,
                     epoch: (!guard.leased).then_some(guard.epoch),
                 };
@@ -391,6 +392,7 @@ impl World {
             lasting,
             members,
             reading,
+            for_all,
         } = action
         else {
             unreachable!("it is called for nothing else");
@@ -405,7 +407,14 @@ impl World {
             let read_only = node.read_only;
             let answer = match &mut node.guard {
                 Some(guard) if node.alive && !node.frozen => {
-                    guard.promise(&own, read_only, (instance, *term, ns(*lasting)), now_ns)
+                    // Everybody knows everybody here.
+                    let for_all = if *for_all {
+                        guard.stand_for_all(false, node.has_barrier)
+                    } else {
+                        Ok(())
+                    };
+                    let asked = (instance.as_str(), *term, ns(*lasting));
+                    guard.promise(&own, read_only, asked, now_ns, for_all)
                 }
                 Some(_) | None => Err("no answer".to_owned()),
             };

@@ -1,0 +1,185 @@
+//! R3 where no record says who was master: a lease of waiting, unless every known member answers that it is read-only.
+
+use std::collections::BTreeMap;
+
+use super::fixtures::*;
+use crate::decide::event::Event;
+use crate::decide::observed::Peer;
+use crate::decide::plan::{Action, Reason};
+use crate::decide::state::Reading;
+
+fn peer(uuid: &str) -> Peer {
+    Peer {
+        id: 0,
+        uuid: uuid.to_owned(),
+        upstream: None,
+        downstream_status: None,
+        downstream_vclock: None,
+    }
+}
+
+/// An instance that knows itself and one other, and finds neither a lock nor a record.
+fn first_of_two() -> Node {
+    node()
+        .finding(|lock| lock.delete_key())
+        .having(|it| it.replication = vec![peer(OWN), peer(OTHER)])
+        .attached()
+        .seeing_lock()
+}
+
+type Question = (BTreeMap<String, String>, Reading);
+
+fn is_question(action: &Action) -> bool {
+    matches!(action, Action::AskPromises { for_all: true, .. })
+}
+
+/// The question to everybody, which is not answered yet.
+fn asks(node: &mut Node) -> Question {
+    let asked = node.runs_until(is_question);
+    let Action::AskPromises {
+        members, reading, ..
+    } = asked
+    else {
+        panic!("{asked:?}");
+    };
+    (members, reading)
+}
+
+fn answered(node: &mut Node, (members, reading): &Question, silent: Option<&str>) {
+    let answer = |uuid: &String| match silent {
+        Some(it) if it == uuid => Err("no answer".to_owned()),
+        Some(_) | None => Ok(()),
+    };
+    let answers = members.keys().map(|uuid| (uuid.clone(), answer(uuid)));
+    node.hears(Event::PromisesAnswered {
+        reading: *reading,
+        answers: answers.collect(),
+    });
+}
+
+fn is_promotion(action: &Action) -> bool {
+    matches!(action, Action::Promote { .. })
+}
+
+#[test]
+fn nobody_waits_where_every_member_answers_that_it_is_read_only() {
+    let mut node = first_of_two();
+    let question = asks(&mut node);
+    assert!(node.state.holds_lock(), "asked before the lock was held");
+    let began = node.now;
+    answered(&mut node, &question, None);
+    let Action::Promote { before, .. } = node.runs_until(is_promotion) else {
+        panic!("it is promoted");
+    };
+    assert!(node.now.since(began) < 10.ms());
+    // What this guard may have forgotten to have promised, it promised to somebody who has just answered.
+    assert_eq!(before.guard_age, 0.ms());
+}
+
+/// The members of the board are those whose agents have a key, whoever the instance knows.
+#[test]
+fn asked_are_whom_the_instance_knows_and_whose_agent_has_a_key() {
+    let mut node = first_of_two();
+    let (members, _) = asks(&mut node);
+    let asked: Vec<&str> = members.keys().map(String::as_str).collect();
+    assert_eq!(asked, [OTHER, "somebody"]);
+}
+
+#[test]
+fn where_one_does_not_answer_a_lease_is_waited_for_and_everybody_asked_again() {
+    let mut node = first_of_two();
+    for silent in [OTHER, "somebody"] {
+        let question = asks(&mut node);
+        answered(&mut node, &question, Some(silent));
+        let plan = node.plan();
+        assert!(
+            matches!(plan.reason, Reason::WaitingForPredecessor { .. }),
+            "{plan:?}"
+        );
+        assert!(!plan.actions.iter().any(is_question), "at once: {plan:?}");
+        node.passes(300.ms());
+    }
+    let began = node.now;
+    while !node.instance.is_writable() {
+        node.round();
+        node.passes(250.ms());
+        assert!(node.now.since(began) < LEASE_AND_MARGIN * 2);
+    }
+    assert!(node.now.since(began) > LEASE_AND_MARGIN - 1.secs());
+}
+
+/// An instance that is not registered may not know the others.
+#[test]
+fn an_instance_that_does_not_know_itself_waits() {
+    let mut node = first_of_two().having(|it| it.replication = vec![peer(OTHER)]);
+    node.answers(&Action::Probe);
+    for _ in 0..20 {
+        let plan = node.round();
+        assert!(!plan.actions.iter().any(is_question), "{plan:?}");
+        node.passes(100.ms());
+    }
+    assert!(!node.instance.is_writable());
+}
+
+/// A record that was there and is gone was taken away by a hand, whoever it named.
+#[test]
+fn whoever_has_seen_a_record_waits() {
+    let mut node = node()
+        .having(|it| it.replication = vec![peer(OWN), peer(OTHER)])
+        .finding(|lock| {
+            lock.put_record(None, &record());
+        })
+        .attached()
+        .seeing_lock()
+        .finding(|lock| lock.delete_key());
+    node.watch_shows_lock();
+    for _ in 0..40 {
+        let plan = node.round();
+        assert!(!plan.actions.iter().any(is_question), "{plan:?}");
+        node.passes(250.ms());
+    }
+    assert!(!node.instance.is_writable());
+}
+
+#[test]
+fn an_answer_counts_for_the_hold_that_it_was_asked_under() {
+    let mut node = first_of_two();
+    let question = asks(&mut node);
+    // Somebody else had the lock in between.
+    let session = node.own_session();
+    node.lock.put_record(Some(session), &record().term(9));
+    node.watch_shows_lock();
+    node.lock.delete_key();
+    node.watch_shows_lock();
+    answered(&mut node, &question, None);
+    for _ in 0..20 {
+        node.round();
+        node.passes(100.ms());
+    }
+    assert!(!node.instance.is_writable());
+}
+
+/// Our own guard's promise binds it whatever others answer.
+#[test]
+fn a_promise_of_our_own_guard_is_waited_for_all_the_same() {
+    let mut node = first_of_two();
+    let question = asks(&mut node);
+    let now = node.now;
+    let term = node
+        .state
+        .hold
+        .record
+        .as_ref()
+        .map_or(0, |record| record.term);
+    let promised = node
+        .instance
+        .promises("instance-third", term, 3.secs(), now);
+    assert_eq!(promised, Ok(()));
+    node.answers(&Action::Probe);
+    answered(&mut node, &question, None);
+    let plan = node.plan();
+    assert!(
+        matches!(plan.reason, Reason::WaitingForPromise { .. }),
+        "{plan:?}"
+    );
+}

@@ -1,0 +1,143 @@
+//! A replica set from nothing. No record says who was master, but every member answers that it is read-only, so nobody waits
+//! for a lease; and in which order instances and agents come does not matter.
+
+use tarsec_harness::{
+    Agent, AgentBuilder, Consul, ReplicaSet, ReplicaSetOptions, Result, Tenure, World, eventually,
+};
+
+use crate::scene::{SOME_WRITES, assert_reigns, wait_for_master};
+use crate::support::{SOON, world};
+
+const PLAIN_INIT: &str = include_str!("lua/plain_init.lua");
+
+/// Longer than any wait in these stories: whoever is master in them has not waited for it.
+fn long_lease(agent: AgentBuilder) -> AgentBuilder {
+    agent
+        .env("MASTER_LEASE", "60s")
+        .env("CONSUL_LOCK_TTL", "60s")
+        .env("HEALTHCHECK_TIMEOUT", "2s")
+}
+
+/// Three instances of which none runs. `plain`: nobody is registered before it joins.
+async fn unborn(world: &World, plain: bool) -> Result<ReplicaSet> {
+    let options = ReplicaSetOptions::of(3).unborn();
+    let options = if plain {
+        let init = world.dir().join("plain_init.lua");
+        std::fs::write(&init, PLAIN_INIT).unwrap();
+        options.init_lua(init)
+    } else {
+        options
+    };
+    world.replica_set_with(options).await
+}
+
+async fn agent(world: &World, set: &ReplicaSet, consul: &Consul, index: usize) -> Result<Agent> {
+    long_lease(world.agent(&set[index], consul)?).start().await
+}
+
+/// As a supervisor does it: whoever ended is started again, until all are ready.
+async fn supervise(set: &ReplicaSet) -> Result<()> {
+    eventually(SOON * 3, "all instances to be ready", async || {
+        for instance in set.iter() {
+            if !instance.process().is_running() {
+                instance.launch().map_err(|error| error.to_string())?;
+            }
+            let ready = "return box.info.status == 'running' and rawget(_G, 'app_is_ready')";
+            let answer = instance.eval(ready, &[]).await;
+            let answer = answer.map_err(|error| format!("{}: {error}", instance.name()))?;
+            if answer != [true] {
+                return Err(format!("{}: {answer:?}", instance.name()));
+            }
+        }
+        Ok(())
+    })
+    .await?;
+    set.wait_for_mesh(SOON).await
+}
+
+/// One master, whose writes get everywhere.
+async fn assert_serves(set: &ReplicaSet) -> Result<Tenure> {
+    let master = wait_for_master(set, |_| true, SOON).await?;
+    let writers = set.writers().start();
+    writers.wait_for_writes(SOME_WRITES, SOON).await?;
+    let history = writers.stop().await?;
+    for index in 0..set.len() {
+        set.wait_for_all_writes(index, &history, SOON).await?;
+    }
+    assert_reigns(&history.judge(), &[master]);
+    Ok(master)
+}
+
+#[tokio::test]
+async fn instances_and_agents_from_nothing_have_a_master_at_once_in_any_order() {
+    world()
+        .story("first-start", async |world| {
+            for (agents_first, order) in [(true, [2, 1, 0]), (false, [1, 0, 2])] {
+                let consul = world.consul().await?;
+                let set = unborn(world, false).await?;
+                let mut agents = Vec::new();
+                for index in order {
+                    if agents_first {
+                        agents.push(agent(world, &set, &consul, index).await?);
+                    } else {
+                        set[index].launch()?;
+                    }
+                }
+                for index in order {
+                    if agents_first {
+                        set[index].launch()?;
+                    } else {
+                        agents.push(agent(world, &set, &consul, index).await?);
+                    }
+                }
+                supervise(&set).await?;
+                assert_serves(&set).await?;
+            }
+            Ok(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn replicas_join_a_birthplace_whose_agent_came_before_them() {
+    world()
+        .story("first-birthplace", async |world| {
+            let consul = world.consul().await?;
+            let set = unborn(world, true).await?;
+            set[0].launch()?;
+            let first = agent(world, &set, &consul, 0).await?;
+            set[0].wait_ready().await?;
+            let master = wait_for_master(&set, |_| true, SOON).await?;
+            assert_eq!(master.instance, 0);
+
+            set[1].launch()?;
+            set[2].launch()?;
+            supervise(&set).await?;
+            let others = [
+                agent(world, &set, &consul, 1).await?,
+                agent(world, &set, &consul, 2).await?,
+            ];
+            assert_eq!(assert_serves(&set).await?, master);
+            drop((first, others));
+            Ok(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_plain_replica_set_and_its_agents_started_at_once_come_together() {
+    world()
+        .story("first-plain", async |world| {
+            let consul = world.consul().await?;
+            let set = unborn(world, true).await?;
+            let mut agents = Vec::new();
+            for index in [2, 1, 0] {
+                agents.push(agent(world, &set, &consul, index).await?);
+                set[index].launch()?;
+            }
+            supervise(&set).await?;
+            assert_serves(&set).await?;
+            Ok(())
+        })
+        .await;
+}
