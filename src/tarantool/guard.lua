@@ -55,14 +55,14 @@ local guard = {version = VERSION, state = state}
 -- A local space: a write to it is allowed while read-only, is not replicated, and returns behind all commits in
 -- flight, because the WAL is one queue.
 local BARRIER_SPACE = '_tarsec_barrier'
--- No row of that space has this key, so that to delete it changes nothing. The WAL gets the deletion all the same.
-local NO_ROW = {0}
 -- How long the fencing fiber sleeps at most while nothing can happen.
 local IDLE_S = 0.5
 -- The longest a fence waits for its barrier; the fiber behind it goes on.
 local BARRIER_PATIENCE_S = 5
 -- The longest a promotion waits for the synchronous queue: less than any deadline that an agent sets for it.
 local QUEUE_PATIENCE_S = 0.5
+-- How often the queue is looked at for rows that wait for their quorum. Nothing tells when the last one is over.
+local QUEUE_LOOK_S = 0.005
 -- With GUARD=strict a commit that lands after the lease kills the process, so that the fence comes earlier than the
 -- lease's end by what a commit in flight takes to land on a disk that is busy.
 local LANDING_S = 0.1
@@ -138,12 +138,20 @@ function guard.set_triggers(strict)
     guard.changed:broadcast()
 end
 
+local function keep_old(old)
+    return old
+end
+
 -- One entry in the WAL that changes nothing and needs no memory for rows, so that it can be written when memtx_memory is
--- used up. It is no NOP (what a before_replace trigger would make of it): those pass by synchronous transactions that
--- wait for their quorum, which this one waits behind.
+-- used up: the trigger makes a NOP of the statement. On 2.10 and later a NOP does not join the queue of synchronous
+-- transactions. Any other write to a local space does where rows wait there, and then 3.8.0 takes no PROMOTE any more,
+-- neither its own nor the next master's ("request lsn out of queue range").
 function guard.write_nothing()
     local space = box.space[BARRIER_SPACE]
-    return pcall(space.delete, space, NO_ROW)
+    if space:before_replace()[1] ~= keep_old then
+        space:before_replace(keep_old)
+    end
+    return pcall(space.replace, space, {1})
 end
 
 -- Why there can be no barrier now; nil: there is no need, or one is under way and may hang.
@@ -160,12 +168,17 @@ end
 
 local function pass_barrier()
     local epoch = state.epoch
-    local ok, err
+    local ok, err = true
     if guard.mvcc ~= nil then
         -- Nothing has passed while transactions may be open, whatever can be written beside them.
-        ok, err = guard.mvcc.end_open(box.space[BARRIER_SPACE], epoch)
-    else
+        ok, err = guard.mvcc.end_open()
+    end
+    if ok then
         ok, err = guard.write_nothing()
+    end
+    -- A synchronous transaction of its own is not over before its quorum has confirmed it or its time is up.
+    while ok and state.dirty and state.epoch == epoch and platform.own_rows_wait() do
+        fiber.sleep(QUEUE_LOOK_S)
     end
     -- A write that the WAL refused has come back behind everything before it, too.
     if not ok and not (type(err) == 'cdata' and err.code == box.error.WAL_IO) then
@@ -182,10 +195,13 @@ local function pass_barrier()
     end
 end
 
-local function create_barrier_space()
+local function create_spaces()
     if not has_barrier() and not box.info.ro then
         local space = box.schema.space.create(BARRIER_SPACE, {is_local = true, if_not_exists = true})
         space:create_index('primary', {if_not_exists = true})
+    end
+    if guard.mvcc ~= nil then
+        guard.mvcc.arm()
     end
 end
 
@@ -212,6 +228,10 @@ local function fence(why)
         state.last_fence = why
         log.warn('tarsec: fenced, read-only from now on: %s', why)
     end
+    -- In the turn of the switch, so that none of them commits after it.
+    if guard.mvcc ~= nil then
+        guard.mvcc.end_open()
+    end
 end
 
 local function needs_barrier()
@@ -233,14 +253,14 @@ local function start_barrier()
     end
 end
 
--- The first promotion makes the space, and where its memory is used up every grant tries again.
-local function start_barrier_space()
-    if has_barrier() then
+-- The first promotion makes them, and where its memory is used up every grant tries again.
+local function start_spaces()
+    if has_barrier() and (guard.mvcc == nil or guard.mvcc.is_armed()) then
         return
     end
     fiber.create(function()
-        local ok, err = pcall(create_barrier_space)
-        local why = not ok and ('could not create the space %s: %s'):format(BARRIER_SPACE, tostring(err)) or nil
+        local ok, err = pcall(create_spaces)
+        local why = not ok and ('could not create the spaces of the guard: %s'):format(tostring(err)) or nil
         if why ~= nil and why ~= state.space_failure then
             log.error('tarsec: %s', why)
         end
@@ -500,7 +520,7 @@ function guard.promote(agent, term, deadline, fenced_term, needed_age_ns, t0)
             return 'it stays read-only: ' .. tostring(box.info.ro_reason or box.info.status)
         end
         guard.changed:broadcast()
-        start_barrier_space()
+        start_spaces()
     end)
 end
 
@@ -521,7 +541,7 @@ function guard.grant(agent, term, deadline)
             state.deadline = 0ULL + deadline
             guard.changed:broadcast()
         end
-        start_barrier_space()
+        start_spaces()
     end)
 end
 

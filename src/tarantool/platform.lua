@@ -81,6 +81,12 @@ function platform.queue_owner()
     return queue and (queue.owner or 0)
 end
 
+-- Whether synchronous transactions of this instance wait for their quorum. Before 2.10 the WAL's queue is behind them.
+function platform.own_rows_wait()
+    local queue = box.info.synchro and box.info.synchro.queue
+    return queue ~= nil and queue.owner == box.info.id and queue.len > 0
+end
+
 -- How often a claim that is under way is looked at. Nothing tells when the queue changes hands.
 local CLAIM_LOOK_S = 0.001
 
