@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tarsec_harness::{AgentBuilder, Result, ServiceEntry, Tenure, eventually, json};
+use tarsec_harness::{AgentBuilder, Result, ServiceEntry, Tenure, Version, eventually, json};
 
 use crate::cluster::Cluster;
 use crate::support::{LEASE, SOON, world};
@@ -23,7 +23,7 @@ fn assert_meta(entry: &ServiceEntry, cluster: &Cluster, tenure: Tenure) {
     assert!(
         entry.meta["tarantool_version"]
             .as_str()
-            .is_some_and(|text| text.starts_with("2.6"))
+            .is_some_and(|text| text.starts_with(&Version::of_tests().to_string()))
     );
 }
 
