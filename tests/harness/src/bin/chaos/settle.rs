@@ -1,5 +1,5 @@
 //! After the faults: one master in each replica set, everybody follows everybody, and every acknowledged synchronous
-//! write is on every member. What Tarantool 2.6.0 is known to break by itself (README, "Limits") is said and mended as
+//! write is on every member. What Tarantool 2.6.0 is known to break by itself (docs/TARANTOOL.md) is said and mended as
 //! an operator would; a lost write never is.
 
 use std::collections::BTreeSet;
@@ -266,7 +266,7 @@ async fn join_again(stage: &Stage<'_>, side: &Side, sick: &[usize], master: usiz
 }
 
 /// Where the master of a synchronous set does not even end a write that needs no quorum, its queue is stuck, which 2.6.0's
-/// does (README, "Limits"); an operator starts it again. Returns whether that was so.
+/// does (docs/TARANTOOL.md); an operator starts it again. Returns whether that was so.
 async fn unstick(stage: &Stage<'_>, side: &Side) -> Result<bool> {
     if !side.synchronous {
         return Ok(false);

@@ -180,7 +180,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Only `SIGKILL` is part of the play: faults send it, agents to what hangs, `GUARD=strict` to itself. A crash of
-    /// 2.6.0 in the synchronous set, where it has faults of its own (README, "Limits"), is what a supervisor is for.
+    /// 2.6.0 in the synchronous set, where it has faults of its own (docs/TARANTOOL.md), is what a supervisor is for.
     fn note_end(&self, process: &Process) {
         let Some(status) = process.exit_status() else {
             return;
