@@ -6,6 +6,7 @@ use super::settings::{Fallback, settings};
 use super::*;
 
 mod commands;
+mod logins;
 
 fn read(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     Config::from_iter(
@@ -300,71 +301,6 @@ fn what_contradicts_itself_about_vshard_is_refused() {
         &[("VSHARD_PASSWORD", "secret")],
         &["VSHARD_PASSWORD", "VSHARD_USER"],
     );
-}
-
-#[test]
-fn a_login_that_no_uri_carries_is_refused_where_it_would_become_part_of_one() {
-    for (unfit, found) in [
-        ("p@ss", "the character @"),
-        ("a:b", "the character :"),
-        ("a/b", "the character /"),
-        ("a?b", "the character ?"),
-        ("a#b", "the character #"),
-        ("a b", "a blank"),
-        ("100%", "a % without two hexadecimal digits"),
-        ("pä", "a character that is not visible ASCII"),
-    ] {
-        let follow = ("REPLICATION", "follow");
-        let (user, password) = (("TARANTOOL_USER", "tarsec"), ("TARANTOOL_PASSWORD", unfit));
-        // Elsewhere it never travels in a URI.
-        good(&[user, password]);
-        let allowed = "allowed are letters and digits";
-        assert_bad(
-            &[follow, user, password],
-            &[
-                "TARANTOOL_PASSWORD has",
-                found,
-                "REPLICATION=follow",
-                allowed,
-            ],
-        );
-        assert_bad(
-            &[
-                follow,
-                ("TARANTOOL_USER", unfit),
-                ("TARANTOOL_PASSWORD", "x"),
-            ],
-            &["TARANTOOL_USER has", found, allowed],
-        );
-        assert_bad(
-            &[("VSHARD_USER", "storage"), ("VSHARD_PASSWORD", unfit)],
-            &[
-                "VSHARD_PASSWORD has",
-                found,
-                "vshard's configuration",
-                allowed,
-            ],
-        );
-        assert_bad(&[("VSHARD_USER", unfit)], &["VSHARD_USER has", found]);
-    }
-    let carried = "a!$&'()*+,;=-._~%40z";
-    good(&[
-        ("REPLICATION", "follow"),
-        ("TARANTOOL_USER", carried),
-        ("TARANTOOL_PASSWORD", carried),
-        ("VSHARD_USER", carried),
-        ("VSHARD_PASSWORD", carried),
-    ]);
-}
-
-#[test]
-fn a_password_that_is_refused_is_not_shown() {
-    let lines = bad(&[
-        ("REPLICATION", "follow"),
-        ("TARANTOOL_USER", "tarsec"),
-        ("TARANTOOL_PASSWORD", "very@secret"),
-    ]);
-    assert!(!lines.concat().contains("secret"), "{lines:?}");
 }
 
 #[test]
