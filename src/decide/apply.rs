@@ -35,7 +35,13 @@ impl State {
                 self.instance.silent_since = self.instance.silent_since.or(Some(now))
             }
             Event::SpokeAgain => self.instance.silent_since = None,
-            Event::Died { proof } => self.instance.link = Link::Dead { proof, since: now },
+            Event::Died { proof } => {
+                self.instance.link = Link::Dead {
+                    proof,
+                    since: now,
+                    newest: None,
+                }
+            }
             Event::Unsuitable { why } => self.instance.link = Link::Unsuitable { why },
             Event::Superseded { by } => {
                 self.pending.kill = false;
@@ -388,7 +394,8 @@ impl State {
 
     fn unreachable(&mut self, why: String, now: Tick) {
         match &mut self.instance.link {
-            Link::Dead { .. } => {}
+            // The proof stands until another process was attached, and does not hide why none was.
+            Link::Dead { newest, .. } => *newest = Some(why),
             Link::Down { why: known, .. } => *known = why,
             Link::Unknown | Link::Up | Link::Unsuitable { .. } => {
                 self.instance.link = Link::Down { why, since: now };

@@ -327,6 +327,10 @@ impl fmt::Display for Link {
             Self::Unknown => f.write_str("it has not answered yet"),
             Self::Up => f.write_str("it answers"),
             Self::Down { why, .. } | Self::Unsuitable { why } => f.write_str(why),
+            Self::Dead {
+                newest: Some(newest),
+                ..
+            } => write!(f, "{newest} (the process before is dead)"),
             Self::Dead { proof, .. } => write!(f, "its process is dead: {proof}"),
         }
     }

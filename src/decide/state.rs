@@ -213,6 +213,8 @@ pub enum Link {
         proof: String,
         /// Since when.
         since: Tick,
+        /// Why whoever answers in its place could not be attached, the last time.
+        newest: Option<String>,
     },
     /// Waiting cannot mend it.
     Unsuitable {

@@ -285,6 +285,8 @@ impl Link {
                     }
                 }
                 Err(event) => {
+                    // Where a process is dead nothing listens: that is no news.
+                    let refused = matches!(event, AttachFailure::Refused { .. });
                     let event = match event {
                         AttachFailure::Refused { why } if reset && self.process().is_none() => {
                             Event::Died {
@@ -300,7 +302,9 @@ impl Link {
                         AttachFailure::Router => Event::Vshard(VshardEvent::RouterFound),
                     };
                     reset = reset && matches!(event, Event::Unreachable { .. });
-                    self.tell(event).await;
+                    if !(refused && matches!(self.told, Some(Event::Died { .. }))) {
+                        self.tell(event).await;
+                    }
                 }
             }
             self.pause().await;

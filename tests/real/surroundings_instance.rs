@@ -8,6 +8,7 @@ use tarsec_harness::{
     Agent, AgentBuilder, Connection, Consul, Login, Process, Result, Value, World, eventually,
 };
 
+use crate::scene::Scene;
 use crate::support::{SOON, world};
 
 /// What the README quotes: the agent's user and its least grants.
@@ -248,4 +249,31 @@ async fn the_documented_grants_are_those_that_the_harness_gives() {
         Ok(())
     };
     world().story("grants", story).await;
+}
+
+/// Its password was changed, and then it was started anew: the agent knows the old one.
+#[tokio::test]
+async fn after_a_death_the_reason_is_why_the_next_process_lets_nobody_in() {
+    world()
+        .story("instance-password-after-death", async |world| {
+            let scene = Scene::start(world, 1).await?;
+            let agent = scene.master_agent();
+            let passwd = "box.schema.user.passwd(...)";
+            let login = tarsec_harness::Instance::agent_login();
+            let change = async |password: &str| {
+                let args = [login.user.clone().into(), password.into()];
+                scene.master().eval(passwd, &args).await
+            };
+            change("another").await?;
+            scene.master().kill().await?;
+            wait_for_reason(agent, "its process is dead").await?;
+            scene.master().start().await?;
+            wait_for_reason(agent, "set TARANTOOL_PASSWORD or TARANTOOL_PASSWORD_FILE").await?;
+            // Nothing hides it again, and the proof of the death is not lost.
+            wait_for_reason(agent, "(the process before is dead)").await?;
+            let link = &agent.usr2().await?["state"]["instance"]["link"];
+            assert_eq!(link["state"], "dead", "{link}");
+            Ok(())
+        })
+        .await;
 }

@@ -13,6 +13,32 @@ fn is_release(action: &Action) -> bool {
     matches!(action, Action::Release { .. })
 }
 
+/// Whoever reads the reason has to mend what is wrong now; the proof stands for the release all the same.
+#[test]
+fn a_death_does_not_hide_why_the_next_process_cannot_be_attached() {
+    let mut node = master();
+    node.is_killed();
+    let words = |node: &Node| node.plan().reason.to_string();
+    for why in ["Incorrect password", "it is being bootstrapped"] {
+        node.hears(Event::Unreachable {
+            why: why.to_owned(),
+        });
+        assert!(!node.state.may_be_writable(node.now), "{why}");
+        let release = node.runs_until(is_release);
+        node.loses(&release);
+        node.passes(1.secs());
+    }
+    node.settles();
+    assert!(!node.state.holds_lock());
+    assert_eq!(node.lock.record().map(|it| it.status), Some(Status::Fenced));
+    let said = words(&node);
+    assert!(
+        said.contains("it is being bootstrapped") && said.contains("is dead"),
+        "{said}"
+    );
+    assert!(!said.contains("Incorrect password"), "{said}");
+}
+
 fn is_promote(action: &Action) -> bool {
     matches!(action, Action::Promote { .. })
 }
