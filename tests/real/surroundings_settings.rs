@@ -350,11 +350,15 @@ const NAMES_NUMBERS_AND_CHOICES: &[Case] = &[
     ),
     Case(
         &[("CONSUL_SERVICE_NAME", "a/b")],
-        &["CONSUL_SERVICE_NAME is \"a/b\", allowed is 1 to 64 letters, digits, '-', '_' or '.'"],
+        &[
+            "CONSUL_SERVICE_NAME is \"a/b\", allowed is 1 to 64 letters, digits, '-', '_' or '.', {cluster} and {replicaset}",
+        ],
     ),
     Case(
         &[("CONSUL_SERVICE_PREFIX", "a/b")],
-        &["CONSUL_SERVICE_PREFIX is \"a/b\", allowed is 1 to 64 letters, digits, '-', '_' or '.'"],
+        &[
+            "CONSUL_SERVICE_PREFIX is \"a/b\", allowed is 1 to 64 letters, digits, '-', '_' or '.', {cluster} and {replicaset}",
+        ],
     ),
     Case(
         &[("MASTER_TAGS", ",")],
