@@ -178,7 +178,10 @@ impl World {
     pub(crate) fn beat(&mut self) {
         for n in 0..self.nodes.len() {
             let node = &self.nodes[n];
-            if node.running && node.watched > 0 && !self.consul_down {
+            if node.running && !node.paused && node.watched > 0 && !self.consul_down {
+                // Each is held for a moment, against what passes between two ticks.
+                let now = self.clock(n);
+                self.node(n).watch_asked_at = now;
                 self.tell_lock(n);
             }
         }

@@ -191,9 +191,7 @@ impl World {
             self.node(n).turns = 0;
             self.time_passes_inside(n);
         }
-        if !short {
-            self.beat();
-        }
+        self.beat();
         self.answer_ballots(true);
         for n in 0..self.nodes.len() {
             let now = self.clock(n);
