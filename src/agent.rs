@@ -240,6 +240,7 @@ impl Agent {
         let is_unseen = instance.probe.is_none() && self.state.stopping.is_none();
         self.waiting
             .says(is_unseen.then(|| instance.link.to_string()));
+        journal::past::interruptions(&mut self.said, &self.state);
         journal::changes(before, &self.state);
         let exit = ending.map(|how| exit_of(how, &plan));
         self.plan = Some(plan);

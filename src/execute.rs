@@ -509,7 +509,8 @@ impl Executor {
         let Some(keys) = &self.keys else {
             return Ok(());
         };
-        if line.returned.is_some() || !self.has_line(keys, line).await? {
+        let grows = line.returned.is_some() || !line.interruptions.is_empty();
+        if grows || !self.has_line(keys, line).await? {
             self.put(&format!("{}{}", keys.history, line.term), line)
                 .await?;
         }

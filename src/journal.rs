@@ -12,7 +12,7 @@ use crate::decide::record::Status;
 use crate::decide::state::State;
 
 pub(crate) mod feed;
-mod past;
+pub(crate) mod past;
 pub(crate) mod problems;
 pub(crate) mod silence;
 #[cfg(test)]
@@ -46,6 +46,7 @@ enum Topic {
     Orders,
     History,
     HistoryLine,
+    Interruption,
     Promises,
     Vshard,
     Masters,

@@ -149,6 +149,13 @@ pub(super) fn history_line(paper: Paper, line: &HistoryLine, at_ms: u64) -> Stri
     if line.from.is_some() {
         say(&line_risk(line, at_ms));
     }
+    for it in &line.interruptions {
+        let when = exact_moment(it.at_ms, 0);
+        say(&format!(
+            "{when}: had been read-only for {}: {}",
+            it.outage, it.why
+        ));
+    }
     out
 }
 

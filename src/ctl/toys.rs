@@ -174,6 +174,7 @@ pub(super) fn line(term: u64) -> HistoryLine {
         last_refresh: None,
         vclock: vclock(10),
         returned: None,
+        interruptions: Vec::new(),
         stages_ms: Stages {
             elected: 3,
             acquired: 9,

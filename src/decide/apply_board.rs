@@ -164,7 +164,9 @@ impl State {
 
     pub(super) fn begin_history(&mut self, line: &HistoryLine) {
         self.pending.history = true;
-        if line.returned.is_some() {
+        self.past.writing = Some(line.clone());
+        let own = self.instance.probe.as_ref().map(|probe| &probe.uuid);
+        if line.returned.is_some() && own != Some(&line.to.instance) {
             self.past.returned = Some(line.clone());
         } else {
             self.past.last = Some(line.clone());
@@ -200,6 +202,9 @@ impl State {
                 let own = self.hold.record.as_ref().map(|record| record.term);
                 if let Some(gained) = self.hold.gained.as_mut().filter(|_| own == Some(term)) {
                     gained.told = true;
+                }
+                if let Some(line) = self.past.writing.take() {
+                    self.interruptions_told(&line);
                 }
                 if self
                     .past

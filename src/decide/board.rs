@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::ending::{How, Known, Outage};
+use super::interruption::Interruption;
 use super::record::{Record, Vclock};
 
 /// Everything of one replica set, read in one transaction.
@@ -362,6 +363,9 @@ pub struct HistoryLine {
     /// The one before has come back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub returned: Option<Returned>,
+    /// Within the term its master was read-only for a while: the newest of these times, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interruptions: Vec<Interruption>,
     /// Milliseconds since the new holder found the lock up for grabs.
     #[serde(default)]
     pub stages_ms: Stages,

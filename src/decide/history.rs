@@ -27,6 +27,9 @@ pub struct Past {
     pub lines: Option<Vec<HistoryLine>>,
     /// How often it was read.
     pub reads: u32,
+    /// What is being written there.
+    #[serde(skip)]
+    pub writing: Option<HistoryLine>,
     /// Its newest line.
     pub last: Option<HistoryLine>,
     /// The last hold that another one ended by taking the lock.
@@ -136,6 +139,7 @@ impl Planner<'_> {
             last_refresh: before.map(|before| before.refresh),
             vclock: record.base.clone(),
             returned: None,
+            interruptions: Vec::new(),
             stages_ms: Stages {
                 elected: ms(gained.elected_at),
                 acquired: ms(gained.acquired_at),
@@ -144,7 +148,7 @@ impl Planner<'_> {
         }
     }
 
-    fn write_history(&mut self, line: HistoryLine) {
+    pub(super) fn write_history(&mut self, line: HistoryLine) {
         if self.may_call_history() {
             self.act(Action::WriteHistory {
                 line: Box::new(line),
@@ -152,7 +156,7 @@ impl Planner<'_> {
         }
     }
 
-    fn may_call_history(&mut self) -> bool {
+    pub(super) fn may_call_history(&mut self) -> bool {
         let pending = &self.state.pending;
         let under_way = pending.history || self.planned(Place::History);
         self.may_call(under_way, pending.history_retry_at)

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::board::{Party, Switchover};
 use super::ending::End;
 use super::event::LockStepKind;
+use super::interruption::{Interruption, Served};
 use super::plan::Before;
 use super::record::Record;
 use super::state::Reading;
@@ -61,6 +62,12 @@ pub struct Hold {
     pub gained: Option<Gained>,
     /// The same for the step under way.
     pub gaining: Option<Gained>,
+    /// When the instance was last seen to be writable in this term.
+    pub served: Option<Served>,
+    /// It was master of this term, and was first seen then not to be writable.
+    pub read_only_since: Option<Tick>,
+    /// Times within this term in which it was not writable, and of which the history does not tell yet.
+    pub interruptions: Vec<Interruption>,
     /// We hand the lock over at an operator's wish.
     pub handover: Option<Handover>,
 }

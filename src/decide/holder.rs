@@ -261,6 +261,7 @@ impl Planner<'_> {
         self.refresh_when_due(record.term, announce);
         self.mind_switchover(record, probe);
         self.tell_history(record, probe);
+        self.tell_interruptions(record);
         if let Some(reason) = self.mind_pause(record, probe) {
             return reason;
         }

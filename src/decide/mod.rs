@@ -19,6 +19,7 @@ mod history;
 pub mod hold;
 mod holder;
 pub mod ids;
+pub mod interruption;
 pub mod neighbours;
 pub mod observed;
 mod pause;

@@ -14,6 +14,7 @@ pub(crate) mod fixtures;
 mod guarding;
 mod history;
 mod hung;
+mod interruptions;
 mod lease;
 mod lock_reads;
 mod neighbours;

@@ -5,12 +5,19 @@ use tracing::{info, warn};
 use super::{Said, Topic};
 use crate::decide::board::HistoryLine;
 use crate::decide::ending::{How, Known};
+use crate::decide::interruption::Interruption;
+use crate::decide::state::State;
 
 /// A change of hands, and what came back of it, once each.
 pub(super) fn history(said: &mut Said, line: &HistoryLine) {
     let back = line.returned.as_ref();
     let words = format!("{} {:?}", line.term, back.map(|back| back.rows));
     if !said.is_news(Topic::HistoryLine, &words) {
+        return;
+    }
+    // The master's own agent adds to its line, and has said so.
+    let newest = line.interruptions.last().map(words_of);
+    if newest.is_some() && newest.as_ref() == said.last.get(&Topic::Interruption) {
         return;
     }
     let (term, to) = (line.term, line.to.name.as_str());
@@ -28,6 +35,24 @@ pub(super) fn history(said: &mut Said, line: &HistoryLine) {
             rows = 0,
             "this ex-master is back and its successor had all its rows"
         ),
+    }
+}
+
+fn words_of(interruption: &Interruption) -> String {
+    format!("{} {}", interruption.at_ms, interruption.why)
+}
+
+/// Times within the term in which the master here was read-only, once each.
+pub(crate) fn interruptions(said: &mut Said, state: &State) {
+    let Some(last) = state.hold.interruptions.last() else {
+        return;
+    };
+    if said.is_news(Topic::Interruption, &words_of(last)) {
+        warn!(
+            why = last.why,
+            read_only_for = %last.outage,
+            "the master here was read-only for a while, and is writable again in the same term"
+        );
     }
 }
 

@@ -11,7 +11,7 @@ use tarsec_harness::{
 use tokio::time::sleep;
 
 use crate::pause::wait_until_stood_down;
-use crate::scene::{Scene, assert_reigns};
+use crate::scene::{SOME_WRITES, Scene, assert_reigns};
 use crate::support::{LEASE, SOON, world};
 use crate::switchover::wait_for_followers;
 
@@ -240,6 +240,62 @@ async fn an_agent_that_was_lost_is_told_from_a_machine() {
             assert_eq!(line["ended"], "agent_lost", "{line}");
             assert_eq!(line["outage"]["known"], "exact", "{line}");
             assert_within(&line, gap_ms);
+            Ok(())
+        })
+        .await;
+}
+
+/// What the line of the story's first term says of the times in which its master was read-only.
+async fn interruptions(world: &World, scene: &Scene, count: usize) -> Result<Vec<Value>> {
+    eventually(SOON, "the interruptions", async || {
+        let line = line_of(world, scene, scene.master.term).await;
+        let line = line.map_err(|error| error.to_string())?;
+        match line["interruptions"].as_array() {
+            Some(list) if list.len() == count => Ok(list.clone()),
+            _ => Err(line.to_string()),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_master_that_was_read_only_within_its_term_leaves_a_trace() {
+    world()
+        .story("interrupted", async |world| {
+            let scene = start(world).await?;
+            // The guard finds its lease over, and its agent, which has the lock, has it promoted again.
+            let end = "tarsec_guard.state.deadline = 0ULL; tarsec_guard.changed:broadcast()";
+            scene.master().eval(end, &[]).await?;
+            let list = interruptions(world, &scene, 1).await?;
+            assert_eq!(list[0]["why"], "its lease ended", "{list:?}");
+            assert_eq!(list[0]["outage"]["known"], "exact", "{list:?}");
+            let fenced_ms = list[0]["outage"]["at_most_ms"].as_u64();
+            scene.writers.wait_for_writes(SOME_WRITES, SOON).await?;
+            let longest = scene.writers.so_far().judge().longest_gap;
+            let longest = longest.map_or(0, |gap| {
+                u64::try_from(gap.duration().as_millis()).unwrap_or(0)
+            });
+            assert!(fenced_ms <= Some(longest), "{longest}: {list:?}");
+
+            scene
+                .master()
+                .eval("box.cfg{read_only = true}", &[])
+                .await?;
+            let list = interruptions(world, &scene, 2).await?;
+            let why = list[1]["why"].as_str().unwrap_or_default();
+            assert!(why.contains("somebody made it read-only"), "{list:?}");
+            assert!(
+                list[1]["outage"]["at_most_ms"].as_u64() > Some(0),
+                "{list:?}"
+            );
+            let said =
+                "the master here was read-only for a while, and is writable again in the same term";
+            scene
+                .master_agent()
+                .wait_for_log(SOON, said, 0, |line| line.message() == said)
+                .await?;
+            scene.writers.wait_for_writes(SOME_WRITES, SOON).await?;
+            assert_reigns(&scene.writers.so_far().judge(), &[scene.master]);
             Ok(())
         })
         .await;

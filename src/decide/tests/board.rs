@@ -69,6 +69,7 @@ fn line() -> HistoryLine {
         last_word_age_ms: None,
         rate_rows_per_s: None,
         last_refresh: None,
+        interruptions: Vec::new(),
         vclock: vclock(),
         returned: Some(Returned {
             at: 2,

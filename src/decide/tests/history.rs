@@ -42,6 +42,7 @@ fn line(term: u64, from: &str, to: &str, vclock: Vclock) -> HistoryLine {
         last_refresh: None,
         vclock,
         returned: None,
+        interruptions: Vec::new(),
         stages_ms: Stages::default(),
     }
 }

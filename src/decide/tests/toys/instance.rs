@@ -120,8 +120,14 @@ impl ToyInstance {
         }
     }
 
+    /// By its own guard, whatever its agent knows.
+    pub(in crate::decide::tests) fn is_fenced_by_guard(&mut self, why: &str) {
+        self.fence(why);
+    }
+
     fn fence(&mut self, why: &str) {
         if !self.ro {
+            self.guard.fences += 1;
             self.guard.fenced_ago_ns = Some(0);
         }
         self.ro = true;
