@@ -11,6 +11,10 @@ use crate::decide::neighbours::{Neighbour, Neighbours};
 use crate::decide::plan::Role;
 use crate::execute_catalog::service_name;
 
+/// Between two looks, in `MEMBER_INTERVAL`s: a minute by default. A neighbour stays for hours and nobody waits for this, while
+/// an agent at rest has few requests to spend.
+const LOOKS_APART: u32 = 6;
+
 /// Whose neighbours are looked for.
 pub(crate) struct Lookout {
     pub(crate) consul: Consul,
@@ -18,7 +22,7 @@ pub(crate) struct Lookout {
     pub(crate) cluster: String,
     /// Of a master where all roles have one name.
     pub(crate) tag: Option<String>,
-    /// Between two looks: `MEMBER_INTERVAL`, as nobody waits for it.
+    /// Between two looks.
     pub(crate) pause: Duration,
 }
 
@@ -38,7 +42,7 @@ impl Lookout {
             name: service_name(config, replicaset, role),
             cluster: config.cluster.clone(),
             tag,
-            pause: config.member_interval,
+            pause: config.member_interval * LOOKS_APART,
         }
     }
 

@@ -1,6 +1,7 @@
 -- tarsec's guard: keeps this instance read-only except under a lease, whatever becomes of the agent.
 --
--- What differs between Tarantool's versions stands in platform.lua, which is evaluated first.
+-- What differs between Tarantool's versions stands in platform.lua, what the instance says of itself in look.lua; both are
+-- evaluated first.
 -- One global table, `tarsec_guard`. The agent evaluates this file at every attach; a guard of the same version
 -- stays as it is, an older one hands its state over. All times are clock.monotonic64() of this process, never
 -- fiber.clock(), which stands still within a turn of the event loop.
@@ -9,8 +10,8 @@ local VERSION = 5
 
 local clock = require('clock')
 local fiber = require('fiber')
-local fio = require('fio')
 local log = require('log')
+local look = require('tarsec.look')
 local platform = require('tarsec.platform')
 
 if type(box.cfg) == 'function' then
@@ -291,112 +292,29 @@ local function watch()
     pcall(box.ctl.wait_rw, IDLE_S)
 end
 
-local function upstream_of(replica)
-    local upstream = replica.upstream
-    if upstream == nil then
-        return nil
-    end
-    return {
-        status = upstream.status,
-        peer = upstream.peer and tostring(upstream.peer) or nil,
-        lag_s = upstream.lag and tonumber(upstream.lag) or nil,
-        idle_s = upstream.idle and tonumber(upstream.idle) or nil,
-        message = upstream.message and tostring(upstream.message) or nil,
-    }
-end
-
-local function vclock_of(vclock)
-    local result = setmetatable({}, {__serialize = 'map'})
-    for id, lsn in pairs(vclock or {}) do
-        -- Component 0 counts local writes, the barrier's among them: it is nobody else's business.
-        if id ~= 0 then
-            result[tostring(id)] = lsn
-        end
-    end
-    return result
-end
-
-local function replication_of(info)
-    local result = setmetatable({}, {__serialize = 'seq'})
-    for _, replica in pairs(info.replication) do
-        local downstream = replica.downstream
-        table.insert(result, {
-            id = replica.id,
-            uuid = replica.uuid,
-            upstream = upstream_of(replica),
-            downstream_status = downstream and downstream.status or nil,
-            downstream_vclock = downstream and downstream.vclock and vclock_of(downstream.vclock) or nil,
-        })
-    end
-    return result
-end
-
-local function read_line(path)
-    local file = fio.open(path, {'O_RDONLY'})
-    if file == nil then
-        return nil
-    end
-    local text = file:read(64)
-    file:close()
-    return text and text:match('^%S+') or nil
-end
-
--- What never changes while the process lives.
-local identity = {
-    pid = box.info.pid,
-    pid_namespace = fio.readlink('/proc/self/ns/pid'),
-    boot_id = read_line('/proc/sys/kernel/random/boot_id'),
-    version = box.info.version,
-}
-
--- What vshard.lua says, where the agent has put that beside this guard. It must not keep the guard from its answer.
-local function vshard_look()
-    local vshard = rawget(_G, 'tarsec_vshard')
-    local ok, look = pcall(function() return vshard ~= nil and vshard.look() or nil end)
-    return ok and look or nil
-end
-
 local function probe()
-    local info, rule = box.info, platform.rule()
-    return {
-        now = clock.monotonic64(),
-        uuid = info.uuid,
-        replicaset_uuid = (info.replicaset and info.replicaset.uuid) or info.cluster.uuid,
-        ro = info.ro,
-        ro_reason = info.ro_reason,
-        read_only = platform.is_set_read_only(),
-        status = info.status,
-        vclock = vclock_of(info.vclock),
-        id = info.id,
-        replication = replication_of(info),
-        election_mode = rule.election_mode,
-        pid = identity.pid,
-        pid_namespace = identity.pid_namespace,
-        boot_id = identity.boot_id,
-        version = identity.version,
-        failover = rule.failover,
-        vshard = vshard_look(),
-        guard = {
-            session = state.session,
-            term = state.term,
-            deadline = state.deadline,
-            leased = state.leased,
-            landed = has_landed(),
-            -- A promotion that has yielded may still go on.
-            promoting = state.promoting > 0,
-            barrier = has_barrier(),
-            barrier_failure = barrier_failure(),
-            follows = state.follows,
-            fences = state.fences,
-            unleased = state.unleased,
-            last_fence = state.last_fence,
-            fenced_ago_ns = state.fenced_at and clock.monotonic64() - state.fenced_at,
-            promise = promise_now(),
-            age_ns = age_ns(),
-            stood_down = state.stood_down or false,
-            base = state.leased and state.base and state.base.term == state.term and state.base.vclock or nil,
-        },
+    local word = look.at_instance()
+    word.guard = {
+        session = state.session,
+        term = state.term,
+        deadline = state.deadline,
+        leased = state.leased,
+        landed = has_landed(),
+        -- A promotion that has yielded may still go on.
+        promoting = state.promoting > 0,
+        barrier = has_barrier(),
+        barrier_failure = barrier_failure(),
+        follows = state.follows,
+        fences = state.fences,
+        unleased = state.unleased,
+        last_fence = state.last_fence,
+        fenced_ago_ns = state.fenced_at and clock.monotonic64() - state.fenced_at,
+        promise = promise_now(),
+        age_ns = age_ns(),
+        stood_down = state.stood_down or false,
+        base = state.leased and state.base and state.base.term == state.term and state.base.vclock or nil,
     }
+    return word
 end
 
 -- Every reply carries the whole probe, so that each word exchanged with the guard also refreshes what is known.
@@ -507,7 +425,7 @@ function guard.promote(agent, term, deadline, fenced_term, needed_age_ns, t0)
             state.epoch = state.epoch + 1
         end
         if state.base == nil or state.base.term ~= term then
-            state.base = {term = term, vclock = vclock_of(box.info.vclock)}
+            state.base = {term = term, vclock = look.vclock_of(box.info.vclock)}
         end
         state.term = term
         state.deadline = 0ULL + deadline

@@ -15,6 +15,9 @@ use crate::decide::timing::InstanceTime;
 /// after.
 pub(super) const PLATFORM: &str = include_str!("platform.lua");
 
+/// What the instance says of itself, for the guard's answers; likewise.
+const LOOK: &str = include_str!("look.lua");
+
 /// The guard itself; evaluating it where it already runs changes nothing.
 const SOURCE: &str = include_str!("guard.lua");
 
@@ -147,7 +150,7 @@ impl Guard {
         deadline: Duration,
     ) -> Result<(Self, Probe), GuardError> {
         let strict = mode == GuardMode::Strict;
-        for source in [SOURCE, SYNCHRO, WRITES, MVCC]
+        for source in [LOOK, SOURCE, SYNCHRO, WRITES, MVCC]
             .into_iter()
             .chain(strict.then_some(STRICT))
         {

@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use proptest::prelude::*;
-
 use super::super::toys::*;
 use super::*;
 use crate::consul::Found;
@@ -14,6 +12,8 @@ use crate::decide::ending::{How, Known, Outage};
 use crate::decide::ids::SessionId;
 use crate::decide::record::{Record, Status};
 use crate::decide::router::RouterKey;
+
+mod properties;
 
 #[track_caller]
 fn assert_golden(name: &str, text: &str) {
@@ -477,118 +477,6 @@ fn nothing_that_stands_in_consul_moves_the_cursor() {
         "{text:?}"
     );
     assert!(!text.contains('\u{202e}'), "{text:?}");
-}
-
-fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
-    let written = vec![
-        record().to_bytes(),
-        serde_json::to_vec(&member(2)).unwrap(),
-        serde_json::to_vec(&line(3)).unwrap(),
-        serde_json::to_vec(&switchover(SwitchoverState::Running)).unwrap(),
-    ];
-    prop_oneof![
-        proptest::collection::vec(any::<u8>(), 0..64),
-        // What agents write, with one byte of it changed, and with numbers of any size.
-        (
-            prop::sample::select(written),
-            any::<prop::sample::Index>(),
-            any::<u8>()
-        )
-            .prop_map(|(mut bytes, at, byte)| {
-                let at = at.index(bytes.len());
-                bytes[at] = byte;
-                bytes
-            }),
-        any::<u64>().prop_map(|number| {
-            let mut record = record();
-            record.since = number;
-            record.since_ms = number;
-            record.refresh = number;
-            record.vclock = vclock(number);
-            record.to_bytes()
-        }),
-        any::<u64>().prop_map(|number| {
-            let mut member = member(3);
-            member.written = number;
-            member.written_ms = number;
-            member.vclock = vclock(number);
-            member.priority = number.cast_signed();
-            serde_json::to_vec(&member).unwrap()
-        }),
-        any::<u64>().prop_map(|number| {
-            let mut line = line(number);
-            line.at = number;
-            line.rows_at_risk = number;
-            line.stages_ms.elected = number;
-            serde_json::to_vec(&line).unwrap()
-        }),
-    ]
-}
-
-fn any_key() -> impl Strategy<Value = String> {
-    const NAMES: &[&str] = &[
-        "leader",
-        "switchover",
-        "pause",
-        "members/x",
-        "history/7",
-        "ballots/y",
-        "",
-        "x",
-        "members",
-    ];
-    prop_oneof![
-        (0..2_usize, prop::sample::select(NAMES)).prop_map(|(set, name)| {
-            let set = [SET, "another"][set];
-            format!("tarsec/shop/{set}/{name}")
-        }),
-        Just("tarsec/shop/pause".to_owned()),
-        Just("lock".to_owned()),
-        "tarsec/shop/\\PC{0,80}",
-        "\\PC{0,20}",
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { rng_seed: proptest::test_runner::RngSeed::Fixed(1), ..ProptestConfig::with_cases(512) })]
-
-    #[test]
-    fn whatever_stands_in_consul_fits_on_the_screen(
-        keys in proptest::collection::vec((any_key(), any_bytes(), any::<bool>()), 0..12),
-        lock_key in any::<bool>(),
-        watched in 0..100_000_u64,
-        now in prop_oneof![Just(NOW * 1000), any::<u64>()],
-    ) {
-        let found: Vec<Found> = keys
-            .into_iter()
-            .map(|(key, value, held)| Found {
-                key,
-                modify_index: 1,
-                session: held.then(|| SessionId::new("session")),
-                value,
-            })
-            .collect();
-        let sign = crate::ctl::view::Sign { watched: Duration::from_millis(watched), changed_ago: None };
-        let signs: Signs = found.iter().map(|entry| (entry.key.clone(), sign)).collect();
-        let space = Space {
-            cluster: "shop".to_owned(),
-            prefix: "tarsec/shop/".to_owned(),
-            lock_key: lock_key.then(|| "lock".to_owned()),
-        };
-        let view = cluster(&space, &found, &signs, now);
-        for text in [status(Paper::PLAIN, &view, &space.prefix), history(Paper::PLAIN, &view)] {
-            for line in text.lines() {
-                prop_assert!(line.chars().count() <= WIDTH_MIN, "{line:?}");
-                prop_assert!(!line.chars().any(char::is_control), "{line:?}");
-            }
-        }
-        serde_json::to_string(&view).unwrap();
-    }
-
-    #[test]
-    fn rows_take_no_more_than_their_column(rows in any::<u64>()) {
-        prop_assert!(count(rows).len() <= 5);
-    }
 }
 
 #[test]

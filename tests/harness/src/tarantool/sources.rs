@@ -4,8 +4,9 @@
 pub const PLATFORM: &str = include_str!("../../../../src/tarantool/platform.lua");
 
 /// The guard as an agent with `GUARD=lease` installs it, to be evaluated in this order.
-pub const GUARD: [&str; 5] = [
+pub const GUARD: [&str; 6] = [
     PLATFORM,
+    include_str!("../../../../src/tarantool/look.lua"),
     include_str!("../../../../src/tarantool/guard.lua"),
     include_str!("../../../../src/tarantool/synchro.lua"),
     include_str!("../../../../src/tarantool/writes.lua"),
