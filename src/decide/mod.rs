@@ -6,6 +6,7 @@
 mod apply;
 mod apply_board;
 mod apply_lock;
+mod apply_session;
 mod apply_vshard;
 pub mod board;
 mod candidate;

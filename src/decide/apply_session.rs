@@ -1,0 +1,60 @@
+//! Event + state → state, for what happens to our session.
+
+use super::apply::{CONSUL_RETRY, DENIED_RETRY};
+use super::event::ConsulFault;
+use super::ids::SessionId;
+use super::state::{Session, State};
+use super::timing::Tick;
+
+impl State {
+    pub(super) fn session_created(&mut self, result: Result<SessionId, ConsulFault>, now: Tick) {
+        self.pending.session = false;
+        match result {
+            Ok(id) => {
+                self.denied = None;
+                self.session = Session {
+                    id: Some(id),
+                    remembered: false,
+                    renewed_at: now,
+                    doubted: false,
+                };
+            }
+            Err(fault) => self.session_call_failed(fault, now),
+        }
+    }
+
+    pub(super) fn session_renewed(
+        &mut self,
+        session: &SessionId,
+        result: Result<bool, ConsulFault>,
+        now: Tick,
+    ) {
+        self.pending.session = false;
+        if self.session.id.as_ref() != Some(session) {
+            return;
+        }
+        match result {
+            Ok(true) => {
+                self.session.renewed_at = now;
+                self.session.doubted = false;
+            }
+            Ok(false) => {
+                self.session = Session::default();
+                self.lock.outdated = true;
+            }
+            Err(fault) => self.session_call_failed(fault, now),
+        }
+    }
+
+    fn session_call_failed(&mut self, fault: ConsulFault, now: Tick) {
+        let pause = if fault.denied {
+            self.denied = Some(fault.why.clone());
+            DENIED_RETRY
+        } else {
+            CONSUL_RETRY
+        };
+        self.pending.session_retry_at = Some(now + pause);
+        self.consul_failed(&fault.why);
+        self.consul_fault = Some(fault);
+    }
+}
