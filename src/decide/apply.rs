@@ -228,7 +228,7 @@ impl State {
                 reading,
                 for_all,
                 ..
-            } => self.begin_promises(*term, members, *reading, *for_all),
+            } => self.begin_promises(*term, members, *reading, for_all.is_some()),
             Action::StandDown { down } => {
                 self.begin_guard(GuardCommand::StandDown, now);
                 if *down {

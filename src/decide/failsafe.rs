@@ -295,7 +295,7 @@ impl Planner<'_> {
                 lasting: Timing::lease_and_margin(state.settings.timing.lease()),
                 members: state.members_to_ask(record),
                 reading,
-                for_all: false,
+                for_all: None,
             });
         }
     }

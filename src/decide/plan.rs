@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::board::{Ballot, HistoryLine, Member, Party, Switchover};
 use super::event::GuardCommand;
 use super::ids::SessionId;
-use super::record::Record;
+use super::record::{Record, Vclock};
 use super::state::Reading;
 use super::timing::{InstanceTime, Tick};
 use super::vshard::VshardAction;
@@ -129,9 +129,9 @@ pub enum Action {
         members: BTreeMap<String, String>,
         /// The reading that the lease will rest on, taken before.
         reading: Reading,
-        /// R3: no record says who was master. Each is to say besides that it knows nobody else, and that its last commits
-        /// have landed.
-        for_all: bool,
+        /// R3: no record says who was master. Each is to say besides that it knows nobody else, that its last commits have
+        /// landed, and that it has no row which this vclock, ours, lacks.
+        for_all: Option<Vclock>,
     },
     /// Let the guard stand down for a pause, or stand up again.
     StandDown {

@@ -65,7 +65,7 @@ impl Planner<'_> {
                 lasting: Timing::lease_and_margin(state.settings.timing.lease()),
                 members: state.everybody(record, probe, board),
                 reading,
-                for_all: true,
+                for_all: Some(probe.vclock.clone()),
             });
         }
     }

@@ -22,9 +22,9 @@ local previous = rawget(_G, 'tarsec_guard')
 if previous ~= nil and previous.version == VERSION then
     return true
 end
--- Its triggers; the agent that attaches next says which new ones take their place.
-for _, watch in pairs({strict = previous and previous.strict, mvcc = previous and previous.mvcc}) do
-    watch.disarm()
+-- Its triggers; the agent that attaches next says whether new ones take their place.
+if previous ~= nil and previous.strict ~= nil then
+    previous.strict.disarm()
 end
 
 -- What outlives an agent, and this file's next version.
@@ -51,7 +51,8 @@ local state = previous ~= nil and previous.state or {
 -- A guard of an earlier version made no promises and knows no age: as if it had just been born.
 state.born = state.born or clock.monotonic64()
 
-local guard = {version = VERSION, state = state}
+-- `outlived`: triggers of the guard before, which go once this one's are there.
+local guard = {version = VERSION, state = state, outlived = previous and previous.mvcc}
 
 -- A local space: a write to it is allowed while read-only, is not replicated, and returns behind all commits in
 -- flight, because the WAL is one queue.
@@ -125,6 +126,10 @@ function guard.set_triggers(strict)
         if guard.mvcc ~= nil then
             guard.mvcc.arm()
         end
+        if guard.outlived ~= nil then
+            guard.outlived.disarm()
+            guard.outlived = nil
+        end
         if strict then
             guard.strict.arm()
         elseif guard.strict ~= nil then
@@ -167,6 +172,27 @@ local function barrier_failure()
     return failure and failure.epoch == state.epoch and failure.why or nil
 end
 
+-- Behind everything in the WAL's queue, and behind the synchronous transactions of its own, which are not over before their
+-- quorum has confirmed them or their time is up. Those that waited for room in their queue join the WAL's only then, so it is
+-- gone round until nothing was waited for.
+local function pass_queues(epoch)
+    while true do
+        local ok, err = guard.write_nothing()
+        -- A write that the WAL refused has come back behind everything before it, too.
+        if not ok and not (type(err) == 'cdata' and err.code == box.error.WAL_IO) then
+            return false, err
+        end
+        local waited = false
+        while state.dirty and state.epoch == epoch and platform.own_rows_wait() do
+            waited = true
+            fiber.sleep(QUEUE_LOOK_S)
+        end
+        if not waited then
+            return true
+        end
+    end
+end
+
 local function pass_barrier()
     local epoch = state.epoch
     local ok, err = true
@@ -175,14 +201,9 @@ local function pass_barrier()
         ok, err = guard.mvcc.end_open()
     end
     if ok then
-        ok, err = guard.write_nothing()
+        ok, err = pass_queues(epoch)
     end
-    -- A synchronous transaction of its own is not over before its quorum has confirmed it or its time is up.
-    while ok and state.dirty and state.epoch == epoch and platform.own_rows_wait() do
-        fiber.sleep(QUEUE_LOOK_S)
-    end
-    -- A write that the WAL refused has come back behind everything before it, too.
-    if not ok and not (type(err) == 'cdata' and err.code == box.error.WAL_IO) then
+    if not ok then
         local why = 'could not write the barrier: ' .. tostring(err)
         local known = state.barrier_failure
         if known == nil or known.epoch ~= epoch or known.why ~= why then
@@ -202,7 +223,7 @@ local function create_spaces()
         space:create_index('primary', {if_not_exists = true})
     end
     if guard.mvcc ~= nil then
-        guard.mvcc.arm()
+        guard.mvcc.create_space()
     end
 end
 
@@ -256,7 +277,7 @@ end
 
 -- The first promotion makes them, and where its memory is used up every grant tries again.
 local function start_spaces()
-    if has_barrier() and (guard.mvcc == nil or guard.mvcc.is_armed()) then
+    if has_barrier() and (guard.mvcc == nil or guard.mvcc.has_space()) then
         return
     end
     fiber.create(function()
@@ -495,7 +516,8 @@ local function cannot_promise(to, term, lasting_ns)
 end
 
 -- R3: no record says who was master, and `asked` are all that `to` could find. One that is missing among them may be it.
-local function cannot_stand_for_all(to, asked)
+-- `vclock` is what `to` has.
+local function cannot_stand_for_all(to, asked, vclock)
     if not has_landed() then
         return 'its last commits may still land'
     end
@@ -508,17 +530,23 @@ local function cannot_stand_for_all(to, asked)
             return ('it knows a member that was not asked: %s'):format(peer.uuid)
         end
     end
+    -- One that is promoted without them might never get them, acknowledged as they may be.
+    for id, lsn in pairs(vclock ~= nil and look.vclock_of(box.info.vclock) or {}) do
+        if lsn > (vclock[id] or 0) then
+            return ('it has rows of member %s that %s lacks'):format(id, to)
+        end
+    end
 end
 
 -- R6: asked by the agent of the master `to`, over a connection of its own, when Consul cannot be written. Not to be
 -- promoted for so long, whatever becomes of this instance's agent. Does not yield.
 -- R3: asked likewise by the agent of `to` that holds the lock and found no record of anybody before; `asked` has the UUIDs
--- of all that it asks.
-function guard.promise(to, term, lasting_ns, asked)
+-- of all that it asks, `vclock` what `to` has (an agent of an earlier version does not say).
+function guard.promise(to, term, lasting_ns, asked, vclock)
     guard.keep_watching()
     local refused = cannot_promise(to, term, lasting_ns)
     if refused == nil and asked ~= nil then
-        refused = cannot_stand_for_all(to, asked)
+        refused = cannot_stand_for_all(to, asked, vclock)
     end
     if refused ~= nil then
         return {uuid = box.info.uuid, promised = false, refused = refused}

@@ -30,9 +30,11 @@ end
 
 local function read_row()
     local index = open_index()
-    if index ~= nil then
-        index:get(ROW)
+    if index == nil then
+        return false
     end
+    index:get(ROW)
+    return true
 end
 
 -- The transaction that has read it last: rows of one transaction follow each other.
@@ -43,8 +45,9 @@ local function on_write()
     -- Rows from elsewhere are nobody's to acknowledge here.
     if txn ~= reader and session_type() ~= 'applier' then
         -- The writer's user has no right to that space, and needs none.
-        su('admin', read_row)
-        reader = txn
+        if su('admin', read_row) then
+            reader = txn
+        end
     end
 end
 
@@ -53,28 +56,49 @@ local watch = guard.writes.watch(on_write, function(space)
     return space.engine == 'memtx'
 end)
 
-local mvcc = {disarm = watch.disarm}
+local mvcc = {arm = watch.arm, disarm = watch.disarm}
 
--- Where the instance is writable, also creates the space; the other members get it by replication, empty.
-function mvcc.arm()
-    if not box.info.ro and open_index() == nil then
+-- Where the instance is writable; the other members get the space by replication, empty.
+function mvcc.create_space()
+    if box.info.ro then
+        return
+    end
+    if open_index() == nil then
         local space = box.schema.space.create(OPEN_SPACE, {temporary = true, if_not_exists = true})
         space:create_index('primary', {if_not_exists = true})
     end
-    watch.arm()
+    -- A fence that finds no memory for the row can still delete it.
+    if open_index():get(ROW) == nil then
+        box.space[OPEN_SPACE]:replace({ROW, 0})
+    end
 end
 
-function mvcc.is_armed()
-    return open_index() ~= nil
+function mvcc.has_space()
+    return open_index() ~= nil and open_index():get(ROW) ~= nil
 end
+
+-- The fence, by its epoch, that has ended what was open.
+local ended_epoch = nil
 
 local function write_row()
-    local space = box.space[OPEN_SPACE]
-    if open_index() == nil or pcall(space.replace, space, {ROW, 0}) then
+    local state, space = guard.state, box.space[OPEN_SPACE]
+    if ended_epoch == state.epoch then
         return true
     end
-    -- That needs no memory. Whether the row is there or not, a transaction that looked for it has read it.
-    return pcall(space.delete, space, ROW)
+    if open_index() == nil then
+        -- Nobody has read anything; where it was never writable nobody has written either.
+        return not state.dirty, ('there is no space %s'):format(OPEN_SPACE)
+    end
+    local ok, err = pcall(space.replace, space, {ROW, 0})
+    if not ok then
+        -- A deletion needs no memory, and ends nothing where the row is missing.
+        local _, row = pcall(space.delete, space, ROW)
+        ok = row ~= nil and type(row) ~= 'string' and box.tuple.is(row)
+    end
+    if ok then
+        ended_epoch = state.epoch
+    end
+    return ok, err
 end
 
 -- Aborts the transactions that have written and not begun to commit; false and why where that failed. Does not yield.

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::conn::{Connection, RequestError};
 use super::iproto::code;
 use crate::config::{TarantoolAddr, TarantoolConfig};
+use crate::decide::record::Vclock;
 use crate::errors::chain;
 
 /// The way to the other members. Clones share its connections.
@@ -35,9 +36,15 @@ pub(super) struct Reply {
     refused: Option<String>,
 }
 
-/// To whom, in which term, for how many nanoseconds; and everybody who is asked, where each is to say that it knows
-/// nobody else.
-type Question<'a> = (&'a str, u64, u64, Option<Vec<&'a String>>);
+/// To whom, in which term, for how many nanoseconds; and everybody who is asked, with the rows that the asking instance has,
+/// where each is to say that it knows nobody else and has no more.
+type Question<'a> = (
+    &'a str,
+    u64,
+    u64,
+    Option<Vec<&'a String>>,
+    Option<&'a Vclock>,
+);
 
 impl Peers {
     /// Nobody is connected to before somebody is asked. `config` says as whom to talk to them; each question has
@@ -52,20 +59,20 @@ impl Peers {
     }
 
     /// Asks all of them at once, not to be promoted for so long while `instance` is master of `term`. `for_all` (R3): that
-    /// they know nobody else, and that their commits have landed.
+    /// they know nobody else, that their commits have landed, and that they have no rows but those.
     pub async fn ask(
         &self,
         term: u64,
         instance: &str,
         lasting: Duration,
         members: BTreeMap<String, String>,
-        for_all: bool,
+        for_all: Option<Vclock>,
     ) -> BTreeMap<String, Result<(), String>> {
         self.connections()
             .retain(|known, _| members.values().any(|address| address == known));
         let lasting_ns = u64::try_from(lasting.as_nanos()).unwrap_or(u64::MAX);
-        let asked: Option<Vec<&String>> = for_all.then(|| members.keys().collect());
-        let question = (instance, term, lasting_ns, asked);
+        let asked = for_all.as_ref().map(|_| members.keys().collect());
+        let question = (instance, term, lasting_ns, asked, for_all.as_ref());
         let answers = members.iter().map(async |(uuid, address)| {
             let answer = self.ask_one(uuid, address, &question).await;
             (uuid.clone(), answer)
@@ -209,7 +216,9 @@ mod tests {
     #[tokio::test]
     async fn nobody_to_ask_is_answered_at_once() {
         let peers = peers(Duration::ZERO);
-        let answers = peers.ask(7, "a", LASTING, members([]), true).await;
+        let answers = peers
+            .ask(7, "a", LASTING, members([]), Some(Vclock::new()))
+            .await;
         assert!(answers.is_empty());
     }
 
@@ -229,7 +238,7 @@ mod tests {
             ("unknown", ""),
         ]);
         let answers = peers(Duration::from_millis(200))
-            .ask(7, "a", LASTING, asked, false)
+            .ask(7, "a", LASTING, asked, None)
             .await;
         let why = |uuid: &str| answers[uuid].clone().unwrap_err();
         // Whichever limit is first: ours, or that of the connection.

@@ -81,6 +81,12 @@ function platform.queue_owner()
     return queue and (queue.owner or 0)
 end
 
+-- Whether the queue is this instance's, so that it may be writable. An owner that was started again, or that has heard of a
+-- higher Raft term since, stays read-only for the reason 'synchro' until it has promoted itself anew.
+function platform.owns_queue()
+    return platform.queue_owner() == box.info.id and box.info.ro_reason ~= 'synchro'
+end
+
 -- Whether synchronous transactions of this instance wait for their quorum. Before 2.10 the WAL's queue is behind them.
 function platform.own_rows_wait()
     local queue = box.info.synchro and box.info.synchro.queue
@@ -94,13 +100,13 @@ local CLAIM_LOOK_S = 0.001
 -- row and fails without it, so that nothing acknowledged is lost. Since 3.7 it then goes on to wait until the instance is
 -- writable, which it will not be before it has returned: so the queue's owner is believed, not the return.
 function platform.claim_queue(patience_s)
-    local own_id, done, failed = box.info.id, false, nil
+    local done, failed = false, nil
     fiber.create(function()
         local ok, err = pcall(box.ctl.promote)
         done, failed = true, not ok and err or nil
     end)
     local give_up_at = fiber.clock() + patience_s
-    while platform.queue_owner() ~= own_id do
+    while not platform.owns_queue() do
         if failed ~= nil then
             error(failed, 0)
         end

@@ -60,8 +60,8 @@ end
 
 -- From 2.10 on the queue has an owner, and nobody else's synchronous rows are accepted.
 local function claim_queue(owner)
-    local is_foreign = owner ~= 0 and owner ~= box.info.id
-    if is_foreign or (owner == 0 and has_synchronous_space()) then
+    local has_owner = owner ~= 0
+    if has_owner and not platform.owns_queue() or not has_owner and has_synchronous_space() then
         platform.claim_queue(CLAIM_PATIENCE_S)
     end
 end

@@ -201,6 +201,28 @@ async fn whoever_stands_for_all_knows_nobody_that_was_not_asked_and_has_landed()
     .await;
 }
 
+/// R3: a member that is promoted without them might never get rows that a quorum has acknowledged.
+#[tokio::test]
+async fn whoever_stands_for_all_has_no_row_that_the_asking_one_lacks() {
+    guarded("guard-rows", async |guard| {
+        let own = guard.0.uuid();
+        let lua = "local to, term, uuid, behind = ...
+            local vclock = {}
+            for id, lsn in pairs(box.info.vclock) do vclock[tostring(id)] = lsn - behind end
+            return tarsec_guard.promise(to, term, 1000000000, {uuid}, vclock)";
+        let asked = async |term: u64, behind: u64| {
+            let args = [json!(OTHER), json!(term), json!(own), json!(behind)];
+            guard.value(lua, &args).await
+        };
+        let refused = asked(5, 1).await?;
+        assert_says(&refused["refused"], "it has rows of member 1 that");
+        assert_eq!(refused["promised"], false);
+        assert_eq!(asked(5, 0).await?["for_all"], true);
+        Ok(())
+    })
+    .await;
+}
+
 /// R3: whatever its agent was allowed before another's agent asked says nothing of what has happened since.
 #[tokio::test]
 async fn a_promotion_that_rests_on_a_reading_from_before_a_promise_is_refused() {

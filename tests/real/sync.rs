@@ -5,7 +5,7 @@ use tarsec_harness::{
     WritersBuilder, eventually, json,
 };
 
-use crate::scene::{Scene, assert_reigns, guard};
+use crate::scene::{SOME_WRITES, Scene, assert_reigns, guard, wait_for_master};
 use crate::support::{SOON, world};
 
 /// The journal becomes synchronous on the instance that the set is born on, before there is an agent.
@@ -152,6 +152,23 @@ async fn what_a_master_acknowledged_before_it_was_cut_from_its_replicas_is_on_th
             let history = scene.writers.stop().await?;
             assert_reigns(&history.judge(), &[old, heir]);
             assert_nothing_lost(&scene.set, &history, heir).await
+        })
+        .await;
+}
+
+/// From 2.10 on an owner of the queue that was started again stays read-only until it has promoted itself anew.
+#[tokio::test]
+async fn a_master_that_was_started_again_owns_its_queue_anew_and_goes_on() {
+    world()
+        .story("sync-restart", async |world| {
+            let options = ReplicaSetOptions::of(1)
+                .extra_lua(SYNCHRONOUS)
+                .extra_lua("box.cfg{replication_synchro_quorum = 1}");
+            let scene = Scene::start_with(world, options, |_, agent| agent, busy).await?;
+            scene.set[0].restart().await?;
+            let after = |seen: &Tenure| seen.term > scene.master.term;
+            wait_for_master(&scene.set, after, SOON).await?;
+            scene.writers.wait_for_writes(SOME_WRITES, SOON).await
         })
         .await;
 }

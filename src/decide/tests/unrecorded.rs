@@ -30,7 +30,13 @@ fn first_of_two() -> Node {
 type Question = (BTreeMap<String, String>, Reading);
 
 fn is_question(action: &Action) -> bool {
-    matches!(action, Action::AskPromises { for_all: true, .. })
+    matches!(
+        action,
+        Action::AskPromises {
+            for_all: Some(_),
+            ..
+        }
+    )
 }
 
 /// The question to everybody, which is not answered yet.

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::agent::{Asking, duration};
 use crate::answers::{fault, lost};
+use crate::decide::board::rows_missing;
 use crate::decide::event::{Event, LockStepKind};
 use crate::decide::plan::Action;
+use crate::decide::record::Vclock;
 use crate::decide::timing::Tick;
 use crate::faults::Cut;
 use crate::time::{MS, SEC, Time};
@@ -56,6 +58,8 @@ pub(crate) struct Question {
     pub(crate) lasting: Time,
     /// R3: and everybody who is asked, where each is to say that it knows nobody else.
     pub(crate) for_all: Option<BTreeSet<String>>,
+    /// What the asking instance has.
+    pub(crate) vclock: Vclock,
 }
 
 impl World {
@@ -427,7 +431,7 @@ impl World {
         self.agents[agent].asking = Some(Asking {
             id,
             reading: *reading,
-            for_all: *for_all,
+            for_all: for_all.is_some(),
             members: members.keys().cloned().collect(),
             answers: BTreeMap::new(),
         });
@@ -444,7 +448,8 @@ impl World {
                 to: instance.clone(),
                 term: *term,
                 lasting: duration(*lasting),
-                for_all: for_all.then(|| members.keys().cloned().collect()),
+                for_all: for_all.as_ref().map(|_| members.keys().cloned().collect()),
+                vclock: for_all.clone().unwrap_or_default(),
             });
             self.schedule(after, Due::Ask(question));
         }
@@ -473,6 +478,9 @@ impl World {
                 *name != question.to && !asked.contains(name)
             })
         });
+        // Whatever is missing among those asked, rows or a member, the guard does not stand for.
+        let has_more = rows_missing(&there.vclock(), &question.vclock) > 0;
+        let knows_more = knows_more.map(|knows_more| knows_more || has_more);
         let there = &mut self.instances[question.member];
         let (name, read_only) = (there.name.clone(), there.read_only);
         let answer = match &mut there.guard {

@@ -34,7 +34,7 @@ impl World {
                 to: instance.clone(),
                 term: *term,
                 lasting: *lasting,
-                for_all: *for_all,
+                for_all: for_all.is_some(),
                 reading: *reading,
                 members: members.keys().cloned().collect(),
                 answers: BTreeMap::new(),

@@ -411,7 +411,7 @@ impl World {
             let answer = match &mut node.guard {
                 Some(guard) if node.alive && !node.frozen => {
                     // Everybody knows everybody here.
-                    let for_all = if *for_all {
+                    let for_all = if for_all.is_some() {
                         guard.stand_for_all(false, node.has_barrier)
                     } else {
                         Ok(())
