@@ -49,8 +49,13 @@ fn a_demo_that_is_interrupted_leaves_neither_processes_nor_its_folder() {
         .spawn()
         .unwrap();
     let folder: PathBuf = wait_for("the demo's folder", || {
-        let mut entries = std::fs::read_dir(&base).ok()?.flatten();
-        entries.next().map(|entry| entry.path())
+        // Beside it stands what all worlds of the harness share, the ports that they have taken.
+        let entries = std::fs::read_dir(&base).ok()?.flatten();
+        let mut folders = entries.map(|entry| entry.path());
+        folders.find(|path| {
+            path.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("tarsec-demo-"))
+        })
     });
     wait_for("a process in it", || is_used(&folder).then_some(()));
     let pid = Pid::from_child(&demo);

@@ -44,7 +44,7 @@ async fn open(screen: &Screen, world: &World) -> Result<(Stage, usize)> {
     ));
     screen.good("writers that try to write to every instance, all the time");
     screen.blank();
-    screen.say("There is no record of a master before, so the first one waits one lease.");
+    screen.say("There is no record of a master before, so every member is asked first whether it is read-only.");
     let master = stage.set.wait_for_master(SOON).await?;
     stage.rest(master).await?;
     let first_write = stage.first_write(master, since)?;
