@@ -379,6 +379,9 @@ async fn watch(executor: Executor, key: String) {
             pitch = Some(started);
             continue;
         }
+        if lock.holds_nothing() {
+            pitch = Some(started);
+        }
         let failed = result.is_err();
         let missing = result.as_ref().is_ok_and(|view| view.key.is_none());
         // The receiver is gone only when the agent ends.

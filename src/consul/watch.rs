@@ -20,6 +20,9 @@ pub struct LockWatch {
     news: bool,
     /// The last question was one to be held.
     held: bool,
+    /// One that was held had no answer at all, and nothing has changed since: something on the way swallows what is held,
+    /// and each such question would cost its whole deadline without a word about Consul.
+    swallowed: bool,
 }
 
 impl LockWatch {
@@ -40,6 +43,7 @@ impl LockWatch {
             seen: 0,
             news: true,
             held: false,
+            swallowed: false,
         }
     }
 
@@ -49,18 +53,29 @@ impl LockWatch {
     /// As [`Consul::watch_lock`]. The next call will wait for nothing. Where this one [was to be held](Self::was_held) its
     /// failure is no news and the next call decides; else pause before it.
     pub async fn next(&mut self, consul: &Consul) -> Result<LockView, ConsulError> {
-        self.held = self.after > 0;
+        let after = if self.swallowed { 0 } else { self.after };
+        self.held = after > 0;
         let wait = if self.news { self.hold } else { self.beat };
-        let seen = consul.watch_lock(&self.key, self.after, wait).await;
+        let seen = consul.watch_lock(&self.key, after, wait).await;
         match &seen {
             Ok(view) => {
                 self.news = view.index != self.seen;
+                self.swallowed &= !self.news;
                 self.seen = view.index;
                 self.after = next_after(self.after, view.index);
             }
-            Err(_) => self.after = 0,
+            Err(error) => {
+                self.swallowed |= self.held && matches!(error, ConsulError::Timeout { .. });
+                self.after = 0;
+            }
         }
         seen
+    }
+
+    /// Whether nothing is held at the moment, so that the next question ought to come a beat later.
+    #[must_use]
+    pub fn holds_nothing(&self) -> bool {
+        self.swallowed
     }
 
     /// Whether the last question was one that Consul was to hold.

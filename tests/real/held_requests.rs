@@ -29,14 +29,25 @@ fn ends(after_ms: u64, how: Ended) -> Rules {
 
 /// A scene of three whose agents reach Consul through such a proxy.
 async fn scene_behind(world: &World, lease: Duration, rules: Rules) -> Result<(Scene, Gate)> {
+    patient_scene_behind(world, lease, Duration::from_secs(1), rules).await
+}
+
+/// The same with another deadline of requests.
+async fn patient_scene_behind(
+    world: &World,
+    lease: Duration,
+    deadline: Duration,
+    rules: Rules,
+) -> Result<(Scene, Gate)> {
     let consul = world.consul().await?;
     let gate = Gate::start(world, &consul.agent_addr(0), rules).await?;
     let set = world.replica_set_with(ReplicaSetOptions::of(3)).await?;
-    let lease = format!("{}ms", lease.as_millis());
+    let ms = |time: Duration| format!("{}ms", time.as_millis());
     let agent = |_, agent: AgentBuilder| {
         agent
             .env("CONSUL_HTTP_ADDR", &gate.addr)
-            .env("MASTER_LEASE", &lease)
+            .env("MASTER_LEASE", &ms(lease))
+            .env("HEALTHCHECK_TIMEOUT", &ms(deadline))
     };
     let scene = Scene::start_on(world, consul, set, agent, |writers| writers).await?;
     Ok((scene, gate))
@@ -115,6 +126,23 @@ async fn behind_a_proxy_that_lets_nothing_be_held_a_lost_machine_is_succeeded_in
         is_succeeded_in_time_behind(world, LEASE, rules).await
     };
     world().story("held-3s-nothing-408", story).await;
+}
+
+/// At this lease a beat and one request's deadline are more than half of it.
+#[tokio::test]
+async fn behind_a_proxy_that_swallows_what_is_held_a_lost_machine_is_succeeded() {
+    let story = async |world: &World| {
+        let lease = Duration::from_secs(4);
+        let rules = ends(100, Ended::Swallowed);
+        let (scene, _gate) = patient_scene_behind(world, lease, lease / 2, rules).await?;
+        let old = scene.master;
+        scene.wait_for_refreshes().await?;
+        Machine::of(scene.master(), scene.master_agent()).kill_no_wait()?;
+        let heir = scene.wait_for_heir(lease * 2 + SOON).await?;
+        assert_reigns(&scene.writers.verdict().await?, &[old, heir]);
+        Ok(())
+    };
+    world().story("held-swallowed", story).await;
 }
 
 /// The master's machine is lost, and then nobody reaches Consul for so long. From its loss, and from Consul's return.

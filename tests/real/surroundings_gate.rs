@@ -25,6 +25,8 @@ pub(crate) struct Rules {
 pub(crate) enum Ended {
     /// The connection is closed.
     Closed,
+    /// Not at all: the client waits for as long as it likes.
+    Swallowed,
     /// With this status of its own.
     Answered(u16),
 }
@@ -126,8 +128,12 @@ async fn pass(
             .await
             .is_err()
     {
-        if let Ended::Answered(code) = how {
-            client.write_all(too_late(code).as_bytes()).await?;
+        match how {
+            Ended::Answered(code) => client.write_all(too_late(code).as_bytes()).await?,
+            Ended::Closed => {}
+            Ended::Swallowed => {
+                client.read_buf(&mut Vec::new()).await?;
+            }
         }
         return client.shutdown().await;
     }
