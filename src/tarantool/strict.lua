@@ -12,7 +12,6 @@ end
 
 local clock = require('clock')
 local ffi = require('ffi')
-local log = require('log')
 
 -- Both may be declared already.
 pcall(ffi.cdef, 'int kill(int pid, int sig);')
