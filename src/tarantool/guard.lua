@@ -148,13 +148,23 @@ local function keep_old(old)
     return old
 end
 
+-- A guard before this one may have left a trigger of its own there.
+local function keeps_old(space)
+    for _, trigger in pairs(space:before_replace()) do
+        if trigger == keep_old then
+            return true
+        end
+    end
+    return false
+end
+
 -- One entry in the WAL that changes nothing and needs no memory for rows, so that it can be written when memtx_memory is
 -- used up: the trigger makes a NOP of the statement. On 2.10 and later a NOP does not join the queue of synchronous
 -- transactions. Any other write to a local space does where rows wait there, and then 3.8.0 takes no PROMOTE any more,
 -- neither its own nor the next master's ("request lsn out of queue range").
 function guard.write_nothing()
     local space = box.space[BARRIER_SPACE]
-    if space:before_replace()[1] ~= keep_old then
+    if not keeps_old(space) then
         space:before_replace(keep_old)
     end
     return pcall(space.replace, space, {1})
