@@ -263,7 +263,7 @@ async fn an_agent_that_cannot_log_in_is_shown_until_it_can() {
             };
             let said = shows(9, "has not seen its instance yet").await?;
             assert!(
-                said.contains(set[0].addr()) && said.contains("Incorrect password"),
+                said.contains(set[0].addr()) && said.contains("error 47: "),
                 "{said}"
             );
             agent.set_env("TARANTOOL_PASSWORD", &right);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tarsec_harness::{
-    Agent, AgentBuilder, Consul, Instance, LogLine, ReplicaSet, Result, Value, World,
+    Agent, AgentBuilder, Consul, Instance, LogLine, ReplicaSet, Result, Value, Version, World,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -100,7 +100,18 @@ async fn as_admin(instance: &Instance, lua: &str, args: &[Value]) -> Result<()> 
     instance.eval(&by_hand, args).await.map(|_| ())
 }
 
-async fn denied_login(name: &str, user: &str, password: &str, sentence: &str) {
+/// What is said of a login that was refused: the words of 2.6, or those of 2.11 and later, which do not tell a wrong
+/// password from an unknown user.
+async fn denied_login(name: &str, user: &str, password: &str, told_apart: &str) {
+    let sentence = if Version::of_tests() < Version::new(2, 11, 0) {
+        told_apart.to_owned()
+    } else {
+        format!(
+            "could not authenticate as \"{user}\": error 47: User not found or supplied credentials are invalid; create \
+             that user or change TARANTOOL_USER, or set TARANTOOL_PASSWORD or TARANTOOL_PASSWORD_FILE to its password, \
+             unless the instance is still being bootstrapped"
+        )
+    };
     let story = async |world: &World| {
         let (consul, set) = alone(world).await?;
         let addr = set[0].addr().to_owned();

@@ -6,6 +6,10 @@ use crate::tarantool::conn::OpenError;
 use crate::tarantool::guard::GuardError;
 use crate::tarantool::iproto::code;
 
+/// How `PASSWORD_MISMATCH` begins where the instance knows the user, which it says before 2.11 alone. Since then the
+/// same error stands for an unknown user as well.
+const KNOWN_USER: &str = "Incorrect password";
+
 /// Why there is no attached connection.
 pub(super) enum AttachFailure {
     /// It is a vshard router, which needs another kind of agent.
@@ -23,22 +27,7 @@ pub(super) enum AttachFailure {
 
 impl AttachFailure {
     pub(super) fn from_open(error: OpenError, config: &TarantoolConfig) -> Self {
-        let advice = match (&error, error.code()) {
-            (OpenError::NotTarantool { .. }, _) => {
-                "; set TARANTOOL_ADDR to what box.cfg.listen is in the instance"
-            }
-            (_, Some(code::PASSWORD_MISMATCH)) => {
-                "; set TARANTOOL_PASSWORD or TARANTOOL_PASSWORD_FILE to the password of TARANTOOL_USER"
-            }
-            (_, Some(code::NO_SUCH_USER)) => {
-                "; create that user or change TARANTOOL_USER, unless the instance is still being bootstrapped"
-            }
-            (_, Some(code::LOADING)) => {
-                "; it is being bootstrapped or recovers, and may wait for its peers"
-            }
-            (_, _) => "",
-        };
-        let why = format!("{}: {}{advice}", peer(config), chain(&error));
+        let why = format!("{}: {}{}", peer(config), chain(&error), advice(&error));
         match error {
             OpenError::Refused(_) => Self::Refused { why },
             OpenError::NotTarantool { .. } => Self::Unsuitable { why },
@@ -66,10 +55,86 @@ impl AttachFailure {
     }
 }
 
+/// What to do about it, as the end of its sentence.
+fn advice(error: &OpenError) -> &'static str {
+    match error {
+        OpenError::NotTarantool { .. } => {
+            "; set TARANTOOL_ADDR to what box.cfg.listen is in the instance"
+        }
+        OpenError::Auth {
+            code: code::PASSWORD_MISMATCH,
+            message,
+            ..
+        } if message.starts_with(KNOWN_USER) => {
+            "; set TARANTOOL_PASSWORD or TARANTOOL_PASSWORD_FILE to the password of TARANTOOL_USER"
+        }
+        OpenError::Auth {
+            code: code::PASSWORD_MISMATCH,
+            ..
+        } => {
+            "; create that user or change TARANTOOL_USER, or set TARANTOOL_PASSWORD or TARANTOOL_PASSWORD_FILE to its \
+             password, unless the instance is still being bootstrapped"
+        }
+        OpenError::Auth {
+            code: code::NO_SUCH_USER,
+            ..
+        } => {
+            "; create that user or change TARANTOOL_USER, unless the instance is still being bootstrapped"
+        }
+        OpenError::Auth {
+            code: code::LOADING,
+            ..
+        } => "; it is being bootstrapped or recovers, and may wait for its peers",
+        OpenError::Auth { .. }
+        | OpenError::Refused(_)
+        | OpenError::Unreachable(_)
+        | OpenError::Timeout { .. }
+        | OpenError::Closed(_) => "",
+    }
+}
+
 /// Whom we try to reach, and where that was set.
 pub(super) fn peer(config: &TarantoolConfig) -> String {
     match &config.addr {
         TarantoolAddr::Tcp(host_and_port) => format!("{host_and_port} (TARANTOOL_ADDR)"),
         TarantoolAddr::Unix(path) => format!("{} (TARANTOOL_ADDR)", path.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{OpenError, advice, code};
+
+    #[test]
+    fn the_advice_names_the_user_as_well_where_the_refusal_may_mean_either() {
+        for (code, message, user, password) in [
+            (
+                code::PASSWORD_MISMATCH,
+                "Incorrect password supplied for user 'tarsec'",
+                false,
+                true,
+            ),
+            (
+                code::PASSWORD_MISMATCH,
+                "User not found or supplied credentials are invalid",
+                true,
+                true,
+            ),
+            (
+                code::NO_SUCH_USER,
+                "User 'tarsec' is not found",
+                true,
+                false,
+            ),
+        ] {
+            let error = OpenError::Auth {
+                user: "tarsec".to_owned(),
+                code,
+                message: message.to_owned(),
+            };
+            let said = advice(&error);
+            assert_eq!(said.contains("change TARANTOOL_USER"), user, "{said}");
+            assert_eq!(said.contains("set TARANTOOL_PASSWORD"), password, "{said}");
+        }
     }
 }
