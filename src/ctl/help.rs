@@ -127,7 +127,7 @@ const HISTORY: &str = "Usage: tarsec history [--json] [REPLICASET]
 
 No writes for: from when the old master was last known to be writable until the new one was, as well as
 that is known; the election is the last part of it. A machine that was lost or cut off is told from the
-other, and its outage known, when its agent is back.
+other, and more is known of its outage, when its agent is back.
 Rows at risk: what the old master had at its last word and the new one lacked when it became master;
 unknown where it may have written since. When it comes back, its agent counts what it alone had written.
 ";

@@ -364,7 +364,7 @@ impl State {
         });
         self.instance.probed_at = Some(now);
         self.highest_term = self.highest_term.max(probe.guard.term);
-        self.note_promotion(&probe, now);
+        self.note_promotion(&probe, begun_at, now);
         self.note_interruption(&probe, now);
         self.instance.heard = Heard::after(&self.instance.heard, &probe, now);
         self.note_peers(&probe);

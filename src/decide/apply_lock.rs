@@ -106,6 +106,10 @@ impl State {
                 self.past.lost = Some(LostHold {
                     term: own.term,
                     refresh: own.refresh,
+                    begun_at: self
+                        .hold
+                        .reading
+                        .map_or(self.hold.accepted_at, |it| it.reply_at),
                     accepted_at: self.hold.accepted_at,
                 });
                 self.forget_hold();

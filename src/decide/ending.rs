@@ -176,12 +176,31 @@ impl Outage {
             at_most_ms,
         }
     }
+
+    /// Told by those who turned read-only and writable: the bounds differ by the ways of their words.
+    pub(super) fn told(least: Duration, most: Duration) -> Self {
+        Self {
+            known: Known::Exact,
+            at_least_ms: Some(millis(least)),
+            at_most_ms: Some(millis(most)),
+        }
+    }
+
+    /// The same until a moment that was so much later.
+    fn until(self, least: Duration, most: Duration) -> Self {
+        let plus = |ms: Option<u64>, more| ms.map(|ms| ms.saturating_add(millis(more)));
+        Self {
+            at_least_ms: plus(self.at_least_ms, least),
+            at_most_ms: plus(self.at_most_ms, most),
+            ..self
+        }
+    }
 }
 
 impl fmt::Display for Outage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.at_least_ms, self.at_most_ms) {
-            (Some(least), Some(most)) if least >= most => write_ms(f, least),
+            (_, Some(most)) if self.known == Known::Exact => write_ms(f, most),
             (Some(least), Some(most)) => {
                 write_ms(f, least)?;
                 f.write_str(" to ")?;
@@ -205,6 +224,28 @@ fn write_ms(f: &mut fmt::Formatter<'_>, ms: u64) -> fmt::Result {
         write!(f, "{ms} ms")
     } else {
         write!(f, "{}.{:02} s", ms / 1000, ms % 1000 / 10)
+    }
+}
+
+/// When an instance turned writable, as far as its guard's answer to its agent tells: not before the one nor after the
+/// other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Promoted {
+    /// By the moment in which the guard was asked.
+    pub earliest: Tick,
+    /// By the moment in which it had answered.
+    pub latest: Tick,
+    /// The latest one by the wall clock, in milliseconds since the epoch.
+    pub at_ms: u64,
+}
+
+impl End {
+    /// For how long nothing could be written, of an end that was known at `known_at`.
+    pub(super) fn outage(&self, known_at: Tick, promoted: Promoted) -> Outage {
+        Outage::of(self.over_ms, self.writable_ms).until(
+            promoted.earliest.since(known_at),
+            promoted.latest.since(known_at),
+        )
     }
 }
 

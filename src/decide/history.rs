@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::board::{self, HistoryLine, Party, Returned, Stages, rows_missing};
-use super::ending::{How, Known, Outage, millis};
+use super::ending::{How, Known, Outage, Promoted, millis};
 use super::event::LockStepKind;
 use super::observed::Probe;
 use super::plan::Action;
@@ -45,6 +45,8 @@ pub struct LostHold {
     pub term: u64,
     /// Which refresh its last word was.
     pub refresh: u64,
+    /// The clock was read then, before that was sent.
+    pub begun_at: Tick,
     /// When that was accepted.
     pub accepted_at: Tick,
 }
@@ -101,26 +103,28 @@ impl Planner<'_> {
             .filter(|before| before.status == Status::Fenced)
             .map_or(&record.reason, |before| &before.reason);
         let ms = |at: Tick| millis(at.since(gained.found_at));
-        let promoted_at = gained.promoted_at.unwrap_or(self.now);
-        let end = gained.end.later(promoted_at.since(gained.elected_at));
+        let promoted = gained.promoted.unwrap_or(Promoted {
+            earliest: self.now,
+            latest: self.now,
+            at_ms: self.state.wall_ms,
+        });
+        let end = &gained.end;
         // What the one before may have written behind the vclock that its record carries.
         let word = before.map(|_| end.word_age_ms).filter(|_| !end.complete);
         let lost = before.map(|before| {
             let word = before.last_masters_word();
             word.map_or_else(|| before.vclock.clone(), |word| word.vclock)
         });
-        let promoted = gained.promoted_at.map(|_| gained.promoted_ms);
-        let at_ms = promoted.unwrap_or(self.state.wall_ms);
         HistoryLine {
             v: board::VERSION,
             term: record.term,
-            at: at_ms / 1000,
-            at_ms,
+            at: promoted.at_ms / 1000,
+            at_ms: promoted.at_ms,
             cause: record.cause,
             reason: reason.clone(),
             ended: Some(end.how),
             by: end.by.clone(),
-            outage: before.map(|_| Outage::of(end.over_ms, end.writable_ms)),
+            outage: before.map(|_| end.outage(gained.elected_at, promoted)),
             from: before.map(|before| self.state.party_before(before)),
             to: Party {
                 instance: probe.uuid.clone(),
@@ -143,7 +147,7 @@ impl Planner<'_> {
             stages_ms: Stages {
                 elected: ms(gained.elected_at),
                 acquired: ms(gained.acquired_at),
-                promoted: ms(promoted_at),
+                promoted: ms(promoted.latest),
             },
         }
     }
@@ -216,26 +220,31 @@ impl Planner<'_> {
         let lost = state.past.lost.as_ref();
         let lost =
             lost.filter(|lost| lost.term < line.term && Some(lost.refresh) == line.last_refresh);
-        let wrote_on = match (lost, fenced_ago) {
+        let most = line.outage.and_then(|outage| outage.at_most_ms);
+        match (lost, fenced_ago) {
             (Some(lost), Some(ago)) => {
                 line.ended = Some(How::CutOff);
-                Some(probed_at.since(lost.accepted_at).saturating_sub(ago))
+                let most = most.map(Duration::from_millis);
+                // Its last word reached Consul between the two.
+                let less = |word: Tick, most: Duration| {
+                    most.saturating_sub(probed_at.since(word).saturating_sub(ago))
+                };
+                line.outage = most.map_or(line.outage, |most| {
+                    let least = less(lost.begun_at, most);
+                    Some(Outage::told(least, less(lost.accepted_at, most)))
+                });
             }
-            (Some(_), None) => {
-                line.ended = Some(How::CutOff);
-                None
-            }
-            // An agent that has just come, at an instance whose guard outlived the lease.
+            (Some(_), None) => line.ended = Some(How::CutOff),
+            // An agent that has just come, at an instance whose guard outlived the lease. Whether the lease of its
+            // last word reached the guard died with the agent before.
             (None, Some(_)) if probe.guard.last_fence.as_deref() == Some(LEASE_ENDED) => {
                 line.ended = Some(How::AgentLost);
-                Some(state.settings.timing.lease())
+                let lease = millis(state.settings.timing.lease());
+                line.outage = most.map_or(line.outage, |most| {
+                    Some(Outage::of(Some(most.saturating_sub(lease)), Some(most)))
+                });
             }
-            (None, _) => None,
-        };
-        let most = line.outage.and_then(|outage| outage.at_most_ms);
-        if let Some((wrote_on, most)) = wrote_on.zip(most) {
-            let exact = Some(most.saturating_sub(millis(wrote_on)));
-            line.outage = Some(Outage::of(exact, exact));
+            (None, _) => {}
         }
         line
     }
@@ -293,8 +302,7 @@ impl super::state::State {
             found_at: begun_at,
             elected_at: now,
             acquired_at: now,
-            promoted_at: None,
-            promoted_ms: 0,
+            promoted: None,
             end: self.end_found(attempt.record.cause, now),
             told: false,
         });
@@ -323,14 +331,20 @@ impl super::state::State {
         }
     }
 
-    pub(super) fn note_promotion(&mut self, probe: &Probe, now: Tick) {
+    /// The guard was asked at `asked_at` for what it says here.
+    pub(super) fn note_promotion(&mut self, probe: &Probe, asked_at: Tick, now: Tick) {
         let term = self.hold.record.as_ref().map(|record| record.term);
         if let Some(gained) = &mut self.hold.gained
-            && gained.promoted_at.is_none()
+            && gained.promoted.is_none()
             && term.is_some_and(|term| probe.is_master(term))
         {
-            gained.promoted_at = Some(now);
-            gained.promoted_ms = self.wall_ms;
+            let ago = Duration::from_nanos(probe.guard.writable_ago_ns.unwrap_or_default());
+            let before = |at: Tick| Tick::at(at.elapsed().saturating_sub(ago));
+            gained.promoted = Some(Promoted {
+                earliest: before(asked_at),
+                latest: before(now),
+                at_ms: self.wall_ms.saturating_sub(millis(ago)),
+            });
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::board::{Party, Switchover};
-use super::ending::End;
+use super::ending::{End, Promoted};
 use super::event::LockStepKind;
 use super::interruption::{Interruption, Served};
 use super::plan::Before;
@@ -110,10 +110,8 @@ pub struct Gained {
     pub elected_at: Tick,
     /// When Consul had confirmed it.
     pub acquired_at: Tick,
-    /// When the instance was first known to be writable.
-    pub promoted_at: Option<Tick>,
-    /// The same as the wall clock had it, in milliseconds since the epoch.
-    pub promoted_ms: u64,
+    /// When the instance turned writable.
+    pub promoted: Option<Promoted>,
     /// How the last master's time ended, as it was known when it was clear whose turn it is.
     pub end: End,
     /// The history has its line.

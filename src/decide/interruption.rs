@@ -1,5 +1,7 @@
 //! A master that was read-only for a while within its term: nothing changed hands, and its clients saw it all the same.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::Planner;
@@ -73,12 +75,16 @@ impl State {
             read_only_since.map(ago),
             known.as_ref().map(|it| ago(it.at)),
         );
-        let fenced_ms = probe.guard.fenced_ago_ns.filter(|_| fenced && !restarted);
-        let (why, outage) = match (known, fenced_ms.map(|ns| ns / 1_000_000)) {
+        let (fenced_ago, writable_ago) = (probe.guard.fenced_ago_ns, probe.guard.writable_ago_ns);
+        let read_only_ns = fenced_ago
+            .zip(writable_ago)
+            .filter(|_| fenced && !restarted)
+            .map(|(fenced, writable)| fenced.saturating_sub(writable));
+        let (why, outage) = match (known, read_only_ns.map(Duration::from_nanos)) {
             (None, _) => ("it was read-only when its agent came", around),
-            (Some(_), Some(ms)) => {
+            (Some(_), Some(read_only)) => {
                 let why = probe.guard.last_fence.as_deref();
-                (why.unwrap_or_default(), Outage::of(Some(ms), Some(ms)))
+                (why.unwrap_or_default(), Outage::told(read_only, read_only))
             }
             (Some(_), None) if restarted => ("its process is another one", around),
             (Some(_), None) => ("somebody made it read-only", around),

@@ -140,6 +140,9 @@ pub struct GuardState {
     /// How long ago it last turned read-only by that; `None`: never under a guard of this process.
     #[serde(default)]
     pub fenced_ago_ns: Option<u64>,
+    /// For how long it has been writable, by the promotion whose lease runs.
+    #[serde(default)]
+    pub writable_ago_ns: Option<u64>,
     /// The promise that runs, if one does (R6).
     #[serde(default)]
     pub promise: Option<Promise>,

@@ -42,6 +42,7 @@ local state = previous ~= nil and previous.state or {
     unleased = 0,        -- of these: because somebody made it writable without a lease
     last_fence = nil,    -- why
     fenced_at = nil,     -- when it last turned read-only by a fence
+    writable_at = nil,   -- when a promotion last made it writable
     promise = nil,       -- {to, term, until_ns}: no promotion here meanwhile, for that instance is master (R6)
     born = nil,          -- since when promises would be remembered
     stood_down = false,  -- a pause: neither the lease's end nor another hand concerns this guard until it stands up
@@ -340,6 +341,7 @@ local function probe()
         unleased = state.unleased,
         last_fence = state.last_fence,
         fenced_ago_ns = state.fenced_at and clock.monotonic64() - state.fenced_at,
+        writable_ago_ns = state.leased and state.writable_at and clock.monotonic64() - state.writable_at or nil,
         promise = promise_now(),
         age_ns = age_ns(),
         stood_down = state.stood_down or false,
@@ -463,7 +465,9 @@ function guard.promote(agent, term, deadline, fenced_term, needed_age_ns, t0)
         state.leased = true
         state.dirty = true
         state.promise = nil
+        local was_ro = box.info.ro
         platform.set_read_only(false)
+        state.writable_at = (was_ro or state.writable_at == nil) and clock.monotonic64() or state.writable_at
         if box.info.ro then
             fence('its promotion had no effect')
             return 'it stays read-only: ' .. tostring(box.info.ro_reason or box.info.status)

@@ -127,6 +127,7 @@ impl Answer {
         self.guard.base = self.guard.base.map(|_| Vclock::default());
         // For people alone: the model keeps no account of it.
         self.guard.fenced_ago_ns = None;
+        self.guard.writable_ago_ns = None;
         self.guard.barrier_failure = self.guard.barrier_failure.map(|_| String::new());
         self
     }

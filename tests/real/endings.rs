@@ -53,12 +53,12 @@ async fn completed(world: &World, scene: &Scene, term: u64) -> Result<Value> {
     .await
 }
 
-/// For how long no write was accepted at the one change of hands, in milliseconds.
+/// For how long no write began inside an instance at the one change of hands, in milliseconds.
 fn gap_ms(verdict: &Verdict) -> u64 {
     let [change] = verdict.changes.as_slice() else {
         panic!("{verdict}");
     };
-    u64::try_from(change.duration().as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(change.inside().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The bounds hold against what the writers saw: each write was accepted within the time of being writable, and was
@@ -238,7 +238,8 @@ async fn an_agent_that_was_lost_is_told_from_a_machine() {
             scene.master_agent().start()?;
             let line = completed(world, &scene, heir.term).await?;
             assert_eq!(line["ended"], "agent_lost", "{line}");
-            assert_eq!(line["outage"]["known"], "exact", "{line}");
+            // It died with or without having given its guard the lease of its last word.
+            assert_eq!(line["outage"]["known"], "between", "{line}");
             assert_within(&line, gap_ms);
             Ok(())
         })
@@ -273,7 +274,7 @@ async fn a_master_that_was_read_only_within_its_term_leaves_a_trace() {
             scene.writers.wait_for_writes(SOME_WRITES, SOON).await?;
             let longest = scene.writers.so_far().judge().longest_gap;
             let longest = longest.map_or(0, |gap| {
-                u64::try_from(gap.duration().as_millis()).unwrap_or(0)
+                u64::try_from(gap.inside().as_millis()).unwrap_or(0)
             });
             assert!(fenced_ms <= Some(longest), "{longest}: {list:?}");
 

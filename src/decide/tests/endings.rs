@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::fixtures::*;
+use super::history::line;
 use crate::decide::board::{HistoryLine, parse};
 use crate::decide::ending::{End, How, Known, Outage};
 use crate::decide::event::{Event, KillResult};
@@ -79,6 +80,33 @@ fn what_the_last_master_said_grows_by_the_time_since_it_was_seen() {
     );
     assert_eq!(line.risk_known, Some(Known::Exact));
     assert_eq!(line.estimate_rows(), None);
+}
+
+#[test]
+fn an_outage_ends_when_the_instance_turned_writable_and_not_when_its_agent_heard_of_it() {
+    let said = End {
+        over_ms: Some(40),
+        writable_ms: Some(40),
+        ..End::default()
+    };
+    let mut node = released(Some(said));
+    let seen_at = node.now;
+    let promote = node.comes_to(|action| matches!(action, Action::Promote { .. }));
+    let mut answer = node.carries_out(&promote).expect("it is promoted");
+    let writable_at = node.now;
+    node.passes(300.ms());
+    if let Event::GuardAnswered { probe, .. } = &mut answer {
+        probe.guard.writable_ago_ns = Some(298_000_000);
+    }
+    node.hears(answer);
+    let line = line_after(node);
+    let outage = line.outage.unwrap();
+    let true_ms = 40 + u64::try_from(writable_at.since(seen_at).as_millis()).unwrap();
+    // Asked when it was about to turn writable.
+    let (least, most) = (outage.at_least_ms.unwrap(), outage.at_most_ms.unwrap());
+    assert!(least <= true_ms && true_ms <= most, "{true_ms}: {outage:?}");
+    assert!(most <= true_ms + 5, "{true_ms}: {outage:?}");
+    assert_eq!(outage.known, Known::Exact);
 }
 
 #[test]
@@ -160,6 +188,50 @@ fn an_instance_that_still_speaks_is_no_lost_machine() {
         node.lives_on(15.secs());
         assert_eq!(line_after(node).ended, Some(how));
     }
+}
+
+/// The line of term 8 once the ex-master's agent, whose last word was that, has completed what its successor guessed.
+fn completed(node: &mut Node, refresh: u64) -> HistoryLine {
+    let mut guessed = line(8, OWN, OTHER, Vclock::default());
+    guessed.ended = Some(How::MachineLost);
+    guessed.outage = Some(Outage::of(Some(300), Some(10_300)));
+    guessed.last_refresh = Some(refresh);
+    node.lock.history.insert(8, guessed);
+    let theirs = record().term(8);
+    node.lock
+        .put_record(Some(SessionId::new("theirs")), &theirs);
+    node.watch_shows_lock();
+    node.lives_on(15.secs());
+    node.lock.history.get(&8).expect("a line").clone()
+}
+
+#[test]
+fn a_new_agent_does_not_know_whether_the_guard_had_the_last_words_lease() {
+    let mut node = node().having(|instance| {
+        instance.guard.last_fence = Some("its lease ended".to_owned());
+        instance.guard.fenced_ago_ns = Some(0);
+    });
+    node = node.attached().seeing_lock();
+    let line = completed(&mut node, 4);
+    assert_eq!(line.ended, Some(How::AgentLost));
+    let outage = line.outage.unwrap();
+    assert_eq!(outage, Outage::of(Some(300), Some(10_300)));
+}
+
+#[test]
+fn an_agent_that_lived_on_knows_its_last_word_to_the_way_to_consul() {
+    let mut node = master();
+    let refresh = node.comes_to_in(100.ms(), |action| matches!(action, Action::Refresh { .. }));
+    let answer = node.carries_out(&refresh).expect("an answer");
+    node.passes(200.ms());
+    node.hears(answer);
+    let last = node.lock.record().unwrap().refresh;
+    let line = completed(&mut node, last);
+    assert_eq!(line.ended, Some(How::CutOff));
+    let outage = line.outage.unwrap();
+    let (least, most) = (outage.at_least_ms.unwrap(), outage.at_most_ms.unwrap());
+    assert_eq!(outage.known, Known::Exact);
+    assert!(least + 200 <= most && most < 10_300, "{outage:?}");
 }
 
 #[test]

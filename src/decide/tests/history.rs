@@ -22,7 +22,7 @@ fn party(instance: &str) -> Party {
 }
 
 /// The change of hands in which `from` lost to `to`, which had `vclock`.
-fn line(term: u64, from: &str, to: &str, vclock: Vclock) -> HistoryLine {
+pub(super) fn line(term: u64, from: &str, to: &str, vclock: Vclock) -> HistoryLine {
     HistoryLine {
         v: VERSION,
         term,

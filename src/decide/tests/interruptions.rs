@@ -2,7 +2,9 @@
 
 use super::fixtures::*;
 use crate::decide::ending::Known;
+use crate::decide::event::Event;
 use crate::decide::interruption::{INTERRUPTIONS, Interruption};
+use crate::decide::plan::Action;
 
 /// A master that has been at work for a while, with its line in Consul.
 fn at_work() -> Node {
@@ -39,6 +41,26 @@ fn a_fence_within_the_term_is_added_to_its_line_and_said_by_the_guard() {
     let after = node.lock.history[&7].clone();
     assert_eq!((after.at_ms, after.outage), (before.at_ms, before.outage));
     assert!(node.state.hold.interruptions.is_empty());
+}
+
+#[test]
+fn its_guard_says_for_how_long_it_was_read_only_however_late_that_is_heard() {
+    let mut node = at_work();
+    node.instance.is_fenced_by_guard("a story");
+    let promote = node.comes_to(|action| matches!(action, Action::Promote { .. }));
+    let mut answer = node.carries_out(&promote).expect("it is promoted");
+    if let Event::GuardAnswered { probe, .. } = &mut answer {
+        probe.guard.fenced_ago_ns = Some(340_000_000);
+        probe.guard.writable_ago_ns = Some(310_000_000);
+    }
+    node.passes(300.ms());
+    node.hears(answer);
+    node.lives_on(2.secs());
+    let outage = told(&node)[0].outage;
+    assert_eq!(
+        (outage.at_least_ms, outage.at_most_ms),
+        (Some(30), Some(30))
+    );
 }
 
 #[test]

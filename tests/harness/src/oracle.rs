@@ -130,6 +130,10 @@ pub struct Gap {
     pub from: Duration,
     /// The first one after it.
     pub to: Duration,
+    /// When the last write before it began inside its instance, which was writable then.
+    pub last_began: Duration,
+    /// When the first one after it began inside its own.
+    pub first_began: Duration,
     /// Who gave the last one.
     pub before: Tenure,
     /// Who gave the first one.
@@ -377,6 +381,8 @@ fn gaps(facts: &[Fact], shares: &[Share]) -> (Vec<Change>, Option<Gap>) {
     let gap = |before: &Fact, after: &Fact| Gap {
         from: before.answered,
         to: after.answered,
+        last_began: before.accepted.began,
+        first_began: after.accepted.began,
         before: before.tenure,
         after: after.tenure,
     };
@@ -406,6 +412,12 @@ impl Gap {
     #[must_use]
     pub fn duration(&self) -> Duration {
         self.to.saturating_sub(self.from)
+    }
+
+    /// The same inside the instances: nobody's time of not being writable between the two writes was longer.
+    #[must_use]
+    pub fn inside(&self) -> Duration {
+        self.first_began.saturating_sub(self.last_began)
     }
 }
 

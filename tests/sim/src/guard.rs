@@ -397,6 +397,7 @@ impl Guard {
             unleased: self.unleased,
             last_fence: self.last_fence.map(str::to_owned),
             fenced_ago_ns: None,
+            writable_ago_ns: None,
             promise,
             age_ns: now_ns - self.born_ns,
             stood_down: self.stood_down,

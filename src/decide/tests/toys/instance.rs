@@ -63,6 +63,7 @@ impl ToyInstance {
                 unleased: 0,
                 last_fence: None,
                 fenced_ago_ns: None,
+                writable_ago_ns: None,
                 promise: None,
                 age_ns: 0,
                 stood_down: false,
@@ -282,6 +283,7 @@ impl ToyInstance {
                 self.guard.landed = false;
                 self.ro = false;
                 self.read_only = false;
+                self.guard.writable_ago_ns = Some(0);
             }
             return useless;
         }
