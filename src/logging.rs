@@ -100,8 +100,7 @@ pub fn start_agent(config: LogConfig) -> io::Result<Output> {
         reader,
     };
     let last_fault = LastFault::default();
-    let faults = last_fault.clone().with_filter(LevelFilter::WARN);
-    let _ = subscriber(config, reader, paper).with(faults).try_init();
+    let _ = remembering(&last_fault, subscriber(config, reader, paper)).try_init();
     let output = Output {
         log,
         dumps,
@@ -295,6 +294,14 @@ where
     tracing_subscriber::registry().with(layer.with_filter(filter(config.level)))
 }
 
+/// Warnings and errors are remembered besides, whatever the level of the log.
+fn remembering<S>(last_fault: &LastFault, subscriber: S) -> impl Subscriber + Send + Sync
+where
+    S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
+{
+    subscriber.with(last_fault.clone().with_filter(LevelFilter::WARN))
+}
+
 /// Our own words at the level that was asked for; those of libraries at warnings, or debug where debug was asked
 /// for: their traces print every byte they read, secrets among them.
 fn filter(level: Level) -> Targets {
@@ -327,9 +334,11 @@ pub(crate) mod tests {
             page: Page::default(),
             reader: Reader::Anybody,
         };
-        let subscriber = subscriber(config(Level::ERROR, false), Reader::Anybody, paper)
-            .with(last.clone().with_filter(LevelFilter::WARN));
-        tracing::subscriber::with_default(subscriber, || {
+        let subscriber = subscriber(config(Level::ERROR, false), Reader::Anybody, paper);
+        tracing::subscriber::with_default(remembering(&last, subscriber), || {
+            tracing::error!("nobody listens");
+            let words = last.get().map(|fault| fault.words);
+            assert_eq!(words.as_deref(), Some("nobody listens"));
             tracing::warn!(why = "it is full", lines = 3, "no room");
             tracing::info!("all is well");
         });

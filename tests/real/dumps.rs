@@ -207,6 +207,14 @@ async fn an_agent_without_instance_and_consul_answers_signals_too() {
             wait_for_reason(&agent, 0, "waiting for the instance").await?;
             let (outside, _) = look(&agent, "waiting for the instance").await?;
             assert_eq!(outside["tarantool"]["probe"], Value::Null);
+            let last = outside["last_error"]["words"].as_str();
+            let warnings = agent.logs()?;
+            let mut warnings = warnings.iter().filter(|line| line.level() == "WARN");
+            assert!(
+                last.is_some_and(|last| warnings.any(|line| last.starts_with(line.message()))),
+                "{}",
+                outside["last_error"]
+            );
             assert_eq!(agent.term(SOON).await?.code(), Some(0));
             assert_printed(&agent, DOCUMENTS, &[])
         })
