@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ending::{How, Known, Outage};
 use super::interruption::Interruption;
+use super::problems;
 use super::record::{Record, Vclock};
 
 /// Everything of one replica set, read in one transaction.
@@ -33,6 +34,13 @@ impl Board {
             term.unwrap_or(0),
             Duration::from_millis(lease.unwrap_or(0).min(Record::MAX_LEASE_MS)),
         )
+    }
+
+    /// What to call each member, by instance UUID: its name, and where others have the same, a part of its UUID.
+    #[must_use]
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        let members = self.members.values();
+        problems::labels(members.map(|member| (&*member.name, &*member.instance)))
     }
 }
 

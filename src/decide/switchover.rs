@@ -85,7 +85,7 @@ impl Planner<'_> {
                 format!(
                     "{} did not take the lock, {} did",
                     self.name_of(target),
-                    record.name
+                    self.name_of(own)
                 ),
             ),
             None => (
@@ -95,10 +95,11 @@ impl Planner<'_> {
         }
     }
 
+    /// What to call a member in sentences: two members never alike.
     fn name_of(&self, instance: &str) -> String {
-        let board = self.state.board.as_ref().map(|(board, _)| board);
-        let member = board.and_then(|board| board.members.get(instance));
-        member.map_or_else(|| instance.to_owned(), |member| member.name.clone())
+        let board = self.state.board.as_ref();
+        let label = board.and_then(|(board, _)| board.labels().remove(instance));
+        label.unwrap_or_else(|| instance.to_owned())
     }
 
     fn consider_order(&mut self, index: u64, order: &Switchover, probe: &Probe) {
@@ -172,7 +173,7 @@ impl Planner<'_> {
         };
         let party = |member: &Member| Party {
             instance: member.instance.clone(),
-            name: member.name.clone(),
+            name: self.name_of(&member.instance),
         };
         if let Some(target) = &order.target {
             let named = |member: &&Member| member.instance == *target || member.name == *target;
@@ -180,7 +181,12 @@ impl Planner<'_> {
             return match found.as_slice() {
                 [] => Err(format!("no member is called {target}")),
                 [member] => self.lag_of_fit(member, probe).map(|_| party(member)),
-                [_, _, ..] => Err(format!("more than one member is called {target}")),
+                [_, _, ..] => {
+                    let names = found.iter().map(|member| self.name_of(&member.instance));
+                    let names: Vec<String> = names.collect();
+                    let names = names.join(", ");
+                    Err(format!("more than one member is called {target}: {names}"))
+                }
             };
         }
         let mut fit = Vec::new();
@@ -207,7 +213,7 @@ impl Planner<'_> {
 
     /// How many rows it lacks, or why it cannot be master.
     fn lag_of_fit(&self, member: &Member, probe: &Probe) -> Result<u64, String> {
-        let name = &member.name;
+        let name = self.name_of(&member.instance);
         if member.instance == probe.uuid {
             return Err(format!("{name} is the master already"));
         }

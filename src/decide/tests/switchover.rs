@@ -12,6 +12,7 @@ use crate::decide::observed::Peer;
 use crate::decide::plan::{Action, Reason};
 use crate::decide::record::{Status, Vclock};
 
+mod names;
 mod target;
 
 fn vclock(own: u64) -> Vclock {
