@@ -19,13 +19,14 @@ const IMPURE: &[&str] = &[
     "crate::tarantool",
 ];
 
-fn sources(directory: &Path) -> Vec<PathBuf> {
+/// The files with that extension, wherever they are below the directory.
+fn sources(directory: &Path, extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            found.extend(sources(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.extend(sources(&path, extension));
+        } else if path.extension().is_some_and(|found| found == extension) {
             found.push(path);
         }
     }
@@ -64,7 +65,7 @@ fn impurities(source: &str) -> Vec<(usize, &'static str)> {
 
 #[test]
 fn decisions_are_pure() {
-    for path in sources(&src().join("decide")) {
+    for path in sources(&src().join("decide"), "rs") {
         let found = impurities(&fs::read_to_string(&path).unwrap());
         assert!(found.is_empty(), "{}: {found:?}", path.display());
     }
@@ -93,8 +94,9 @@ fn impurity_is_noticed() {
 
 #[test]
 fn no_source_is_longer_than_600_lines() {
-    for path in sources(&src()) {
-        let lines = fs::read_to_string(&path).unwrap().lines().count();
+    let all = ["rs", "lua"].map(|extension| sources(&src(), extension));
+    for path in all.iter().flatten() {
+        let lines = fs::read_to_string(path).unwrap().lines().count();
         assert!(lines <= LINES_MAX, "{}: {lines} lines", path.display());
     }
 }

@@ -1,7 +1,7 @@
 -- tarsec's guard: keeps this instance read-only except under a lease, whatever becomes of the agent.
 --
--- What differs between Tarantool's versions stands in platform.lua, what the instance says of itself in look.lua; both are
--- evaluated first.
+-- What differs between Tarantool's versions stands in platform.lua, what the instance says of itself in look.lua, what a
+-- guard promises in promises.lua; these are evaluated first.
 -- One global table, `tarsec_guard`. The agent evaluates this file at every attach; a guard of the same version
 -- stays as it is, an older one hands its state over. All times are clock.monotonic64() of this process, never
 -- fiber.clock(), which stands still within a turn of the event loop.
@@ -13,6 +13,7 @@ local fiber = require('fiber')
 local log = require('log')
 local look = require('tarsec.look')
 local platform = require('tarsec.platform')
+local promises = require('tarsec.promises')
 
 if type(box.cfg) == 'function' then
     error('tarsec: box.cfg{} has not been called yet')
@@ -71,8 +72,6 @@ local QUEUE_LOOK_S = 0.005
 local LANDING_S = 0.1
 -- No lease is longer (a minute, and something for the way): a deadline beyond that comes from another clock.
 local LEASE_MAX_NS = 61 * 1000000000ULL
--- No promise is longer: a lease and the margin of whoever must not count on its clock.
-local PROMISE_MAX_NS = 64 * 1000000000ULL
 
 local function left_s()
     local now = clock.monotonic64()
@@ -80,25 +79,6 @@ local function left_s()
         return 0
     end
     return tonumber(state.deadline - now) / 1e9
-end
-
--- How long a promise to another still runs, in nanoseconds; nil: there is none.
-local function promise_left_ns()
-    local promise = state.promise
-    local now = clock.monotonic64()
-    if promise == nil or now >= promise.until_ns then
-        return nil
-    end
-    return promise.until_ns - now
-end
-
-local function age_ns()
-    return clock.monotonic64() - state.born
-end
-
-local function promise_now()
-    local left_ns = promise_left_ns()
-    return left_ns and {to = state.promise.to, term = state.promise.term, left_ns = left_ns} or nil
 end
 
 -- New fibers run as admin whoever's request started them, so the agent's user needs no right to this space.
@@ -342,8 +322,8 @@ local function probe()
         last_fence = state.last_fence,
         fenced_ago_ns = state.fenced_at and clock.monotonic64() - state.fenced_at,
         writable_ago_ns = state.leased and state.writable_at and clock.monotonic64() - state.writable_at or nil,
-        promise = promise_now(),
-        age_ns = age_ns(),
+        promise = promises.now(state),
+        age_ns = promises.age_ns(state),
         stood_down = state.stood_down or false,
         base = state.leased and state.base and state.base.term == state.term and state.base.vclock or nil,
     }
@@ -393,36 +373,14 @@ local function useless_deadline(deadline)
     end
 end
 
--- R6: somebody may be master on a promise of this guard, or on one that it forgot because its process is young.
-local function bound_by_promise(fenced_term, needed_age_ns)
-    local left_ns = promise_left_ns()
-    if left_ns ~= nil and state.promise.to ~= box.info.uuid and state.promise.term > fenced_term then
-        return ('it has promised %s, master of term %d, not to be promoted for %.3f s'):format(
-            state.promise.to, tonumber(state.promise.term), tonumber(left_ns) / 1e9)
-    end
-    local age = age_ns()
-    if age < needed_age_ns then
-        return ('its guard is %.3f s old and must be %.3f s old to know of all its promises'):format(
-            tonumber(age) / 1e9, tonumber(needed_age_ns) / 1e9)
-    end
-end
-
--- A lock step that was sent before another's agent asked this guard says nothing of what has happened since.
-local function rests_on_old_reading(t0)
-    if state.promised_at ~= nil and (t0 or 0ULL) < state.promised_at then
-        return 'its lease rests on a reading from before this guard promised another not to be promoted'
-    end
-end
-
--- Promises to holders of terms up to `fenced_term` are void. `needed_age_ns`: how long promises may last that this
--- guard would not remember; 0 where there are none. `t0`: the reading of this clock that the lease rests on.
+-- `fenced_term`, `needed_age_ns`, `t0`: what bounds promises, see promises.lua.
 function guard.promote(agent, term, deadline, fenced_term, needed_age_ns, t0)
     return answer(agent, function()
         if term < state.term then
             return ('term %d is over, this instance has seen term %d'):format(term, state.term)
         end
         -- No promise is made while a promotion has yielded, so this need not be looked at again.
-        local bound = bound_by_promise(fenced_term or 0, needed_age_ns or 0) or rests_on_old_reading(t0)
+        local bound = promises.forbid_promotion(state, fenced_term or 0, needed_age_ns or 0, t0 or 0ULL)
         if bound ~= nil then
             return bound
         end
@@ -511,69 +469,13 @@ function guard.fence(agent, why)
     end)
 end
 
-local function cannot_promise(to, term, lasting_ns)
-    if to == box.info.uuid then
-        return 'it is the one that asks'
-    end
-    if state.leased or state.promoting > 0 or not box.info.ro then
-        return 'it is writable itself, or about to be'
-    end
-    if term < state.term then
-        return ('term %d is over, it has seen term %d'):format(tonumber(term), tonumber(state.term))
-    end
-    if promise_left_ns() ~= nil and state.promise.to ~= to and state.promise.term >= term then
-        return ('it has promised that to %s, master of term %d'):format(state.promise.to, tonumber(state.promise.term))
-    end
-    if lasting_ns > PROMISE_MAX_NS then
-        return 'no lease is that long'
-    end
-end
-
--- R3: no record says who was master, and `asked` are all that `to` could find. One that is missing among them may be it.
--- `vclock` is what `to` has.
-local function cannot_stand_for_all(to, asked, vclock)
-    if not has_landed() then
-        return 'its last commits may still land'
-    end
-    local among = {[to] = true}
-    for _, uuid in pairs(asked) do
-        among[uuid] = true
-    end
-    for _, peer in pairs(box.info.replication) do
-        if not among[peer.uuid] then
-            return ('it knows a member that was not asked: %s'):format(peer.uuid)
-        end
-    end
-    -- One that is promoted without them might never get them, acknowledged as they may be.
-    for id, lsn in pairs(vclock ~= nil and look.vclock_of(box.info.vclock) or {}) do
-        if lsn > (vclock[id] or 0) then
-            return ('it has rows of member %s that %s lacks'):format(id, to)
-        end
-    end
-end
-
--- R6: asked by the agent of the master `to`, over a connection of its own, when Consul cannot be written. Not to be
--- promoted for so long, whatever becomes of this instance's agent. Does not yield.
--- R3: asked likewise by the agent of `to` that holds the lock and found no record of anybody before; `asked` has the UUIDs
--- of all that it asks, `vclock` what `to` has (an agent of an earlier version does not say).
+-- R6 and R3: asked by another's agent, over a connection of its own; promises.lua says what is answered. `vclock` is missing
+-- from the question of an agent of an earlier version. Does not yield.
 function guard.promise(to, term, lasting_ns, asked, vclock)
     guard.keep_watching()
-    local refused = cannot_promise(to, term, lasting_ns)
-    if refused == nil and asked ~= nil then
-        refused = cannot_stand_for_all(to, asked, vclock)
-    end
-    if refused ~= nil then
-        return {uuid = box.info.uuid, promised = false, refused = refused}
-    end
-    local until_ns = clock.monotonic64() + lasting_ns
-    local known = state.promise
-    if known ~= nil and known.to == to and known.until_ns > until_ns then
-        until_ns = known.until_ns
-    end
-    state.promise = {to = to, term = term, until_ns = until_ns}
-    state.promised_at = clock.monotonic64()
-    state.term = term
-    return {uuid = box.info.uuid, promised = true, for_all = asked ~= nil or nil}
+    return promises.answer(state, has_landed(), {
+        to = to, term = term, lasting_ns = lasting_ns, asked = asked, vclock = vclock,
+    })
 end
 
 -- A pause, and its end. A guard that stands up while no lease runs fences at once. Only a guard that its agent has

@@ -18,6 +18,9 @@ pub(super) const PLATFORM: &str = include_str!("platform.lua");
 /// What the instance says of itself, for the guard's answers; likewise.
 const LOOK: &str = include_str!("look.lua");
 
+/// What the guard promises to others' agents; likewise.
+const PROMISES: &str = include_str!("promises.lua");
+
 /// The guard itself; evaluating it where it already runs changes nothing.
 const SOURCE: &str = include_str!("guard.lua");
 
@@ -150,7 +153,7 @@ impl Guard {
         deadline: Duration,
     ) -> Result<(Self, Probe), GuardError> {
         let strict = mode == GuardMode::Strict;
-        for source in [LOOK, SOURCE, SYNCHRO, WRITES, MVCC]
+        for source in [LOOK, PROMISES, SOURCE, SYNCHRO, WRITES, MVCC]
             .into_iter()
             .chain(strict.then_some(STRICT))
         {

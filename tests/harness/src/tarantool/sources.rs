@@ -4,9 +4,10 @@
 pub const PLATFORM: &str = include_str!("../../../../src/tarantool/platform.lua");
 
 /// The guard as an agent with `GUARD=lease` installs it, to be evaluated in this order.
-pub const GUARD: [&str; 6] = [
+pub const GUARD: [&str; 7] = [
     PLATFORM,
     include_str!("../../../../src/tarantool/look.lua"),
+    include_str!("../../../../src/tarantool/promises.lua"),
     include_str!("../../../../src/tarantool/guard.lua"),
     include_str!("../../../../src/tarantool/synchro.lua"),
     include_str!("../../../../src/tarantool/writes.lua"),

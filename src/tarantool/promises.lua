@@ -1,0 +1,121 @@
+-- What the guard promises to others, and what such a promise forbids here (R6, R3 without a record). Evaluated after look.lua
+-- and before guard.lua, whose require('tarsec.promises') finds it. It keeps nothing: the promise is in the guard's state.
+-- Nothing here yields.
+
+local clock = require('clock')
+local look = require('tarsec.look')
+
+local promises = {}
+
+-- No promise is longer: a lease and the margin of whoever must not count on its clock.
+local PROMISE_MAX_NS = 64 * 1000000000ULL
+
+-- How long a promise to another still runs, in nanoseconds; nil: there is none.
+local function left_ns_of(state)
+    local promise = state.promise
+    local now = clock.monotonic64()
+    if promise == nil or now >= promise.until_ns then
+        return nil
+    end
+    return promise.until_ns - now
+end
+
+-- Since when promises would be remembered.
+function promises.age_ns(state)
+    return clock.monotonic64() - state.born
+end
+
+function promises.now(state)
+    local left_ns = left_ns_of(state)
+    return left_ns and {to = state.promise.to, term = state.promise.term, left_ns = left_ns} or nil
+end
+
+-- Why there may be no promotion here; nil: no promise is in its way. Promises to holders of terms up to `fenced_term` are
+-- void. `needed_age_ns`: how long promises may last that this guard would not remember. `t0`: the reading of this clock
+-- that the lease rests on.
+function promises.forbid_promotion(state, fenced_term, needed_age_ns, t0)
+    -- R6: somebody may be master on a promise of this guard, or on one that it forgot because its process is young.
+    local left_ns = left_ns_of(state)
+    if left_ns ~= nil and state.promise.to ~= box.info.uuid and state.promise.term > fenced_term then
+        return ('it has promised %s, master of term %d, not to be promoted for %.3f s'):format(
+            state.promise.to, tonumber(state.promise.term), tonumber(left_ns) / 1e9)
+    end
+    local age = promises.age_ns(state)
+    if age < needed_age_ns then
+        return ('its guard is %.3f s old and must be %.3f s old to know of all its promises'):format(
+            tonumber(age) / 1e9, tonumber(needed_age_ns) / 1e9)
+    end
+    -- A lock step that was sent before another's agent asked this guard says nothing of what has happened since.
+    if state.promised_at ~= nil and t0 < state.promised_at then
+        return 'its lease rests on a reading from before this guard promised another not to be promoted'
+    end
+end
+
+local function cannot_promise(state, to, term, lasting_ns)
+    if to == box.info.uuid then
+        return 'it is the one that asks'
+    end
+    if state.leased or state.promoting > 0 or not box.info.ro then
+        return 'it is writable itself, or about to be'
+    end
+    if term < state.term then
+        return ('term %d is over, it has seen term %d'):format(tonumber(term), tonumber(state.term))
+    end
+    if left_ns_of(state) ~= nil and state.promise.to ~= to and state.promise.term >= term then
+        return ('it has promised that to %s, master of term %d'):format(state.promise.to, tonumber(state.promise.term))
+    end
+    if lasting_ns > PROMISE_MAX_NS then
+        return 'no lease is that long'
+    end
+end
+
+-- R3: no record says who was master, and `asked` are all that `to` could find. One that is missing among them may be it.
+-- `vclock` is what `to` has.
+local function cannot_stand_for_all(landed, to, asked, vclock)
+    if not landed then
+        return 'its last commits may still land'
+    end
+    local among = {[to] = true}
+    for _, uuid in pairs(asked) do
+        among[uuid] = true
+    end
+    for _, peer in pairs(box.info.replication) do
+        if not among[peer.uuid] then
+            return ('it knows a member that was not asked: %s'):format(peer.uuid)
+        end
+    end
+    -- One that is promoted without them might never get them, acknowledged as they may be.
+    for id, lsn in pairs(vclock ~= nil and look.vclock_of(box.info.vclock) or {}) do
+        if lsn > (vclock[id] or 0) then
+            return ('it has rows of member %s that %s lacks'):format(id, to)
+        end
+    end
+end
+
+-- R6: asked by the agent of the master `to` when Consul cannot be written. Not to be promoted for `lasting_ns`, whatever
+-- becomes of this instance's agent.
+-- R3: asked likewise by the agent of `to` that holds the lock and found no record of anybody before; `asked` has the UUIDs
+-- of all that it asks, `vclock` what `to` has.
+-- `landed`: no commit of this instance is in flight any more.
+function promises.answer(state, landed, question)
+    local to, term, asked = question.to, question.term, question.asked
+    local refused = cannot_promise(state, to, term, question.lasting_ns)
+    if refused == nil and asked ~= nil then
+        refused = cannot_stand_for_all(landed, to, asked, question.vclock)
+    end
+    if refused ~= nil then
+        return {uuid = box.info.uuid, promised = false, refused = refused}
+    end
+    local until_ns = clock.monotonic64() + question.lasting_ns
+    local known = state.promise
+    if known ~= nil and known.to == to and known.until_ns > until_ns then
+        until_ns = known.until_ns
+    end
+    state.promise = {to = to, term = term, until_ns = until_ns}
+    state.promised_at = clock.monotonic64()
+    state.term = term
+    return {uuid = box.info.uuid, promised = true, for_all = asked ~= nil or nil}
+end
+
+package.loaded['tarsec.promises'] = promises
+return true
