@@ -218,20 +218,24 @@ impl Planner<'_> {
         let fenced_ago = probe.guard.fenced_ago_ns.map(Duration::from_nanos);
         let probed_at = state.instance.probed_at.unwrap_or(self.now);
         let lost = state.past.lost.as_ref();
-        let lost =
-            lost.filter(|lost| lost.term < line.term && Some(lost.refresh) == line.last_refresh);
+        let lost = lost.filter(|lost| lost.term < line.term);
         let most = line.outage.and_then(|outage| outage.at_most_ms);
         match (lost, fenced_ago) {
             (Some(lost), Some(ago)) => {
                 line.ended = Some(How::CutOff);
                 let most = most.map(Duration::from_millis);
-                // Its last word reached Consul between the two.
+                // Its last accepted word reached Consul between the two.
                 let less = |word: Tick, most: Duration| {
                     most.saturating_sub(probed_at.since(word).saturating_sub(ago))
                 };
                 line.outage = most.map_or(line.outage, |most| {
                     let least = less(lost.begun_at, most);
-                    Some(Outage::told(least, less(lost.accepted_at, most)))
+                    Some(if Some(lost.refresh) == line.last_refresh {
+                        Outage::told(least, less(lost.accepted_at, most))
+                    } else {
+                        // One more word reached Consul, and the answer to it nobody.
+                        Outage::of(Some(millis(least)), Some(millis(most)))
+                    })
                 });
             }
             (Some(_), None) => line.ended = Some(How::CutOff),

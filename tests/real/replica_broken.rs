@@ -111,7 +111,7 @@ async fn a_replica_whose_applier_stopped_is_critical_with_the_appliers_words() {
             scene.set[replica].eval(&lua, &[]).await?;
             scene.set.follow_again(replica).await?;
             let words = format!(
-                "replication from {} has stopped: Duplicate key exists in unique index 'pk'",
+                "replication from {} has stopped: Duplicate key exists in unique index",
                 scene.master().addr()
             );
             scene.wait_for_check(replica, "critical", &words).await?;

@@ -235,6 +235,20 @@ fn an_agent_that_lived_on_knows_its_last_word_to_the_way_to_consul() {
 }
 
 #[test]
+fn an_agent_that_lived_on_was_cut_off_though_the_answer_to_its_last_word_was_lost() {
+    let mut node = master();
+    let refresh = node.comes_to_in(100.ms(), |action| matches!(action, Action::Refresh { .. }));
+    node.carries_out(&refresh);
+    node.loses(&refresh);
+    let last = node.lock.record().unwrap().refresh;
+    let line = completed(&mut node, last);
+    assert_eq!(line.ended, Some(How::CutOff));
+    let outage = line.outage.unwrap();
+    assert_eq!(outage.known, Known::Between);
+    assert_eq!(outage.at_most_ms, Some(10_300));
+}
+
+#[test]
 fn a_deleted_record_was_somebodys_hand_and_the_first_term_nobodys() {
     let mut node = witness(&record());
     node.lock.delete_key();
