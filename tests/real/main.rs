@@ -14,6 +14,7 @@ mod consul_away;
 mod consul_cut_off;
 mod consul_servers;
 mod crash;
+mod declared;
 mod dumps;
 mod election;
 mod endings;

@@ -25,7 +25,13 @@ async fn tarsec(world: &World, scene: &Scene, args: &[&str]) -> Result<CliOutput
 }
 
 /// Runs a command that acts; it must end with this code and say this.
-async fn order(world: &World, scene: &Scene, args: &[&str], code: i32, words: &str) -> Result<()> {
+pub(crate) async fn order(
+    world: &World,
+    scene: &Scene,
+    args: &[&str],
+    code: i32,
+    words: &str,
+) -> Result<()> {
     let args = [args, &["--yes"]].concat();
     let output = tarsec(world, scene, &args).await?;
     let text = format!("{}{}", output.stdout, output.stderr);

@@ -7,17 +7,21 @@ local app = {}
 function app.bootstrap()
     box.schema.user.create('harness', { password = os.getenv('HARNESS_PASSWORD') })
     box.schema.user.grant('harness', 'super')
-    local journal = box.schema.space.create('journal')
+    app.create_spaces()
+end
+
+function app.create_spaces()
+    local journal = box.schema.space.create('journal', { if_not_exists = true })
     journal:format({
         { 'writer', 'string' },
         { 'seq', 'unsigned' },
         { 'instance', 'string' },
         { 'term', 'unsigned' },
     })
-    journal:create_index('primary', { parts = { 'writer', 'seq' } })
+    journal:create_index('primary', { parts = { 'writer', 'seq' }, if_not_exists = true })
     -- Temporary: neither logged nor replicated, and writable while the instance is read-only.
-    local ballast = box.schema.space.create('ballast', { temporary = true })
-    ballast:create_index('primary', { parts = { { 1, 'unsigned' } } })
+    local ballast = box.schema.space.create('ballast', { temporary = true, if_not_exists = true })
+    ballast:create_index('primary', { parts = { { 1, 'unsigned' } }, if_not_exists = true })
 end
 
 -- The guard's table, or an empty one without a guard.

@@ -58,8 +58,8 @@ pub use process::{Output, Process};
 pub use proxy::{Fault, Proxy};
 pub use serde_json::{Value, json};
 pub use tarantool::{
-    Connection, Instance, Login, ReplicaSet, ReplicaSetOptions, Replies, Reply, Request, Requests,
-    Standing, Version, sources, tarantool,
+    Connection, Declaration, Instance, Login, ReplicaSet, ReplicaSetOptions, Replies, Reply,
+    Request, Requests, Standing, Version, sources, tarantool,
 };
 pub use usage::Usage;
 pub use vshard::{

@@ -12,6 +12,8 @@ use crate::wait::eventually;
 
 /// A healthy instance answers in well under a millisecond; a loaded machine may be slower.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// A reload waits as long as `replication.connect_timeout` for peers that are away, 30 s unless told otherwise.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Long enough for a shutdown that waits for its WAL.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -259,6 +261,29 @@ impl Instance {
         self.eval("box.cfg{read_only = ...}", &[Value::Bool(!writable)])
             .await
             .map(|_| ())
+    }
+
+    /// `config:reload()` of Tarantool 3's declarative configuration, which must succeed; returns the alerts after it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when the reload fails, or when the instance does not answer within a minute: a reload
+    /// waits for peers that are away.
+    pub async fn reload(&self) -> Result<Vec<String>> {
+        let lua = "local config = require('config')
+            config:reload()
+            local alerts = setmetatable({}, {__serialize = 'seq'})
+            for _, alert in ipairs(config:info().alerts) do table.insert(alerts, alert.message) end
+            return alerts";
+        let mut connection = self.connect().await?;
+        let values = connection.eval(lua, &[], RELOAD_TIMEOUT).await?;
+        let alerts = values
+            .first()
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
+        Ok(alerts
+            .filter_map(|alert| alert.as_str().map(str::to_owned))
+            .collect())
     }
 
     /// Installs a guard that says what it is told, for tests without an agent.

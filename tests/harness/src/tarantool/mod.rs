@@ -1,5 +1,6 @@
 //! Tarantool: instances, replica sets and the harness's own client for them.
 
+mod declaration;
 mod instance;
 mod iproto;
 mod lag;
@@ -8,6 +9,7 @@ mod program;
 mod replica_set;
 pub mod sources;
 
+pub use declaration::Declaration;
 pub use instance::{Instance, Standing};
 pub use iproto::{Connection, Login, Replies, Reply, Request, Requests};
 pub use program::{Version, tarantool};

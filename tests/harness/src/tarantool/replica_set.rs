@@ -5,6 +5,7 @@ use std::ops::{Deref, Index};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::declaration::Declaration;
 use super::instance::Instance;
 use serde_json::Value;
 
@@ -31,6 +32,7 @@ pub struct ReplicaSetOptions {
     env: Vec<(String, String)>,
     extra_lua: String,
     unborn: bool,
+    declared: Option<Value>,
 }
 
 /// Instances that replicate from each other, indexed from 0; the set is born on number 0.
@@ -38,6 +40,7 @@ pub struct ReplicaSetOptions {
 pub struct ReplicaSet {
     uuid: String,
     instances: Vec<Instance>,
+    declaration: Option<Declaration>,
     pub(crate) handle: tokio::runtime::Handle,
 }
 
@@ -53,7 +56,16 @@ impl ReplicaSetOptions {
             env: Vec::new(),
             extra_lua: String::new(),
             unborn: false,
+            declared: None,
         }
+    }
+
+    /// Tarantool 3's declarative configuration in one file for all instances, `replication.failover: supervised`, with
+    /// these values over the harness's own: see [`Declaration`].
+    #[must_use]
+    pub fn declared(mut self, over: Value) -> Self {
+        self.declared = Some(over);
+        self
     }
 
     /// Nothing is started: the story does that itself, with [`Instance::launch`].
@@ -115,6 +127,7 @@ impl ReplicaSet {
             None => shared.write("init.lua", INIT_LUA)?,
         };
         let app = shared.write("app.lua", APP_LUA)?;
+        let mut declaration = None;
         let mut instances = Vec::new();
         let ports: Vec<u16> = (0..options.instances)
             .map(|_| shared.port())
@@ -124,6 +137,9 @@ impl ReplicaSet {
             .iter()
             .map(|port| (make_uuid(*port, 1), format!("127.0.0.1:{port}")))
             .collect();
+        if let Some(over) = &options.declared {
+            declaration = Some(Declaration::new(shared, letter, &uuid, &members, over)?);
+        }
         for (index, (own_uuid, addr)) in members.iter().enumerate() {
             let name = format!("{letter}{index}");
             let links = if options.linked {
@@ -143,7 +159,10 @@ impl ReplicaSet {
             env.extend(options.env.iter().cloned());
             let recipe = Recipe {
                 program: super::program::tarantool(),
-                args: vec![init.clone().into()],
+                args: match &declaration {
+                    Some(declaration) => declaration.args(&name),
+                    None => vec![init.clone().into()],
+                },
                 env,
                 dir: shared.dir.clone(),
             };
@@ -162,10 +181,12 @@ impl ReplicaSet {
         let set = Self {
             uuid,
             instances,
+            declaration,
             handle: shared.handle.clone(),
         };
         if !options.unborn {
             set.start_all().await?;
+            set.leave_to_agents().await?;
         }
         Ok(set)
     }
@@ -187,10 +208,38 @@ impl ReplicaSet {
         self.wait_for_mesh(MESH_TIMEOUT).await
     }
 
+    /// By a declarative configuration the instance with the smallest name is born writable.
+    async fn leave_to_agents(&self) -> Result<()> {
+        for instance in self.declaration.iter().flat_map(|_| self.iter()) {
+            let what = format!("{} to have the spaces", instance.name);
+            eventually(MESH_TIMEOUT, &what, async || {
+                match instance.eval("return box.space.ballast ~= nil", &[]).await {
+                    Ok(values) if values == [true] => Ok(()),
+                    other => Err(format!("{other:?}")),
+                }
+            })
+            .await?;
+        }
+        for index in self.writable().await {
+            self[index].set_writable(false).await?;
+        }
+        Ok(())
+    }
+
     /// The replica set's UUID.
     #[must_use]
     pub fn uuid(&self) -> &str {
         &self.uuid
+    }
+
+    /// The configuration's file, with [`ReplicaSetOptions::declared`].
+    ///
+    /// # Panics
+    /// When the instances are configured otherwise.
+    #[must_use]
+    pub fn declaration(&self) -> &Declaration {
+        let declaration = self.declaration.as_ref();
+        declaration.unwrap_or_else(|| panic!("this replica set has no declarative configuration"))
     }
 
     /// The link over which member `follower` replicates from member `source`; see
