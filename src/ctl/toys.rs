@@ -61,6 +61,7 @@ pub(super) fn record() -> Record {
         cause: Cause::Released,
         base: vclock(10),
         following: vec![uuid(2), uuid(3)],
+        split_off: Vec::new(),
         failsafe: false,
         paused: false,
         refused: false,

@@ -182,6 +182,9 @@ impl Planner<'_> {
                 format!("its status is '{}'; {words}", probe.status),
             );
         }
+        if let Some(why) = self.state.split_off_words() {
+            return (Health::Critical, format!("{words}; {why}"));
+        }
         if let Some(why) = &instance.process
             && self.state.settings.kill_hung
             && self.state.is_serving()

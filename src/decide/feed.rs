@@ -1,6 +1,7 @@
 //! Whether the master's rows arrive at a replica, and whether anybody gets those of this instance. Its check rests on that, and nothing about safety does: a replica
 //! that gets nothing may still have rows that nobody else has, so elections do not ask.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -13,6 +14,11 @@ use super::timing::Tick;
 /// How long nobody replicates from an instance before that is a problem: whoever was started again is connected long
 /// before.
 const UNFOLLOWED: Duration = Duration::from_secs(15);
+
+/// What a member is that others refuse, and how an operator mends it.
+pub(super) const SPLIT_OFF: &str = "it wrote some as a master whose time was over (Split-Brain). Remove its WAL, \
+     snapshot and vinyl files and start it, so that it joins anew; then set box.cfg.replication of the others to {} and \
+     back";
 
 /// What arrives of the master's rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -101,6 +107,29 @@ impl State {
     pub(super) fn is_unfollowed(&self, now: Tick) -> bool {
         let since = self.instance.unfollowed_since;
         since.is_some_and(|since| now.since(since) >= UNFOLLOWED)
+    }
+
+    /// What the next record says of members that are split off, after our own last one or a predecessor's: whoever is not
+    /// known to be followed again stays it.
+    pub(super) fn split_off(&self, own: Option<&Record>) -> Vec<String> {
+        let Some(probe) = &self.instance.probe else {
+            return Vec::new();
+        };
+        let before = own.or_else(|| self.seen_record());
+        let is_member = |uuid: &&String| probe.replication.iter().any(|it| it.uuid == **uuid);
+        let known = before.into_iter().flat_map(|record| &record.split_off);
+        let known = known.filter(|uuid| **uuid != probe.uuid && !probe.follows(uuid));
+        let refused = probe.split_off().map(|peer| &peer.uuid);
+        let all: BTreeSet<&String> = refused.chain(known.filter(is_member)).collect();
+        all.into_iter().cloned().collect()
+    }
+
+    /// Why this instance is none that may be master, if the others refuse what it wrote.
+    pub(super) fn split_off_words(&self) -> Option<String> {
+        let probe = self.live_probe()?;
+        let record = self.seen_record()?;
+        let split = record.instance != probe.uuid && record.split_off.contains(&probe.uuid);
+        split.then(|| format!("{} refuses its rows for good: {SPLIT_OFF}", record.name))
     }
 
     /// The record of whoever else holds the lock and is active, and when its last word was seen.

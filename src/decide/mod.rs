@@ -233,7 +233,9 @@ impl Planner<'_> {
         if probe.id == 0 {
             return Some("it is an anonymous replica".to_owned());
         }
-        (probe.status != "running").then(|| format!("its status is '{}'", probe.status))
+        let halted =
+            (probe.status != "running").then(|| format!("its status is '{}'", probe.status));
+        halted.or_else(|| self.state.split_off_words())
     }
 
     fn instance_words(&self) -> String {
@@ -345,6 +347,7 @@ impl Planner<'_> {
             cause: own.map_or(cause, |record| record.cause),
             base: self.base(own, term),
             following: probe.map(Probe::followers).unwrap_or_default(),
+            split_off: self.state.split_off(own),
             failsafe: settings.failsafe || failsafe_before,
             paused: self.says_paused(),
             refused: false,

@@ -257,6 +257,16 @@ impl Probe {
         })
     }
 
+    /// Those whose rows this instance refuses for good: written by an ex-master that did not know of a promotion of the
+    /// synchronous queue (`ER_SPLIT_BRAIN` in Tarantool's `src/box/errcode.h`, from 2.11 on).
+    pub fn split_off(&self) -> impl Iterator<Item = &Peer> {
+        self.replication.iter().filter(|peer| {
+            let upstream = peer.upstream.as_ref().filter(|it| it.status == "stopped");
+            let words = upstream.and_then(|upstream| upstream.message.as_deref());
+            words.is_some_and(|words| words.starts_with("Split-Brain discovered"))
+        })
+    }
+
     /// Whether this instance receives that one's rows.
     #[must_use]
     pub fn follows(&self, uuid: &str) -> bool {

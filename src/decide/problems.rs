@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::board::Member;
+use super::feed::SPLIT_OFF;
 use super::record::Record;
 use super::state::{Settings, State};
 
@@ -34,6 +35,7 @@ pub fn of<'a>(
     let mut problems = names_that_are_shared(&living);
     problems.extend(settings_that_differ(&living));
     problems.extend(nobody_follows(&living, record));
+    problems.extend(split_off(&members, record));
     let own = living.iter().flat_map(|member| member.problems.clone());
     for problem in own {
         if !problems.contains(&problem) {
@@ -130,6 +132,19 @@ fn nobody_follows(members: &[&Member], record: Option<&Record>) -> Vec<String> {
         })
     });
     words.collect()
+}
+
+/// Members whose rows the master refuses for good.
+fn split_off(members: &[&Member], record: Option<&Record>) -> Vec<String> {
+    let names = members.iter().map(|it| (&*it.name, &*it.instance));
+    let name = labels(names);
+    let split_off = record.into_iter().flat_map(|record| &record.split_off);
+    split_off
+        .map(|uuid| {
+            let name = name.get(uuid).unwrap_or(uuid);
+            format!("the master refuses the rows of {name}, which never becomes master itself: {SPLIT_OFF}")
+        })
+        .collect()
 }
 
 fn time(ms: u64) -> String {

@@ -56,6 +56,10 @@ pub struct Record {
     /// Members that replicated from the holder when it wrote this: whose ballots are worth waiting for.
     #[serde(default)]
     pub following: Vec<String>,
+    /// Members whose rows the holder's instance refuses for good, since they were written in a time that was over: they
+    /// never become master.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub split_off: Vec<String>,
     /// The holder may go on without Consul while every member promises (R6).
     #[serde(default)]
     pub failsafe: bool,

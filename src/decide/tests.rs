@@ -24,6 +24,7 @@ mod record;
 mod release;
 mod router;
 mod scenarios;
+mod split_off;
 mod stop;
 mod succession;
 mod switchover;

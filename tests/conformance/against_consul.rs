@@ -63,6 +63,7 @@ fn record(refresh: u64) -> Record {
         cause: Cause::First,
         base: Vclock::default(),
         following: Vec::new(),
+        split_off: Vec::new(),
         failsafe: false,
         paused: false,
         refused: false,

@@ -37,6 +37,7 @@ mod problems;
 mod replica_broken;
 mod scene;
 mod settings;
+mod split_off;
 mod stop;
 mod strict;
 mod strict_guard;

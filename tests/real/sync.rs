@@ -26,7 +26,7 @@ fn busy(writers: WritersBuilder) -> WritersBuilder {
     writers.rate(1000).window(256)
 }
 
-async fn start(
+pub(crate) async fn start(
     world: &World,
     agent: impl Fn(usize, AgentBuilder) -> AgentBuilder,
 ) -> Result<Scene> {

@@ -112,6 +112,7 @@ pub(crate) fn record() -> Record {
         cause: Cause::First,
         base: Vclock::new(),
         following: Vec::new(),
+        split_off: Vec::new(),
         failsafe: false,
         paused: false,
         refused: false,

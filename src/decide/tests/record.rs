@@ -46,6 +46,7 @@ fn any_record() -> impl Strategy<Value = Record> {
                 cause: Cause::Released,
                 base,
                 following,
+                split_off: members.clone(),
                 failsafe: since % 2 == 0,
                 paused: since % 3 == 0,
                 refused: since % 5 == 0,
