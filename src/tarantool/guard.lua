@@ -373,6 +373,37 @@ local function useless_deadline(deadline)
     end
 end
 
+-- May yield. Until it has ended the instance does not count as fenced.
+local function take_queue(term)
+    state.promoting = state.promoting + 1
+    local done = as_admin(function()
+        guard.taking = true
+        local ok, err = pcall(guard.take_synchro_queue, term)
+        guard.taking = false
+        if not ok then
+            error(err, 0)
+        end
+    end)
+    state.promoting = state.promoting - 1
+    if done == nil or not done.ok then
+        return 'could not take the synchronous queue: ' .. tostring(done and done.result or 'no answer')
+    end
+end
+
+-- The queue is the master's, also where somebody gave it away meanwhile. Nothing of it waits for the grant that looks.
+local function start_taking_queue(term)
+    if guard.taking or not guard.lacks_queue() then
+        return
+    end
+    log.warn('tarsec: the queue of synchronous transactions is not the master\'s, it is taken again')
+    fiber.create(function()
+        local failure = take_queue(term)
+        if failure ~= nil then
+            log.error('tarsec: %s', failure)
+        end
+    end)
+end
+
 -- `fenced_term`, `needed_age_ns`, `t0`: what bounds promises, see promises.lua.
 function guard.promote(agent, term, deadline, fenced_term, needed_age_ns, t0)
     return answer(agent, function()
@@ -393,18 +424,9 @@ function guard.promote(agent, term, deadline, fenced_term, needed_age_ns, t0)
                 return 'the synchronous queue is still being taken'
             end
             local epoch = state.epoch
-            state.promoting = state.promoting + 1
-            local done = as_admin(function()
-                guard.taking = true
-                local ok, err = pcall(guard.take_synchro_queue, term)
-                guard.taking = false
-                if not ok then
-                    error(err, 0)
-                end
-            end)
-            state.promoting = state.promoting - 1
-            if done == nil or not done.ok then
-                return 'could not take the synchronous queue: ' .. tostring(done and done.result or 'no answer')
+            local failure = take_queue(term)
+            if failure ~= nil then
+                return failure
             end
             -- That may have waited: look again, and from here to the switch nothing yields.
             if state.owner ~= agent or term < state.term or state.epoch ~= epoch then
@@ -453,6 +475,7 @@ function guard.grant(agent, term, deadline)
             guard.changed:broadcast()
         end
         start_spaces()
+        start_taking_queue(term)
     end)
 end
 

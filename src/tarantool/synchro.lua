@@ -58,26 +58,30 @@ local function clear_queue()
     platform.with_settings(settings, box.ctl.clear_synchro_queue)
 end
 
--- From 2.10 on the queue has an owner, and nobody else's synchronous rows are accepted.
-local function claim_queue(owner)
-    local has_owner = owner ~= 0
-    if has_owner and not platform.owns_queue() or not has_owner and has_synchronous_space() then
-        platform.claim_queue(CLAIM_PATIENCE_S)
+-- Whether the instance would have to claim the queue to write to its synchronous spaces. From 2.10 on the queue has an
+-- owner, and nobody else's synchronous rows are accepted; box.ctl.demote() and the first synchronous space leave it
+-- without one.
+function guard.lacks_queue()
+    local owner = platform.queue_owner()
+    if owner == 0 then
+        return has_synchronous_space()
     end
+    return owner ~= nil and not platform.owns_queue()
 end
 
--- Once for each term: who is promoted again in its own has the queue, and rows of its own may wait in it.
+-- Before 2.10 once for each term: who is promoted again in its own has the queue, and rows of its own may wait in it.
+-- Later versions say whose it is.
 function guard.take_synchro_queue(term)
-    if guard.state.queue_term == term then
-        return
+    if platform.queue_owner() ~= nil then
+        if guard.lacks_queue() then
+            platform.claim_queue(CLAIM_PATIENCE_S)
+        end
+    elseif guard.state.queue_term ~= term then
+        if box.ctl.clear_synchro_queue ~= nil then
+            clear_queue()
+        end
+        guard.state.queue_term = term
     end
-    local owner = platform.queue_owner()
-    if owner ~= nil then
-        claim_queue(owner)
-    elseif box.ctl.clear_synchro_queue ~= nil then
-        clear_queue()
-    end
-    guard.state.queue_term = term
 end
 
 return true

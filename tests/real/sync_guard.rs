@@ -127,6 +127,42 @@ async fn rows_of_its_own_wait_on_when_a_master_is_promoted_again_in_its_term() {
 }
 
 #[tokio::test]
+async fn a_queue_that_was_given_away_is_taken_again_with_the_next_grant() {
+    let test = "a_queue_that_was_given_away_is_taken_again_with_the_next_grant";
+    let has_owner = |version| !clears_its_queue(version);
+    if Version::skips(test, has_owner, "its queue has no owner") {
+        return;
+    }
+    let story = async |world: &World| {
+        let set = three(world).await?;
+        let grant = "
+            local clock = require('clock')
+            box.ctl.demote()
+            local refused = pcall(journal_write, 'w', 1)
+            local deadline = clock.monotonic64() + 50 * 1000000000ULL
+            return box.info.synchro.queue.owner, refused, tarsec_guard.grant('story', 1, deadline).refused";
+        let answer = set[0].eval(grant, &[]).await?;
+        assert_eq!(answer, [json!(0), json!(false), Value::Null]);
+        let owned = "return box.info.synchro.queue.owner == box.info.id";
+        until(&set[0], "the queue", owned).await?;
+        set[0].eval("return journal_write('w', 2)", &[]).await?;
+
+        // The first synchronous space of a set leaves it without an owner, too.
+        let first = "box.ctl.demote()
+            box.space._space:update(box.space.journal.id, {{'=', 6, {is_sync = false}}})
+            box.space._space:update(box.space.journal.id, {{'=', 6, {is_sync = true}}})
+            return tarsec_guard.grant('story', 1, require('clock').monotonic64() + 50 * 1000000000ULL).refused";
+        assert_eq!(set[0].eval(first, &[]).await?, [Value::Null]);
+        until(&set[0], "the queue", owned).await?;
+        set[0]
+            .eval("return journal_write('w', 3)", &[])
+            .await
+            .map(|_| ())
+    };
+    world().story("sync-demoted", story).await;
+}
+
+#[tokio::test]
 async fn settings_are_restored_whatever_becomes_of_the_queue() {
     if Version::skips(
         "settings_are_restored_whatever_becomes_of_the_queue",
