@@ -75,9 +75,11 @@ local function give_birth()
     options.read_only = false
     box.cfg(options)
     box.once('tarsec-init', function()
-        create_users()
+        -- In this order: nobody can join before there is a user, and the agent makes the instance read-only as soon as
+        -- it is let in.
         register_members()
         box.schema.space.create('example'):create_index('primary')
+        create_users()
     end)
     box.cfg({ read_only = true })
 end

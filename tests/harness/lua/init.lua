@@ -112,10 +112,11 @@ local function give_birth()
     options.replication = {}
     box.cfg(options)
     box.once('tarsec-init', function()
-        -- In this order: nobody can join before there is a user, and whoever joined half-way would register itself.
+        -- In this order: nobody can join before there is a user, whoever joined half-way would register itself, and
+        -- the agent makes the instance read-only as soon as it is let in.
         register_members()
-        create_users()
         if app.bootstrap then app.bootstrap() end
+        create_users()
     end)
     box.cfg({ read_only = true })
 end
