@@ -18,6 +18,7 @@ mod declared;
 mod dumps;
 mod election;
 mod endings;
+mod example_tarantool3;
 mod failsafe;
 mod first_start;
 mod full_memory;
