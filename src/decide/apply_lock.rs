@@ -316,6 +316,8 @@ impl State {
             }
             Ok(Err(_)) => {
                 self.consul_answered();
+                // It looks at rights before anything else.
+                self.denied = None;
                 self.hold.unwritten = None;
                 self.hold.attempted = None;
                 self.lock.outdated = true;
@@ -329,13 +331,13 @@ impl State {
                 self.consul_failed(&fault.why);
                 self.note_doubt();
                 self.lock.outdated = true;
-                let mut pause = CONSUL_RETRY;
-                if fault.denied {
-                    self.denied = Some(fault.why.clone());
-                    if matches!(step, LockStepKind::Acquire | LockStepKind::TakeOver) {
-                        pause = DENIED_RETRY;
-                    }
-                }
+                let gains = matches!(step, LockStepKind::Acquire | LockStepKind::TakeOver);
+                let pause = if fault.denied && gains {
+                    DENIED_RETRY
+                } else {
+                    CONSUL_RETRY
+                };
+                self.denied = fault.denied.then(|| fault.why.clone());
                 self.pending.lock_retry_at = Some(now + pause);
                 self.consul_fault = Some(fault);
             }

@@ -48,11 +48,11 @@ impl State {
 
     fn session_call_failed(&mut self, fault: ConsulFault, now: Tick) {
         let pause = if fault.denied {
-            self.denied = Some(fault.why.clone());
             DENIED_RETRY
         } else {
             CONSUL_RETRY
         };
+        self.denied = fault.denied.then(|| fault.why.clone());
         self.pending.session_retry_at = Some(now + pause);
         self.consul_failed(&fault.why);
         self.consul_fault = Some(fault);

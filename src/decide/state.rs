@@ -107,8 +107,7 @@ pub struct State {
     pub superseded: Option<String>,
     /// The last thing about the lock or a session that Consul refused or failed to answer, until it answers again.
     pub consul_fault: Option<super::event::ConsulFault>,
-    /// Why Consul denies us a session or the lock, until it allows it: reads that succeed in between say nothing
-    /// about that.
+    /// Why Consul denies us a session or the lock, until it allows it or fails otherwise: reads say nothing about that.
     pub denied: Option<String>,
 }
 

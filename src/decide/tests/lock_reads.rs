@@ -1,7 +1,7 @@
 //! What is known of the lock: answers out of order, lost replies, counters.
 
 use super::fixtures::*;
-use crate::decide::event::{Event, LockSight};
+use crate::decide::event::{ConsulFault, Event, LockSight, LockStepKind};
 use crate::decide::ids::SessionId;
 use crate::decide::plan::{Action, Reason};
 use crate::decide::record::Status;
@@ -342,5 +342,54 @@ fn one_call_at_a_time_in_each_place() {
                 | Action::Acquire { .. }
                 | Action::Release { .. }
         ));
+    }
+}
+
+fn denied() -> ConsulFault {
+    ConsulFault {
+        why: "denied".to_owned(),
+        denied: true,
+    }
+}
+
+fn is_denied(node: &Node) -> bool {
+    node.plan().reason
+        == Reason::WaitingForConsul {
+            why: "denied".to_owned(),
+        }
+}
+
+/// Reads succeed in between, and say nothing about what may be written.
+#[test]
+fn a_denial_is_the_reason_until_a_newer_failure() {
+    let is_create = |action: &Action| matches!(action, Action::CreateSession);
+    let mut node = node().attached().seeing_lock();
+    node.runs_until(is_create);
+    let failed = |fault| Event::SessionCreated { result: Err(fault) };
+    node.hears(failed(denied()));
+    node.watch_shows_lock();
+    assert!(is_denied(&node));
+    node.comes_to(is_create);
+    node.hears(failed(fault()));
+    node.watch_shows_lock();
+    assert!(!is_denied(&node), "{:?}", node.plan().reason);
+}
+
+#[test]
+fn so_it_is_at_the_lock_and_until_an_answer() {
+    let failed = |result| Event::LockStepEnded {
+        step: LockStepKind::Acquire,
+        result,
+    };
+    for newer in [Err(fault()), Ok(Err("somebody was first".to_owned()))] {
+        let mut node = node().attached().seeing_lock();
+        node.runs_until(is_acquire);
+        node.hears(failed(Err(denied())));
+        node.watch_shows_lock();
+        assert!(is_denied(&node));
+        node.comes_to(is_acquire);
+        node.hears(failed(newer));
+        node.watch_shows_lock();
+        assert!(!is_denied(&node), "{:?}", node.plan().reason);
     }
 }
