@@ -104,13 +104,22 @@ impl Advisor {
                 "its certificate is not for the host in CONSUL_HTTP_ADDR ({address}) or the name in \
                  CONSUL_TLS_SERVER_NAME: set the latter to a name that the certificate is for"
             ),
-            Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            // An authority that was renewed under its old name has another key.
+            Some(rustls::Error::InvalidCertificate(
+                CertificateError::UnknownIssuer | CertificateError::BadSignature,
+            )) => {
                 "nobody in CONSUL_CACERT or CONSUL_CAPATH (without them: the system's authorities) has signed its \
                  certificate: set one of them to its authority"
                     .to_owned()
             }
             Some(rustls::Error::AlertReceived(
-                AlertDescription::CertificateRequired | AlertDescription::BadCertificate,
+                AlertDescription::CertificateRequired
+                | AlertDescription::BadCertificate
+                | AlertDescription::CertificateExpired
+                | AlertDescription::CertificateRevoked
+                | AlertDescription::CertificateUnknown
+                | AlertDescription::UnknownCA
+                | AlertDescription::DecryptError,
             )) => "it demands a client certificate that it trusts: set CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY"
                 .to_owned(),
             Some(rustls::Error::InvalidMessage(_)) => {
