@@ -23,7 +23,9 @@ use crate::dump::Dump;
 use crate::errors::chain;
 use crate::execute::{Executor, Keys, KnownIndex, json_bytes, lock_read};
 use crate::execute_catalog::OwnService;
-use crate::execute_vshard::{ConfigText, Watcher, masters_prefix, watch_config, watch_masters};
+use crate::execute_vshard::{
+    ConfigText, Watcher, masters_prefix, watch_config, watch_login, watch_masters,
+};
 use crate::exit::Exit;
 use crate::journal;
 use crate::logging::Output;
@@ -268,6 +270,7 @@ impl Agent {
             watch_masters(&own, &prefix, sender).await;
         });
         if let Some(key) = config.vshard.config_key.clone() {
+            tokio::spawn(watch_login(config.vshard.clone(), events.clone()));
             let cell = self.executor.config_text.clone();
             tokio::spawn(async move {
                 watch_config(&watcher, &key, &cell, events).await;

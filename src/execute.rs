@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::config::{Config, ConsulConfig};
@@ -15,10 +16,14 @@ use crate::decide::plan::{Action, Ending, Role};
 use crate::decide::record::Record;
 use crate::errors::chain;
 use crate::execute_catalog::{OwnService, deregister, service_ref, tell};
-use crate::execute_vshard::ConfigText;
+use crate::execute_vshard::{ConfigText, note_refusal};
 use crate::tarantool::link::{Command, Instance};
 use crate::tarantool::peers::Peers;
 use crate::tarantool::uri::Unfit;
+
+/// How long a replica that may be locked out waits for a password that has changed; so much later it is pointed at another
+/// master at most.
+const REREADING: Duration = Duration::from_millis(500);
 
 /// Where this replica set's keys are.
 #[derive(Debug, Clone)]
@@ -180,7 +185,7 @@ impl Executor {
             }
             Action::Fence { why } => self.instance.command(Command::Fence(why)).await,
             Action::Observe { term } => self.instance.command(Command::Observe(term)).await,
-            Action::Follow { uri } => match self.follow(uri) {
+            Action::Follow { uri, again } => match self.follow(uri, again).await {
                 Ok(command) => self.instance.command(command).await,
                 Err(why) => Event::GuardFailed {
                     command: GuardCommand::Follow,
@@ -316,26 +321,37 @@ impl Executor {
             Action::Vshard(action) => self.vshard(action).await,
             Action::Exit { .. } => return None,
         };
+        if let Event::GuardAnswered { probe, .. } = &event {
+            note_refusal(&self.config.vshard, probe.vshard.as_ref());
+        }
         Some(event)
     }
 
     /// The settings were checked at start; a password that has changed since may have become one that no URI carries.
-    fn follow(&self, uri: Option<String>) -> Result<Command, String> {
+    /// `again`: the one in use may be refused.
+    async fn follow(&self, uri: Option<String>, again: bool) -> Result<Command, String> {
         let name = uri.unwrap_or_default();
         let tarantool = &self.config.tarantool;
+        if again {
+            let mut changes = tarantool.password.changes();
+            tarantool.password.refused();
+            // What is read later is for the next time.
+            let _ = timeout(REREADING, changes.changed()).await;
+        }
         let uri = match &tarantool.user {
             Some(user) if !name.is_empty() => {
-                if let Some(found) = Unfit::first_in(&tarantool.password) {
+                let password = tarantool.password.get();
+                if let Some(found) = Unfit::first_in(&password) {
                     return Err(format!(
                         "the password of {user} has {found}, which no URI of Tarantool carries; allowed are {}",
                         Unfit::ALLOWED
                     ));
                 }
-                format!("{user}:{}@{name}", tarantool.password)
+                format!("{user}:{password}@{name}")
             }
             Some(_) | None => name.clone(),
         };
-        Ok(Command::Follow { uri, name })
+        Ok(Command::Follow { uri, name, again })
     }
 
     async fn read_lock(&self) -> Option<Event> {

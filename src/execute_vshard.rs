@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
 
-use crate::config::{ConsulConfig, ReplicationMode};
+use crate::config::{ConsulConfig, ReplicationMode, VshardConfig};
 use crate::consul::{Consul, Found};
 use crate::decide::board;
 use crate::decide::event::Event;
-use crate::decide::vshard::{Master, Masters, VshardAction, VshardEvent};
+use crate::decide::vshard::{Look, Master, Masters, VshardAction, VshardEvent};
 use crate::execute::{Executor, fault, json_bytes};
 use crate::tarantool::vshard::{Order, Text};
 
@@ -72,6 +72,32 @@ impl Executor {
                     result: written.map_err(|error| fault(&error)),
                 })
             }
+        }
+    }
+}
+
+/// Reads the password of the central configuration's users again where somebody refuses it to vshard in the instance, which
+/// alone uses it.
+pub(crate) fn note_refusal(config: &VshardConfig, look: Option<&Look>) {
+    if let Some((_, password)) = &config.login
+        && look.is_some_and(|look| look.locked_out)
+    {
+        password.refused();
+    }
+}
+
+/// Says when there is another one, until nobody listens any more.
+pub(crate) async fn watch_login<E: From<VshardEvent>>(
+    config: VshardConfig,
+    events: mpsc::Sender<E>,
+) {
+    let Some((_, password)) = config.login else {
+        return;
+    };
+    let mut changes = password.changes();
+    while changes.changed().await.is_ok() {
+        if events.send(VshardEvent::LoginChanged.into()).await.is_err() {
+            return;
         }
     }
 }

@@ -51,6 +51,7 @@ enum Topic {
     Vshard,
     Masters,
     Feed,
+    Follow,
 }
 
 impl Said {
@@ -80,6 +81,11 @@ pub(crate) fn event(said: &mut Said, event: &Event) {
 fn is_news(said: &mut Said, event: &Event) -> bool {
     match event {
         Event::GuardFailed { why, .. } => said.is_news(Topic::Guard, why),
+        Event::GuardAnswered {
+            command: GuardCommand::Follow,
+            refused,
+            ..
+        } => said.is_news(Topic::Follow, refused.as_deref().unwrap_or_default()),
         Event::GuardAnswered { .. } => {
             said.forget(&[Topic::Guard]);
             true
@@ -400,7 +406,11 @@ pub(crate) fn action(said: &mut Said, action: &Action) {
         Action::Release { record, .. } => {
             info!(term = record.term, status = ?record.status, "releasing the lock")
         }
-        Action::Follow { uri } => info!(uri, "re-pointing replication"),
+        Action::Follow { uri, again: false } => {
+            said.forget(&[Topic::Follow]);
+            info!(uri, "re-pointing replication");
+        }
+        Action::Follow { uri, again: true } => debug!(uri, "re-pointing replication again"),
         Action::Tell { entry, .. } => {
             debug!(role = ?entry.registered.role, health = ?entry.health, output = entry.output, "telling the catalog");
         }

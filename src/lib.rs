@@ -27,6 +27,7 @@ mod neighbours;
 pub mod outlet;
 pub mod process;
 mod router;
+pub mod secrets;
 mod signals;
 pub mod tarantool;
 mod waiting;

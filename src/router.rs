@@ -22,7 +22,9 @@ use crate::dump::Dump;
 use crate::errors::chain;
 use crate::execute::{fault, json_bytes};
 use crate::execute_catalog::{OwnService, deregister, service_ref, tell};
-use crate::execute_vshard::{ConfigText, Watcher, masters_prefix, watch_config, watch_masters};
+use crate::execute_vshard::{
+    ConfigText, Watcher, masters_prefix, note_refusal, watch_config, watch_login, watch_masters,
+};
 use crate::exit::Exit;
 use crate::journal;
 use crate::logging::Output;
@@ -232,6 +234,7 @@ impl Hands {
             watch_masters(&own, &prefix, events).await;
         });
         if let Some(key) = self.config.vshard.config_key.clone() {
+            tokio::spawn(watch_login(self.config.vshard.clone(), self.events.clone()));
             let (cell, events) = (self.config_text.clone(), self.events.clone());
             tokio::spawn(async move {
                 watch_config(&watcher, &key, &cell, events).await;
@@ -289,6 +292,9 @@ impl Hands {
                         .map_err(|error| chain(&error)),
                     None => Err(no_connection()),
                 };
+                if let Ok(look) = &result {
+                    note_refusal(&self.config.vshard, look.as_ref().as_ref());
+                }
                 RouterEvent::Looked { result }
             }
             RouterAction::Apply(VshardAction::Apply { sequence, wanted }) => {

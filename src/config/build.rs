@@ -1,7 +1,6 @@
 //! [`RawConfig`] → [`Config`], section by section, every error kept.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use super::{
     service,
 };
 use crate::decide::timing::Timing;
+use crate::secrets::{Check, Secret, SecretFile};
 use crate::tarantool::uri::Unfit;
 
 /// Consul reaps critical services no sooner than this
@@ -190,7 +190,9 @@ fn tarantool(raw: &RawConfig) -> Result<(TarantoolConfig, Announce), ConfigError
         (Err(error), _) => Err(error),
     };
     let user = raw.tarantool_user().optional(parse::text);
-    let password = secret(raw.tarantool_password(), raw.tarantool_password_file());
+    // What no URI carries is refused where it is to be put into one.
+    let any: Check = |_, _| Ok(());
+    let password = secret(raw.tarantool_password(), raw.tarantool_password_file(), any);
     let (((addr, announce), user), password) =
         addr.and_also(announce).and_also(user).and_also(password)?;
 
@@ -213,7 +215,11 @@ fn tarantool(raw: &RawConfig) -> Result<(TarantoolConfig, Announce), ConfigError
 }
 
 fn vshard(raw: &RawConfig) -> Result<VshardConfig, ConfigError> {
-    let login = secret(raw.vshard_password(), raw.vshard_password_file());
+    let login = secret(
+        raw.vshard_password(),
+        raw.vshard_password_file(),
+        carried_by_vshard,
+    );
     let ((((role, on), config_key), user), password) = raw
         .role()
         .required(parse::role)
@@ -240,14 +246,12 @@ fn vshard(raw: &RawConfig) -> Result<VshardConfig, ConfigError> {
         "VSHARD_USER",
         secret_name(raw.vshard_password(), raw.vshard_password_file()),
     ];
-    let texts = login
-        .as_ref()
-        .map(|(user, password)| [user.as_str(), password.as_str()]);
-    carried_by_uris(
-        names,
-        texts,
-        "it becomes part of those in vshard's configuration",
-    )?;
+    let password = login.as_ref().map(|(_, password)| password.get());
+    let user = login.as_ref().map(|(user, _)| user.as_str());
+    let texts = user
+        .zip(password.as_deref())
+        .map(|(user, password)| [user, password.as_str()]);
+    carried_by_uris(names, texts, IN_VSHARDS)?;
     Ok(VshardConfig {
         role,
         on,
@@ -342,21 +346,25 @@ fn consul(raw: &RawConfig) -> Result<ConsulConfig, ConfigError> {
 }
 
 /// A token travels in a header, so it must be visible ASCII.
-fn token(raw: &RawConfig) -> Result<Option<String>, ConfigError> {
-    let token = secret(raw.consul_http_token(), raw.consul_http_token_file())?;
-    let visible = token
-        .iter()
-        .flat_map(|token| token.bytes())
-        .all(|byte| byte.is_ascii_graphic());
-    match (visible, raw.consul_http_token_file().set()) {
-        (true, _) => Ok(token),
-        (false, None) => Err(raw
-            .consul_http_token()
-            .invalid("visible ASCII without blanks")),
-        (false, Some(_)) => Err(raw
-            .consul_http_token_file()
-            .invalid("a file with visible ASCII without blanks")),
+fn token(raw: &RawConfig) -> Result<Option<Secret>, ConfigError> {
+    let direct = raw.consul_http_token();
+    let given = direct.verbatim().unwrap_or_default();
+    if !is_visible(given) {
+        return Err(direct.invalid("visible ASCII without blanks"));
     }
+    let is_token: Check = |file, text| match is_visible(text) {
+        true => Ok(()),
+        false => Err(SettingError::Invalid {
+            name: file.variable,
+            value: file.path.display().to_string(),
+            allowed: "a file with visible ASCII without blanks".to_owned(),
+        }),
+    };
+    secret(direct, raw.consul_http_token_file(), is_token)
+}
+
+fn is_visible(token: &str) -> bool {
+    token.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn consul_tls(raw: &RawConfig) -> Result<ConsulTls, ConfigError> {
@@ -462,7 +470,7 @@ fn not_blank<T>(var: Var<'_>, parse: impl Fn(&str) -> Result<T, String>) -> Resu
 }
 
 /// A secret from its variable or from the file that another one names.
-fn secret(direct: Var<'_>, file: Var<'_>) -> Result<Option<String>, ConfigError> {
+fn secret(direct: Var<'_>, file: Var<'_>, check: Check) -> Result<Option<Secret>, ConfigError> {
     match (direct.verbatim(), file.set()) {
         (None, None) => Ok(None),
         (Some(_), Some(_)) => Err(SettingError::Both {
@@ -470,8 +478,11 @@ fn secret(direct: Var<'_>, file: Var<'_>) -> Result<Option<String>, ConfigError>
             second: file.setting.name,
         }
         .into()),
-        (Some(secret), None) => Ok(Some(secret.to_owned())),
-        (None, Some(path)) => read_secret(file.setting.name, Path::new(path)).map(Some),
+        (Some(secret), None) => Ok(Some(secret.into())),
+        (None, Some(path)) => {
+            let secret = Secret::in_file(file.setting.name, Path::new(path), check);
+            Ok(Some(secret?))
+        }
     }
 }
 
@@ -491,9 +502,25 @@ fn follows_with(raw: &RawConfig, tarantool: &TarantoolConfig) -> Result<(), Conf
         secret_name(raw.tarantool_password(), raw.tarantool_password_file()),
     ];
     let user = tarantool.user.as_deref();
-    let login = user.map(|user| [user, tarantool.password.as_str()]);
+    let password = tarantool.password.get();
+    let login = user.map(|user| [user, password.as_str()]);
     let reason = "with REPLICATION=follow it is part of the master's";
     carried_by_uris(names, login, reason)
+}
+
+const IN_VSHARDS: &str = "it becomes part of those in vshard's configuration";
+
+fn carried_by_vshard(file: &SecretFile, password: &str) -> Result<(), SettingError> {
+    unfit_for_uris(file.variable, password, IN_VSHARDS).map_or(Ok(()), Err)
+}
+
+fn unfit_for_uris(name: &'static str, text: &str, reason: &'static str) -> Option<SettingError> {
+    Some(SettingError::NotForUri {
+        name,
+        found: Unfit::first_in(text)?.to_string(),
+        reason,
+        allowed: Unfit::ALLOWED,
+    })
 }
 
 /// A user and its password that are to be put in front of an address.
@@ -503,25 +530,6 @@ fn carried_by_uris(
     reason: &'static str,
 ) -> Result<(), ConfigError> {
     let login = login.unwrap_or_default();
-    let unfit = names.into_iter().zip(login).filter_map(|(name, text)| {
-        let found = Unfit::first_in(text)?.to_string();
-        Some(SettingError::NotForUri {
-            name,
-            found,
-            reason,
-            allowed: Unfit::ALLOWED,
-        })
-    });
-    ConfigError::from_all(unfit)
-}
-
-fn read_secret(name: &'static str, path: &Path) -> Result<String, ConfigError> {
-    let path = path.to_owned();
-    match fs::read_to_string(&path) {
-        Err(source) => Err(SettingError::Unreadable { name, path, source }.into()),
-        Ok(content) => match content.trim_end_matches(['\r', '\n']) {
-            "" => Err(SettingError::EmptyFile { name, path }.into()),
-            secret => Ok(secret.to_owned()),
-        },
-    }
+    let texts = names.into_iter().zip(login);
+    ConfigError::from_all(texts.filter_map(|(name, text)| unfit_for_uris(name, text, reason)))
 }

@@ -71,7 +71,7 @@ impl Config {
                 .user
                 .clone()
                 .unwrap_or_else(|| "guest".to_owned()),
-            "TARANTOOL_PASSWORD" => redacted(!self.tarantool.password.is_empty()),
+            "TARANTOOL_PASSWORD" => redacted(!self.tarantool.password.get().is_empty()),
             "ANNOUNCE_ADDR" => self.announced(),
             "HUNG_INSTANCE_ACTION" => match self.hung_instance {
                 HungInstanceAction::Kill => "kill".to_owned(),

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crate::decide::state::Elector;
 use crate::decide::timing::Timing;
+use crate::secrets::Secret;
 pub use error::ConfigError;
 
 /// Everything the agent was told, checked once; nothing below checks it again.
@@ -80,7 +81,7 @@ pub struct TarantoolConfig {
     /// `TARANTOOL_USER`; `None` is guest.
     pub user: Option<String>,
     /// `TARANTOOL_PASSWORD` or the content of `TARANTOOL_PASSWORD_FILE`.
-    pub password: String,
+    pub password: Secret,
 }
 
 impl fmt::Debug for TarantoolConfig {
@@ -118,8 +119,8 @@ pub struct Announce {
 pub struct ConsulConfig {
     /// `http://host:port` or `https://host:port`, no trailing slash (`CONSUL_HTTP_ADDR`, `CONSUL_HTTP_SSL`).
     pub base_url: String,
-    /// `CONSUL_HTTP_TOKEN`, or read anew from `CONSUL_HTTP_TOKEN_FILE` at start.
-    pub token: Option<String>,
+    /// `CONSUL_HTTP_TOKEN` or the content of `CONSUL_HTTP_TOKEN_FILE`.
+    pub token: Option<Secret>,
     /// `CONSUL_HTTP_AUTH`: user and password.
     pub basic_auth: Option<(String, String)>,
     /// TLS material; used when `base_url` is https.
@@ -189,7 +190,7 @@ pub struct VshardConfig {
     /// `VSHARD_CONFIG_KEY`.
     pub config_key: Option<String>,
     /// `VSHARD_USER`, and `VSHARD_PASSWORD` or the content of `VSHARD_PASSWORD_FILE`.
-    pub login: Option<(String, String)>,
+    pub login: Option<(String, Secret)>,
 }
 
 impl fmt::Debug for VshardConfig {

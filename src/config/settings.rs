@@ -157,7 +157,7 @@ settings! {
         tarantool_addr = value("TARANTOOL_ADDR", "127.0.0.1:3301", "Where the instance listens: `host:port` or the absolute path of a unix socket.");
         tarantool_user = derived("TARANTOOL_USER", "guest", "The user as whom the agent talks to the instance.");
         tarantool_password = secret("TARANTOOL_PASSWORD", "That user's password.");
-        tarantool_password_file = unset("TARANTOOL_PASSWORD_FILE", "A file that holds the password; a newline at its end does not count.");
+        tarantool_password_file = unset("TARANTOOL_PASSWORD_FILE", "A file that holds the password; a newline at its end does not count. It is read again when the password is refused.");
         announce_addr = derived("ANNOUNCE_ADDR", "`TARANTOOL_ADDR`, only its port where its host is local", "Where others reach the instance: `host:port`, or `:port` for the address of the node's Consul agent.");
         hung_instance_action = value("HUNG_INSTANCE_ACTION", "kill", "What to do with an instance that has not answered and whose lease has passed: `kill` it, or `wait` for it. With `wait`, writes that were queued in it may still land late when it wakes up.");
         guard = value("GUARD", "lease", "`lease` fences when the lease is over. `strict` also refuses every single write past the lease, and kills the process rather than acknowledge one late: for machines that may be frozen as a whole, agent and all. It costs each transaction some microseconds.");
@@ -173,7 +173,7 @@ settings! {
         vshard_config_key = unset("VSHARD_CONFIG_KEY", "A Consul key with the cluster's vshard configuration in YAML or JSON, vshard's own form or autovshard's, which every instance that it names takes over when it changes.");
         vshard_user = unset("VSHARD_USER", "The user of addresses in that configuration that name none.");
         vshard_password = secret("VSHARD_PASSWORD", "That user's password.");
-        vshard_password_file = unset("VSHARD_PASSWORD_FILE", "A file that holds the password; a newline at its end does not count.");
+        vshard_password_file = unset("VSHARD_PASSWORD_FILE", "A file that holds the password; a newline at its end does not count. It is read again when the password is refused.");
     }
     "Succession" {
         election = value("ELECTION", "smart", "Who becomes master when there is none: `smart` (followed the last master, has most of its rows, is followed by others, priority, least idle), `idle` (heard the last master last) or `first` (whoever is first).");
@@ -193,7 +193,7 @@ settings! {
     "Consul" {
         consul_http_addr = value("CONSUL_HTTP_ADDR", "127.0.0.1:8500", "The Consul agent: `host:port`, `http://…` or `https://…`; the scheme wins over `CONSUL_HTTP_SSL`.");
         consul_http_token = secret("CONSUL_HTTP_TOKEN", "The ACL token.");
-        consul_http_token_file = unset("CONSUL_HTTP_TOKEN_FILE", "A file that holds the ACL token, read at start.");
+        consul_http_token_file = unset("CONSUL_HTTP_TOKEN_FILE", "A file that holds the ACL token. It is read again when Consul refuses the token, and so are the files of certificates when TLS fails.");
         consul_http_auth = secret("CONSUL_HTTP_AUTH", "`user:password` for HTTP basic authentication.");
         consul_http_ssl = value("CONSUL_HTTP_SSL", "false", "Whether to speak TLS.");
         consul_http_ssl_verify = value("CONSUL_HTTP_SSL_VERIFY", "true", "Whether to check the server's certificate.");

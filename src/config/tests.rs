@@ -97,8 +97,11 @@ fn an_empty_environment_is_enough() {
     assert_eq!(config.timing.healthcheck_timeout(), Duration::from_secs(2));
     assert_eq!(config.timing.liveness_interval(), Duration::from_millis(50));
     assert_eq!(
-        (config.tarantool.user, config.tarantool.password),
-        (None, String::new())
+        (
+            config.tarantool.user,
+            config.tarantool.password.get().as_str()
+        ),
+        (None, "")
     );
 }
 
@@ -196,7 +199,7 @@ fn secrets_are_shown_nowhere() {
         ("CONSUL_HTTP_TOKEN", "hush-2"),
         ("CONSUL_HTTP_AUTH", "someone:hush-3"),
     ]);
-    assert_eq!(config.tarantool.password, "hush-1");
+    assert_eq!(config.tarantool.password.get().as_str(), "hush-1");
     assert_eq!(
         config.consul.basic_auth,
         Some(("someone".to_owned(), "hush-3".to_owned()))
@@ -541,10 +544,10 @@ fn secrets_come_from_files_too() {
     let config = read_from("hush\n").unwrap();
     assert_eq!(
         (
-            config.tarantool.password.as_str(),
-            config.consul.token.as_deref()
+            config.tarantool.password.get().as_str(),
+            config.consul.token.map(|token| token.get().to_string())
         ),
-        ("hush", Some("hush"))
+        ("hush", Some("hush".to_owned()))
     );
     let error = read_from("\n").unwrap_err().to_string();
     assert!(

@@ -13,74 +13,12 @@
 
 use std::time::Duration;
 
-use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Builder;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rs_consul::{ConsulBuilder, CreateOrUpdateKeyRequest, ReadKeyRequest, ReadKeyResponse};
+use rs_consul::{CreateOrUpdateKeyRequest, ReadKeyRequest, ReadKeyResponse};
 
 use super::Consul;
 use super::advice::{Advice, about_status, prefix_rule};
-use super::error::{BodyError, ConsulError, SetupError};
-use super::tls;
-use super::wire::{Answer, Call, Entry, IDLE_TIMEOUT, encode, is_denial, key_path, quoted};
-use crate::config::ConsulConfig;
-
-/// Idle connections kept: members are written and read one call at a time.
-const IDLE_CONNECTIONS: usize = 1;
-
-/// `rs-consul` and what of it may be used with these settings.
-pub(super) struct Members {
-    /// `None` with basic authentication.
-    client: Option<rs_consul::Consul>,
-    /// Encoded; empty for none.
-    namespace: String,
-}
-
-impl Members {
-    pub(super) fn new(
-        config: &ConsulConfig,
-        tls_config: rustls::ClientConfig,
-    ) -> Result<Self, SetupError> {
-        let namespace = config.namespace.as_deref().map(encode).unwrap_or_default();
-        if config.basic_auth.is_some() {
-            return Ok(Self {
-                client: None,
-                namespace,
-            });
-        }
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls_config)
-            .https_or_http();
-        let connector = match &config.tls.server_name {
-            Some(name) => connector
-                .with_server_name_resolver(FixedServerNameResolver::new(tls::server_name(name)?)),
-            None => connector,
-        };
-        let mut pool = Builder::new(TokioExecutor::new());
-        pool.pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS);
-        let mut http = HttpConnector::new();
-        // The scheme is the outer connector's business; a small write waits for nothing.
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        let https_client = pool.build(connector.enable_http1().wrap_connector(http));
-        let address = config.base_url.trim_end_matches('/').to_owned();
-        let settings = rs_consul::Config {
-            address,
-            token: config.token.clone(),
-            hyper_builder: pool,
-        };
-        let client = ConsulBuilder::new(settings)
-            .with_https_client(https_client)
-            .build();
-        Ok(Self {
-            client: Some(client),
-            namespace,
-        })
-    }
-}
+use super::error::{BodyError, ConsulError};
+use super::wire::{Answer, Call, Entry, is_denial, key_path, quoted};
 
 impl Consul {
     /// Writes a key, whoever holds a lock on it.
@@ -90,10 +28,11 @@ impl Consul {
     pub async fn put_key(&self, key: &str, value: &[u8]) -> Result<(), ConsulError> {
         let what = format!("write key {key}");
         let path = key_path(&what, key)?;
-        let members = &self.inner.members;
+        let namespace = self.wire().namespace();
         let advise = |error| self.wire().advise(error, &prefix_rule(key));
-        let written = match &members.client {
-            Some(client) if members.namespace.is_empty() => {
+        let clients = self.wire().clients();
+        let written = match &clients.for_keys {
+            Some(client) if namespace.is_empty() => {
                 let request = CreateOrUpdateKeyRequest {
                     key: encoded_key(&path),
                     ..Default::default()
@@ -136,13 +75,13 @@ impl Consul {
     pub async fn read_prefix(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, ConsulError> {
         let what = format!("read keys {prefix}");
         let path = key_path(&what, prefix)?;
-        let members = &self.inner.members;
-        let Some(client) = &members.client else {
+        let clients = self.wire().clients();
+        let Some(client) = &clients.for_keys else {
             return self.read_prefix_over_wire(what, path, prefix).await;
         };
         let request = ReadKeyRequest {
             key: encoded_key(&path),
-            namespace: &members.namespace,
+            namespace: self.wire().namespace(),
             recurse: true,
             ..Default::default()
         };
@@ -427,7 +366,7 @@ mod tests {
             );
             assert_eq!(stranger.read_prefix("members-acl/").await.unwrap(), []);
             let unknown = ConsulConfig {
-                token: Some("00000000-0000-0000-0000-00000000dead".to_owned()),
+                token: Some("00000000-0000-0000-0000-00000000dead".into()),
                 ..settings
             };
             let unknown = Consul::new(&unknown, TIMEOUT).unwrap();

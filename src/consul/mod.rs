@@ -3,6 +3,7 @@
 //! | file | what it speaks |
 //! | --- | --- |
 //! | `wire` | HTTP through `reqwest`: deadlines, bounds, denials |
+//! | `clients` | the clients that requests are sent with, made anew when a token or a certificate was renewed |
 //! | `tls` | the one TLS configuration |
 //! | `session` | sessions |
 //! | `lock`, `watch` | the lock key: reads, watches, transactions |
@@ -16,6 +17,7 @@
 mod advice;
 mod board;
 mod catalog;
+mod clients;
 mod error;
 mod lock;
 mod members;
@@ -42,7 +44,6 @@ pub use txn::Found;
 pub use watch::LockWatch;
 
 use crate::config::ConsulConfig;
-use members::Members;
 use wire::Wire;
 
 /// A handle on the Consul agent beside us; clones share its connections.
@@ -55,30 +56,23 @@ pub struct Consul {
 
 struct Inner {
     wire: Wire,
-    members: Members,
     /// As it goes into the operations of a transaction.
     namespace: Option<String>,
 }
 
 impl Consul {
-    /// Reads the certificates and prepares the clients. Nothing is sent.
+    /// Reads the certificates and prepares the clients. Nothing is sent. Files are read again when Consul refuses what
+    /// they held.
     ///
     /// Every request is given `request_timeout` from the connect to the last byte of the answer.
     ///
     /// # Errors
     /// A setting that cannot be used, by the variable's name.
     pub fn new(config: &ConsulConfig, request_timeout: Duration) -> Result<Self, SetupError> {
-        let tls = if config.base_url.starts_with("https:") {
-            tls::verified(&config.tls)?
-        } else {
-            tls::unused()?
-        };
-        let members = Members::new(config, tls.clone())?;
-        let wire = Wire::new(config, request_timeout, tls)?;
+        let wire = Wire::new(config, request_timeout)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 wire,
-                members,
                 namespace: config.namespace.clone(),
             }),
         })

@@ -167,7 +167,7 @@ impl Agent {
 
     pub(super) fn client_with_token(&self, token: &str) -> Consul {
         let settings = ConsulConfig {
-            token: Some(token.to_owned()),
+            token: Some(token.into()),
             ..self.settings()
         };
         Consul::new(&settings, TIMEOUT).unwrap()

@@ -5,6 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -16,37 +17,109 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use super::error::SetupError;
 use crate::config::ConsulTls;
 
-/// The configuration for a Consul that is spoken to over https.
-///
-/// # Errors
-/// A file that cannot be read or used, by its variable.
-pub(super) fn verified(tls: &ConsulTls) -> Result<ClientConfig, SetupError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|source| SetupError::Client {
-            source: source.into(),
-        })?;
-    let builder = if tls.skip_verify {
-        builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate { provider }))
-    } else {
-        builder.with_root_certificates(authorities(tls)?)
-    };
-    let Some((certificate, key)) = &tls.client else {
-        return Ok(builder.with_no_client_auth());
-    };
-    let chain = certificates("CONSUL_CLIENT_CERT", certificate)?;
-    let private = private_key(key)?;
-    builder
-        .with_client_auth_cert(chain, private)
-        .map_err(|source| SetupError::ClientCertificate {
-            certificate: certificate.clone(),
-            key: key.clone(),
-            source,
-        })
+/// How long an unused connection to Consul is kept: longer than the longest interval between two calls.
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// What the files say for a Consul that is spoken to over https: whom to trust, and who we are.
+pub(super) struct Material {
+    /// `None`: whoever answers.
+    authorities: Option<RootCertStore>,
+    client: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
 }
+
+impl Clone for Material {
+    fn clone(&self) -> Self {
+        let client = self.client.as_ref();
+        Self {
+            authorities: self.authorities.clone(),
+            client: client.map(|(chain, key)| (chain.clone(), key.clone_key())),
+        }
+    }
+}
+
+impl Material {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// One that cannot be read or used, by its variable.
+    pub(super) fn read(tls: &ConsulTls) -> Result<Self, SetupError> {
+        let authorities = (!tls.skip_verify).then(|| authorities(tls)).transpose()?;
+        let client = match &tls.client {
+            Some((certificate, key)) => {
+                let chain = certificates("CONSUL_CLIENT_CERT", certificate)?;
+                Some((chain, private_key(key)?))
+            }
+            None => None,
+        };
+        Ok(Self {
+            authorities,
+            client,
+        })
+    }
+
+    /// What names the files that are read; without any, authorities are the system's.
+    pub(super) fn variables(tls: &ConsulTls) -> Vec<&'static str> {
+        let mut names = match (tls.skip_verify, &tls.ca_file, &tls.ca_path) {
+            (true, _, _) => vec![],
+            (false, None, None) => vec![SYSTEMS],
+            (false, file, path) => {
+                let file = file.as_ref().map(|_| "CONSUL_CACERT");
+                file.into_iter()
+                    .chain(path.as_ref().map(|_| "CONSUL_CAPATH"))
+                    .collect()
+            }
+        };
+        if tls.client.is_some() {
+            names.extend(["CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY"]);
+        }
+        names
+    }
+
+    /// Of these, what names the files in which `newer` found something else.
+    pub(super) fn changed(&self, newer: &Self, tls: &ConsulTls) -> Vec<&'static str> {
+        let roots = |it: &Self| it.authorities.as_ref().map(|store| store.roots.clone());
+        let (old, new) = (self.client.as_ref(), newer.client.as_ref());
+        let is_kept = |name: &&str| match *name {
+            "CONSUL_CLIENT_CERT" => old.map(|it| &it.0) == new.map(|it| &it.0),
+            "CONSUL_CLIENT_KEY" => old.map(|it| &it.1) == new.map(|it| &it.1),
+            _ => roots(self) == roots(newer),
+        };
+        let mut names = Self::variables(tls);
+        names.retain(|name| !is_kept(name));
+        names
+    }
+
+    /// # Errors
+    /// Certificate and key do not belong together, by their variables.
+    pub(super) fn client_config(&self, tls: &ConsulTls) -> Result<ClientConfig, SetupError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|source| SetupError::Client {
+                source: source.into(),
+            })?;
+        let builder = match self.clone().authorities {
+            None => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(AnyCertificate { provider })),
+            Some(authorities) => builder.with_root_certificates(authorities),
+        };
+        let (Some((certificate, key)), Some((chain, private))) = (&tls.client, self.clone().client)
+        else {
+            return Ok(builder.with_no_client_auth());
+        };
+        builder
+            .with_client_auth_cert(chain, private)
+            .map_err(|source| SetupError::ClientCertificate {
+                certificate: certificate.clone(),
+                key: key.clone(),
+                source,
+            })
+    }
+}
+
+/// What stands for a variable where none names the authorities.
+const SYSTEMS: &str = "the system's certificate authorities";
 
 /// The configuration for a Consul that is spoken to over plain http: it trusts nobody and is never asked to.
 /// Both clients want one all the same, and would look for a process-wide provider if they were given none.

@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Method, Url};
+use reqwest::Method;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::advice::{Advice, Advisor, about_status};
+use super::clients::{self, Clients};
 use super::error::{BodyError, ConsulError, SetupError};
-use super::tls::{self, AddressOf};
 use crate::config::ConsulConfig;
 use crate::decide::ids::SessionId;
+use crate::secrets::Renewable;
 
 /// The longest answer that is read, unless more is asked for. A value is at most 512 KiB, 700 KiB in base64
 /// (<https://developer.hashicorp.com/consul/docs/agent/config/config-files#kv_max_value_size>); the rest is room for a
@@ -32,15 +32,9 @@ const HOLD_LIMIT: Duration = Duration::from_millis(23_500);
 /// After a held request that failed at once, how long no other is sent: enough for a proxy that lets none be held.
 const HOLD_PITCH: Duration = Duration::from_millis(500);
 
-/// Idle connections kept: a watch, a refresh and a check update overlap, more do not.
-const IDLE_CONNECTIONS: usize = 4;
-
-/// Longer than the longest interval between two calls, so that the connection is still there for the next one.
-pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
-
 /// A kept-alive connection to Consul, with what every request carries.
 pub(super) struct Wire {
-    client: reqwest::Client,
+    clients: Renewable<Clients>,
     /// Without a slash at its end.
     base: String,
     namespace: Option<String>,
@@ -185,60 +179,24 @@ impl Wire {
     pub(super) fn new(
         config: &ConsulConfig,
         request_timeout: Duration,
-        tls_config: rustls::ClientConfig,
     ) -> Result<Self, SetupError> {
-        let mut builder = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls_config)
-            .http1_only()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .pool_idle_timeout(IDLE_TIMEOUT);
-        let mut headers = headers(config)?;
-        let mut base = config.base_url.trim_end_matches('/').to_owned();
-        let mut url = Url::parse(&base).map_err(|source| SetupError::Address {
-            source: Some(source.into()),
-        })?;
-        if let Some(name) = &config.tls.server_name
-            && url.scheme() == "https"
-        {
-            let host = url
-                .host_str()
-                .ok_or(SetupError::Address { source: None })?
-                .to_owned();
-            let port = url
-                .port()
-                .map(|port| format!(":{port}"))
-                .unwrap_or_default();
-            let authority = HeaderValue::from_str(&format!("{host}{port}")).map_err(|source| {
-                SetupError::Address {
-                    source: Some(source.into()),
-                }
-            })?;
-            headers.insert(HOST, authority);
-            tls::server_name(name)?;
-            url.set_host(Some(name))
-                .map_err(|_| SetupError::ServerName { name: name.clone() })?;
-            url.as_str().trim_end_matches('/').clone_into(&mut base);
-            let host = host.trim_start_matches('[').trim_end_matches(']').into();
-            builder = builder.dns_resolver(Arc::new(AddressOf { host }));
-        }
-        let client =
-            builder
-                .default_headers(headers)
-                .build()
-                .map_err(|source| SetupError::Client {
-                    source: source.into(),
-                })?;
-        let namespace = config.namespace.as_deref().map(encode);
         Ok(Self {
-            client,
-            base,
-            namespace,
+            clients: clients::renewable(config)?,
+            base: clients::base_of(config)?,
+            namespace: config.namespace.as_deref().map(encode),
             request_timeout,
             advisor: Advisor::new(config),
         })
+    }
+
+    /// Encoded; empty for none.
+    pub(super) fn namespace(&self) -> &str {
+        self.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// What requests are sent with now.
+    pub(super) fn clients(&self) -> Arc<Clients> {
+        self.clients.get()
     }
 
     /// The deadline of a request that Consul answers at once.
@@ -256,9 +214,27 @@ impl Wire {
         answer.map_err(|error| self.advise(error, &rule))
     }
 
-    /// The error with what to do about it; `rule` is what an ACL policy needs for what was attempted.
+    /// The error with what to do about it; `rule` is what an ACL policy needs for what was attempted. Every error comes by
+    /// here, so what was refused is read again.
     pub(super) fn advise(&self, error: ConsulError, rule: &str) -> ConsulError {
+        if self.is_refusal(&error) {
+            self.clients.refused();
+        }
         self.advisor.advise(error, rule)
+    }
+
+    /// A denial, or over TLS any connection that ended without an answer: whoever refuses a certificate may end it before
+    /// its reason arrives.
+    fn is_refusal(&self, error: &ConsulError) -> bool {
+        match error {
+            ConsulError::Denied { .. } => true,
+            ConsulError::Unreachable { .. } => self.base.starts_with("https:"),
+            ConsulError::Timeout { .. }
+            | ConsulError::Status { .. }
+            | ConsulError::Body { .. }
+            | ConsulError::TooLong { .. }
+            | ConsulError::Key { .. } => false,
+        }
     }
 
     async fn send_unadvised(&self, call: Call) -> Result<Answer, ConsulError> {
@@ -287,7 +263,14 @@ impl Wire {
             limit_bytes,
             ..
         } = call;
-        let mut response = match self.client.request(method, url).body(body).send().await {
+        let mut response = match self
+            .clients()
+            .http
+            .request(method, url)
+            .body(body)
+            .send()
+            .await
+        {
             Ok(response) => response,
             Err(source) => return Err(unreachable(what, source)),
         };
@@ -379,30 +362,6 @@ const DENIALS: [&str; 2] = ["Permission denied", "ACL not found"];
 /// Whether this error of a transaction's operation is a denial.
 pub(super) fn is_denial(words: &str) -> bool {
     DENIALS.iter().any(|denial| words.contains(denial))
-}
-
-/// The token and the password, on every request and in no log.
-fn headers(config: &ConsulConfig) -> Result<HeaderMap, SetupError> {
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if let Some(token) = &config.token {
-        let mut value = HeaderValue::from_str(token).map_err(|_| SetupError::Header {
-            variable: "CONSUL_HTTP_TOKEN",
-        })?;
-        value.set_sensitive(true);
-        headers.insert(HeaderName::from_static("x-consul-token"), value);
-    }
-    if let Some((user, password)) = &config.basic_auth {
-        let credentials = BASE64.encode(format!("{user}:{password}"));
-        let mut value = HeaderValue::from_str(&format!("Basic {credentials}")).map_err(|_| {
-            SetupError::Header {
-                variable: "CONSUL_HTTP_AUTH",
-            }
-        })?;
-        value.set_sensitive(true);
-        headers.insert(AUTHORIZATION, value);
-    }
-    Ok(headers)
 }
 
 /// Consul's words, bounded, on one line.

@@ -12,6 +12,7 @@ impl State {
         match event {
             VshardEvent::MastersSeen { masters } => self.vshard.masters = Some(masters),
             VshardEvent::ConfigSeen { index } => self.vshard.config = index.or(self.vshard.config),
+            VshardEvent::LoginChanged => self.vshard.login_changed(),
             VshardEvent::Applied { sequence, result } => self.vshard_applied(sequence, result, now),
             VshardEvent::MasterWritten { result } => self.master_written(result, now),
             // The loop hands over to a router's agent before anything is written down.
@@ -101,6 +102,16 @@ impl Vshard {
         self.retry_at = (!report.left_out.is_empty()).then(|| now + LEFT_OUT_RETRY);
         self.again_at = Some(now + BUSY_RETRY);
         Some(look)
+    }
+
+    /// What the instance was told, or is being told, has the password of before, if it has a central configuration.
+    pub(super) fn login_changed(&mut self) {
+        for told in [&mut self.applied, &mut self.applying]
+            .into_iter()
+            .flatten()
+        {
+            told.config = None;
+        }
     }
 
     /// Another process of the instance, or the same over another connection: it is told again.

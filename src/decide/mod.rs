@@ -16,6 +16,7 @@ pub mod ending;
 pub mod event;
 mod failsafe;
 mod feed;
+mod follow;
 mod history;
 pub mod hold;
 mod holder;
@@ -472,38 +473,6 @@ impl Planner<'_> {
             && self.may_call_session()
         {
             self.act(Action::DestroySession { session: id });
-        }
-    }
-
-    /// `REPLICATION=follow`, and the guard's memory of terms.
-    fn follow_master(&mut self, record: &Record) {
-        let Some(probe) = self.state.live_probe() else {
-            return;
-        };
-        let is_own = record.instance == probe.uuid;
-        if self.state.highest_term > probe.guard.term
-            && !probe.guard.leased
-            && !is_own
-            && self.may_command_guard()
-        {
-            self.act(Action::Observe {
-                term: self.state.highest_term,
-            });
-            return;
-        }
-        if !self.state.settings.follow || record.status != Status::Active {
-            return;
-        }
-        let wanted = if is_own { "" } else { record.uri.as_str() };
-        if probe.guard.follows.as_deref() != Some(wanted)
-            && self.may_call(
-                self.state.pending.follow,
-                self.state.pending.follow_retry_at,
-            )
-        {
-            self.act(Action::Follow {
-                uri: (!is_own).then(|| record.uri.clone()),
-            });
         }
     }
 

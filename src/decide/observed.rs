@@ -99,6 +99,9 @@ pub struct Upstream {
     /// Why it is not followed.
     #[serde(default)]
     pub message: Option<String>,
+    /// That is because it refuses the login.
+    #[serde(default)]
+    pub locked_out: bool,
 }
 
 /// The guard inside the instance.
@@ -271,6 +274,17 @@ impl Probe {
     #[must_use]
     pub fn follows(&self, uuid: &str) -> bool {
         self.followed().any(|peer| peer.uuid == uuid)
+    }
+
+    /// Whether this instance is to replicate from that one and is refused there, or has not come so far that it would say
+    /// anything about it: a login that is refused at the first connection shows nowhere.
+    #[must_use]
+    pub fn may_be_locked_out_by(&self, uuid: &str) -> bool {
+        let peer = self.replication.iter().find(|peer| peer.uuid == uuid);
+        match peer.and_then(|peer| peer.upstream.as_ref()) {
+            Some(upstream) => upstream.locked_out,
+            None => true,
+        }
     }
 
     /// Whether this instance lacks rows of that vclock.

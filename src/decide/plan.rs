@@ -70,6 +70,8 @@ pub enum Action {
     Follow {
         /// `host:port`; `None`: nobody.
         uri: Option<String>,
+        /// It is pointed there, maybe with a password of yesterday.
+        again: bool,
     },
     /// End the instance's process (R5), unless its guard says at the last moment that it is read-only.
     Kill,

@@ -285,6 +285,7 @@ impl RouterState {
         match event {
             VshardEvent::MastersSeen { masters } => self.vshard.masters = Some(masters),
             VshardEvent::ConfigSeen { index } => self.vshard.config = index.or(self.vshard.config),
+            VshardEvent::LoginChanged => self.vshard.login_changed(),
             VshardEvent::Applied { sequence, result } => {
                 if let Some(look) = self.vshard.finished(sequence, result, now) {
                     self.look = look;

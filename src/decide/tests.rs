@@ -11,6 +11,7 @@ mod endings;
 mod failsafe;
 mod feed;
 pub(crate) mod fixtures;
+mod follow;
 mod guarding;
 mod history;
 mod hung;

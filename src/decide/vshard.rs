@@ -58,6 +58,9 @@ pub struct Look {
     /// Of the configuration; independent of the order of its maps, of masters and of passwords.
     #[serde(default)]
     pub fingerprint: Option<String>,
+    /// Somebody whom the central configuration names refuses the login that is in it.
+    #[serde(default)]
+    pub locked_out: bool,
     /// Tarantool 3's name of the instance.
     #[serde(default)]
     pub instance_name: Option<String>,
@@ -238,6 +241,8 @@ pub enum VshardEvent {
         /// Its `ModifyIndex`; `None`: there is no such key.
         index: Option<u64>,
     },
+    /// There is another password for the users of the central configuration.
+    LoginChanged,
     /// The instance was told what its configuration is to say.
     Applied {
         /// Which time.

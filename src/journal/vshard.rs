@@ -25,6 +25,7 @@ pub(super) fn is_news(said: &mut Said, event: &VshardEvent) -> bool {
         }
         VshardEvent::MastersSeen { .. }
         | VshardEvent::ConfigSeen { .. }
+        | VshardEvent::LoginChanged
         | VshardEvent::RouterFound => true,
     }
 }
@@ -75,7 +76,9 @@ pub(super) fn say(event: &VshardEvent) {
                 "could not write who is master for vshard's sake"
             );
         }
-        VshardEvent::MasterWritten { result: Ok(_) } | VshardEvent::RouterFound => {}
+        VshardEvent::MasterWritten { result: Ok(_) }
+        | VshardEvent::LoginChanged
+        | VshardEvent::RouterFound => {}
     }
 }
 

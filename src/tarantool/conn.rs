@@ -24,7 +24,7 @@ use tokio::time::{Sleep, sleep, timeout};
 use crate::config::{TarantoolAddr, TarantoolConfig};
 use crate::tarantool::iproto::{
     Args, Decoder, EncodeError, FirstValue, GREETING_LEN, Greeting, NUDGE, Refusal, Reply, Request,
-    excerpt,
+    code, excerpt,
 };
 
 mod error;
@@ -95,7 +95,8 @@ enum Unanswered {
 }
 
 impl Connection {
-    /// Resolves, connects, awaits the greeting and authenticates (chap-sha1; guest does not), all within `deadline`.
+    /// Resolves, connects, awaits the greeting and authenticates (chap-sha1; guest does not), all within `deadline`. A
+    /// password that is refused is read again, for the next time.
     ///
     /// A host's addresses are tried one after another, so one that swallows packets takes the time of those behind it.
     /// A silent peer is a [`OpenError::Timeout`] at [`Step::Greeting`], not `NotTarantool`: a Tarantool that was
@@ -141,17 +142,22 @@ impl Connection {
         };
         let connection = Self::start(socket, &greeting, &received[GREETING_LEN..]);
         if let Some(user) = &config.user {
-            let scramble = greeting.scramble(&config.password);
+            let scramble = greeting.scramble(&config.password.get());
             let request = Request::Auth { user, scramble };
             limit
                 .apply(Step::Auth, connection.exchange(&request))
                 .await?
                 .map_err(|unanswered| match unanswered {
-                    Unanswered::Refused(Refusal { code, message }) => OpenError::Auth {
-                        user: user.clone(),
-                        code,
-                        message,
-                    },
+                    Unanswered::Refused(Refusal { code, message }) => {
+                        if matches!(code, code::PASSWORD_MISMATCH | code::NO_SUCH_USER) {
+                            config.password.refused();
+                        }
+                        OpenError::Auth {
+                            user: user.clone(),
+                            code,
+                            message,
+                        }
+                    }
                     Unanswered::Closed(ended) => OpenError::Closed(ended),
                     Unanswered::Encode(error) => OpenError::Unreachable(std::io::Error::new(
                         std::io::ErrorKind::InvalidInput,

@@ -6,7 +6,7 @@
 -- stays as it is, an older one hands its state over. All times are clock.monotonic64() of this process, never
 -- fiber.clock(), which stands still within a turn of the event loop.
 
-local VERSION = 5
+local VERSION = 6
 
 local clock = require('clock')
 local fiber = require('fiber')
@@ -526,9 +526,22 @@ function guard.observe(agent, term)
     end)
 end
 
--- Replicate from this URI alone, or from nobody.
-function guard.follow(agent, uri, name)
+-- Whether replication is pointed at that address with another login than this one.
+local function has_other_login(uri, name)
+    local present = box.cfg.replication
+    if type(present) == 'table' then
+        present = #present == 1 and present[1] or nil
+    end
+    return type(present) == 'string' and present ~= uri and present:gsub('^.-@', '') == name
+end
+
+-- Replicate from this URI alone, or from nobody. `again`: with this login where it was another. Whatever else has been set
+-- since is somebody's intention.
+function guard.follow(agent, uri, name, again)
     return answer(agent, function()
+        if again and not has_other_login(uri, name) then
+            return
+        end
         platform.replicate_from(uri ~= '' and {uri} or {})
         state.follows = name
     end)

@@ -286,11 +286,16 @@ impl Guard {
         .await
     }
 
-    pub(super) async fn follow(&self, uri: &str, name: &str) -> Result<Answer, GuardError> {
+    pub(super) async fn follow(
+        &self,
+        uri: &str,
+        name: &str,
+        again: bool,
+    ) -> Result<Answer, GuardError> {
         self.say(
             "re-point replication",
             "tarsec_guard.follow",
-            &(self.agent.as_str(), uri, name),
+            &(self.agent.as_str(), uri, name, again),
         )
         .await
     }

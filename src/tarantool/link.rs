@@ -78,6 +78,8 @@ pub enum Command {
         uri: String,
         /// For everybody else.
         name: String,
+        /// It is pointed there; only the password may be another.
+        again: bool,
     },
 }
 
@@ -117,7 +119,7 @@ impl Instance {
             Command::Fence(why) => guard.fence(&why).await,
             Command::Observe(term) => guard.observe(term).await,
             Command::StandDown(down) => guard.stand_down(down).await,
-            Command::Follow { uri, name } => guard.follow(&uri, &name).await,
+            Command::Follow { uri, name, again } => guard.follow(&uri, &name, again).await,
         };
         match result {
             Ok(Answer { probe, refused }) => Event::GuardAnswered {

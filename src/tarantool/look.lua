@@ -18,6 +18,7 @@ local function upstream_of(replica)
         lag_s = upstream.lag and tonumber(upstream.lag) or nil,
         idle_s = upstream.idle and tonumber(upstream.idle) or nil,
         message = upstream.message and tostring(upstream.message) or nil,
+        locked_out = platform.refuses_login(upstream.message),
     }
 end
 

@@ -176,6 +176,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::secrets::Secret;
 
     const LASTING: Duration = Duration::from_secs(10);
 
@@ -193,7 +194,7 @@ mod tests {
         let config = TarantoolConfig {
             addr: TarantoolAddr::Tcp("127.0.0.1:1".to_owned()),
             user: None,
-            password: String::new(),
+            password: Secret::default(),
         };
         Peers::new(config, deadline)
     }

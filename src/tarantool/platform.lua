@@ -75,6 +75,14 @@ function platform.replicate_from(uris)
     end)
 end
 
+-- Whether these words of an error (or nil) refuse a user's login. An unknown user is told so before 2.11 alone.
+function platform.refuses_login(words)
+    words = words ~= nil and tostring(words) or ''
+    return words:find('Incorrect password supplied for user', 1, true) ~= nil
+        or words:find('User not found or supplied credentials are invalid', 1, true) ~= nil
+        or words:find("^User '.*' is not found") ~= nil
+end
+
 -- Who owns the queue of synchronous transactions (0: nobody); nil: this version does not say (before 2.10).
 function platform.queue_owner()
     local queue = box.info.synchro and box.info.synchro.queue

@@ -4,7 +4,7 @@
 -- One global table, `tarsec_vshard`; the agent evaluates this file and `vshard_apply.lua` at every attach. Everything in
 -- this one is pure: tables in, tables out, nothing of vshard needed. What looks and applies is in the other.
 
-local VERSION = 1
+local VERSION = 2
 
 local digest = require('digest')
 local json = require('json')

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::conn::{Connection, RequestError};
 use super::guard::PLATFORM;
 use crate::decide::vshard::{Look, Named, Wanted};
+use crate::secrets::Secret;
 use std::collections::BTreeMap;
 
 /// Everything pure, and what looks and applies; evaluating them where they already are changes nothing.
@@ -44,7 +45,7 @@ pub(crate) struct Order<'a> {
     pub(crate) sequence: u64,
     pub(crate) wanted: &'a Wanted,
     pub(crate) config: Option<&'a Text>,
-    pub(crate) login: Option<&'a (String, String)>,
+    pub(crate) login: Option<&'a (String, Secret)>,
     pub(crate) is_router: bool,
     /// `REPLICATION=follow`: whom it replicates from is decided elsewhere.
     pub(crate) follows: bool,
@@ -114,13 +115,16 @@ pub(crate) async fn apply(
     order: &Order<'_>,
     deadline: Duration,
 ) -> Result<Reply, RequestError> {
+    let password = order.login.map(|(_, password)| password.get());
+    let user = order.login.map(|(user, _)| user.as_str());
+    let login = user.zip(password.as_deref());
     let words = Words {
         owner,
         sequence: order.sequence,
         masters: &order.wanted.masters,
         config: order.config.map(|config| config.text.as_str()),
         config_index: order.config.map(|config| config.index),
-        login: order.login.map(|(user, password)| Login { user, password }),
+        login: login.map(|(user, password)| Login { user, password }),
         is_storage: !order.is_router,
         is_router: order.is_router,
         follows: order.follows,

@@ -143,6 +143,18 @@ local function describe_config(id)
     return {index = config.index, refused = config.refused, weight = own.weight, delay_s = own.delay}
 end
 
+-- Whether somebody in these replica sets refuses the login with which vshard connects to them.
+local function is_locked_out(replicasets)
+    for _, replicaset in pairs(replicasets or {}) do
+        for _, replica in pairs(replicaset.replicas or {}) do
+            if replica.conn ~= nil and not is_up(replica) and platform.refuses_login(replica.conn.error) then
+                return true
+            end
+        end
+    end
+    return false
+end
+
 -- Everything about vshard here; nil without it. Cheap: the fingerprint is made once for each configuration.
 function vshard.look()
     local module, found = storage(), routers()
@@ -160,6 +172,7 @@ function vshard.look()
         foreign = is_foreign(module, found),
         flagged = replicaset.master ~= nil and replicaset.master == replica,
         auto = replicaset.is_master_auto or replicaset.is_auto_master or false,
+        locked_out = module ~= nil and is_locked_out(module.internal.replicasets),
         config = describe_config(replica.id or replica.uuid or box.info.uuid),
         instance_name = box.info.name,
         replicaset_name = box.info.replicaset and box.info.replicaset.name,
@@ -167,6 +180,7 @@ function vshard.look()
     for _, name in ipairs(sorted_keys(found)) do
         cfg = cfg or found[name].current_cfg
         table.insert(result.routers, routes_of(name, found[name]))
+        result.locked_out = result.locked_out or is_locked_out(found[name].replicasets)
     end
     result.fingerprint = cfg and print_once(cfg)
     return result

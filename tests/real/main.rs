@@ -37,6 +37,7 @@ mod platform;
 mod problems;
 mod replica_broken;
 mod scene;
+mod secrets;
 mod settings;
 mod split_off;
 mod stop;

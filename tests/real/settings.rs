@@ -10,11 +10,11 @@ use crate::scene::{SOME_WRITES, Scene, assert_reigns, tenures, wait_for_master};
 use crate::support::{LEASE, SOON, world};
 
 /// With all that a URI of the database carries beside letters and digits.
-const FOLLOWER: &str = "follower-1.a_b~c";
+pub(crate) const FOLLOWER: &str = "follower-1.a_b~c";
 const FOLLOWERS_PASSWORD: &str = "p!$&'()*+,;=-._~%40w";
 
 /// Following takes one more right than guarding does. New fibers run as admin, who may grant it.
-const CREATE_FOLLOWER: &str = "
+pub(crate) const CREATE_FOLLOWER: &str = "
 local name, password = ...
 local creating = require('fiber').new(function()
     box.schema.user.create(name, {password = password})
@@ -25,7 +25,7 @@ creating:set_joinable(true)
 assert(creating:join())";
 
 /// Waits until a replica follows this address and no other, and that is all it is told to follow.
-async fn wait_until_follows(instance: &Instance, master: &str) -> Result<()> {
+pub(crate) async fn wait_until_follows(instance: &Instance, master: &str) -> Result<()> {
     let lua = "
         local followed = setmetatable({}, {__serialize = 'seq'})
         for _, peer in pairs(box.info.replication) do

@@ -16,7 +16,7 @@ const POLICY: &str = include_str!("../../docs/consul-policy.hcl");
 const A_WHILE: Duration = Duration::from_secs(2);
 
 /// The documented policy for this world's cluster, without the rules that begin like this.
-fn policy_without(world: &World, beginning: &str) -> String {
+pub(crate) fn policy_without(world: &World, beginning: &str) -> String {
     let rules = POLICY.replace("tarsec/default/", &format!("tarsec/{}/", world.cluster()));
     assert!(rules.contains(world.cluster()), "{rules}");
     rules
@@ -43,7 +43,7 @@ async fn set_rules(api: &ConsulApi, name: &str, rules: &str) -> Result<()> {
         .map(|_| ())
 }
 
-async fn strict_consul(world: &World) -> Result<Consul> {
+pub(crate) async fn strict_consul(world: &World) -> Result<Consul> {
     // Without `enable_key_list_policy` Consul leaves keys out of lists rather than deny the list.
     let acl = json!({
         "enabled": true,

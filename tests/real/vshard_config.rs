@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use tarsec_harness::{
-    Consul, ConsulOptions, Instance, Result, Value, VshardCluster, VshardOptions, World,
+    Agent, Consul, ConsulOptions, Instance, Result, Value, VshardCluster, VshardOptions, World,
     eventually, json,
 };
 
+use crate::secrets::{change_password, wait_until_replicated, wait_until_taken};
 use crate::support::SOON;
 use crate::vshard::{LATE, Shards, start_agent, story};
 
@@ -277,4 +278,108 @@ async fn absent(world: &World, root: &Path) -> Result<()> {
 #[tokio::test]
 async fn an_instance_that_the_key_does_not_name_is_left_alone() {
     story("vshard-config-absent", absent).await;
+}
+
+/// The logins with which vshard in an instance connects.
+const LOGINS: &str = "
+local internal = vshard.storage.internal
+local cfg = internal.current_cfg or vshard.router.internal.static_router.current_cfg
+local logins = {}
+for _, replicaset in pairs(cfg.sharding) do
+    for _, replica in pairs(replicaset.replicas) do logins[replica.uri:match('^[^@]*')] = true end
+end
+return logins";
+
+async fn wait_for_login(shards: &Shards, password: &str) -> Result<()> {
+    let login = format!("sharder:{password}");
+    for instance in everybody(&shards.cluster) {
+        let what = format!("{login} alone in {}", instance.name());
+        eventually(LATE, &what, async || {
+            let found = instance.eval(LOGINS, &[]).await;
+            let found = found.map_err(|error| error.to_string())?;
+            if found == [json!({&login: true})] {
+                Ok(())
+            } else {
+                Err(format!("{found:?}"))
+            }
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// A master's agent lets nobody succeed from whom nobody replicates, and of two members that is the master.
+async fn wait_until_seen_followed(agent: &Agent, uuid: &str) -> Result<()> {
+    eventually(LATE, "the master seen to follow", async || {
+        let state = agent.usr2().await.map_err(|error| error.to_string())?;
+        let peers = state["state"]["probe"]["replication"].as_array().cloned();
+        let mut peers = peers.unwrap_or_default().into_iter();
+        let peer = peers.find(|peer| peer["uuid"] == uuid).unwrap_or_default();
+        if peer["upstream"]["status"] == "follow" {
+            Ok(())
+        } else {
+            Err(peer.to_string())
+        }
+    })
+    .await
+}
+
+/// vshard in the instances connects, not the agents, who learn from it that it is refused.
+async fn rotated(world: &World, root: &Path) -> Result<()> {
+    let file = world.dir().join("sharder");
+    let path = file.display().to_string();
+    let holds =
+        |password: &str| std::fs::write(&file, password).expect("the world can be written to");
+    holds("of.yesterday");
+    let env = [
+        ("VSHARD_CONFIG_KEY", KEY),
+        ("VSHARD_USER", "sharder"),
+        ("VSHARD_PASSWORD_FILE", path.as_str()),
+    ];
+    let options = VshardOptions::of(root).instances(2);
+    let mut shards = Shards::start_with(world, &options, &env).await?;
+    // New fibers run as admin, who may grant it.
+    let create = "
+        local creating = require('fiber').new(function()
+            box.schema.user.create('sharder', {password = 'of.yesterday'})
+            box.schema.user.grant('sharder', 'super')
+        end)
+        creating:set_joinable(true)
+        assert(creating:join())";
+    for set in 0..2 {
+        shards.master(set).eval(create, &[]).await?;
+        wait_until_replicated(&shards.cluster.sets[set], shards.masters[set], "sharder").await?;
+    }
+    let config = autovshards(shards.cluster.config()).to_string();
+    put(&shards.consul, &config).await?;
+    wait_for_login(&shards, "of.yesterday").await?;
+    shards.wait_for_writes().await?;
+
+    for set in 0..2 {
+        change_password(shards.master(set), "sharder", "of.today").await?;
+        wait_until_replicated(&shards.cluster.sets[set], shards.masters[set], "sharder").await?;
+    }
+    holds("of.today");
+    // What is connected stays so; whoever comes back refuses the login of before.
+    let old = shards.masters[0];
+    shards.master(0).kill().await?;
+    shards.wait_for_new_master(0).await?;
+    shards.cluster.sets[0][old].start().await?;
+    shards.cluster.sets[0].wait_for_mesh(LATE).await?;
+    wait_until_seen_followed(
+        &shards.agents[0][shards.masters[0]],
+        shards.cluster.sets[0][old].uuid(),
+    )
+    .await?;
+    shards.switch_to(world, 0, old).await?;
+    for agent in &shards.router_agents {
+        wait_until_taken(agent, "VSHARD_PASSWORD_FILE", 1).await?;
+    }
+    shards.assert_whole().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_rotated_password_is_taken_by_routers_to_whom_it_is_refused() {
+    story("vshard-config-rotated", rotated).await;
 }

@@ -144,7 +144,7 @@ async fn the_token_and_the_password_are_sent_and_never_shown() {
         server(b"HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\nno".to_vec()).await;
     let basic_auth = Some(("user".to_owned(), "pass:word".to_owned()));
     let settings = ConsulConfig {
-        token: Some("t0ken".to_owned()),
+        token: Some("t0ken".into()),
         basic_auth,
         ..settings
     };
@@ -163,7 +163,7 @@ async fn the_token_and_the_password_are_sent_and_never_shown() {
         );
     }
     let broken = ConsulConfig {
-        token: Some("t0ken\n".to_owned()),
+        token: Some("t0ken\n".into()),
         ..settings
     };
     let error = Consul::new(&broken, testing::TIMEOUT).unwrap_err();
@@ -203,7 +203,7 @@ proptest! {
     #[test]
     fn a_key_path_names_its_key_alone(key: String) {
         if let Ok(path) = key_path("test", &key) {
-            let url = Url::parse(&format!("http://host{path}")).unwrap();
+            let url = reqwest::Url::parse(&format!("http://host{path}")).unwrap();
             prop_assert_eq!(url.path(), &path);
             prop_assert_eq!((url.query(), url.fragment()), (None, None));
         }

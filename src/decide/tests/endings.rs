@@ -180,6 +180,7 @@ fn an_instance_that_still_speaks_is_no_lost_machine() {
                     lag_s: None,
                     idle_s: Some(idle_s),
                     message: None,
+                    locked_out: false,
                 }),
                 downstream_status: None,
                 downstream_vclock: None,

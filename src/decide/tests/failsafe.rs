@@ -33,6 +33,7 @@ fn peer(uuid: &str, address: Option<&str>) -> Peer {
             lag_s: None,
             idle_s: None,
             message: None,
+            locked_out: false,
         }),
         downstream_status: None,
         downstream_vclock: None,

@@ -467,6 +467,7 @@ pub(super) fn follower(uuid: &str) -> Peer {
             lag_s: None,
             idle_s: Some(0.1),
             message: None,
+            locked_out: false,
         }),
         downstream_status: Some("follow".to_owned()),
         downstream_vclock: Some(Vclock::from([("1".to_owned(), u64::MAX)])),

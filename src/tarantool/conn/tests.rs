@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixListener;
 
 use super::*;
+use crate::secrets::Secret;
 use crate::tarantool::iproto::code;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -39,7 +40,7 @@ fn unix(path: PathBuf) -> TarantoolConfig {
     TarantoolConfig {
         addr: TarantoolAddr::Unix(path),
         user: None,
-        password: String::new(),
+        password: Secret::default(),
     }
 }
 
@@ -47,7 +48,7 @@ fn tcp(port: u16, user: &str, password: &str) -> TarantoolConfig {
     TarantoolConfig {
         addr: TarantoolAddr::Tcp(format!("localhost:{port}")),
         user: Some(user.to_owned()),
-        password: password.to_owned(),
+        password: password.into(),
     }
 }
 

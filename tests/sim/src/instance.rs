@@ -176,6 +176,7 @@ impl World {
                 lag_s: None,
                 idle_s: Some(idle as f64 / 1e9),
                 message: None,
+                locked_out: false,
             });
         }
         if self.pulls(peer, own) {

@@ -31,7 +31,10 @@ impl World {
         } else if let Action::Observe { term } = &command.action {
             guard.observe(*term);
             Ok(())
-        } else if let Action::Follow { uri } = &command.action {
+        } else if let Action::Follow { again: true, .. } = &command.action {
+            // The toy's passwords never change.
+            Ok(())
+        } else if let Action::Follow { uri, .. } = &command.action {
             guard.follows = Some(uri.clone().unwrap_or_default());
             self.follow(at, uri.as_deref());
             Ok(())

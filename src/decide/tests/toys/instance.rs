@@ -317,7 +317,7 @@ impl ToyInstance {
         {
             self.guard.term = self.guard.term.max(*term);
         }
-        if let Action::Follow { uri } = action {
+        if let Action::Follow { uri, .. } = action {
             self.guard.follows = Some(uri.clone().unwrap_or_default());
         }
         None

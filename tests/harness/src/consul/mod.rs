@@ -315,6 +315,16 @@ impl Consul {
         )
     }
 
+    /// Another authority, and everybody's certificates from it, in place of those before. Servers take them when they are
+    /// started again.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub fn rotate_certificates(&self) -> Result<()> {
+        let directory = self.tls.as_ref().and_then(|(files, _)| files.ca.parent());
+        directory.map_or(Ok(()), |directory| tls::make(directory).map(|_| ()))
+    }
+
     /// The `CONSUL_*` variables of an agent that reaches Consul at `addr`.
     pub(crate) fn agent_env(&self, addr: &str) -> Vec<(String, String)> {
         let mut env = vec![("CONSUL_HTTP_ADDR".to_owned(), addr.to_owned())];

@@ -316,7 +316,7 @@ impl World {
                 guard.observe(*term);
                 Ok(())
             }
-            Action::Follow { uri } => {
+            Action::Follow { uri, .. } => {
                 guard.follows = Some(uri.clone().unwrap_or_default());
                 Ok(())
             }

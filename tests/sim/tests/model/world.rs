@@ -351,6 +351,7 @@ impl World {
                 lag_s: None,
                 idle_s: None,
                 message: None,
+                locked_out: false,
             }),
             downstream_status: (peer != n).then(|| "follow".to_owned()),
             downstream_vclock: (peer != n).then(Vclock::new),

@@ -1,0 +1,46 @@
+//! `REPLICATION=follow`, and what a guard is told of terms that others serve.
+
+use std::time::Duration;
+
+use super::Planner;
+use super::plan::Action;
+use super::record::{Record, Status};
+
+/// How often a replica is pointed at the same master again while that may refuse its login. A first connection takes
+/// moments, and a changed password is read no more often.
+const LOCKED_OUT_RETRY: Duration = Duration::from_secs(3);
+
+impl Planner<'_> {
+    pub(super) fn follow_master(&mut self, record: &Record) {
+        let Some(probe) = self.state.live_probe() else {
+            return;
+        };
+        let is_own = record.instance == probe.uuid;
+        if self.state.highest_term > probe.guard.term
+            && !probe.guard.leased
+            && !is_own
+            && self.may_command_guard()
+        {
+            self.act(Action::Observe {
+                term: self.state.highest_term,
+            });
+            return;
+        }
+        if !self.state.settings.follow || record.status != Status::Active {
+            return;
+        }
+        let wanted = if is_own { "" } else { record.uri.as_str() };
+        let again = probe.guard.follows.as_deref() == Some(wanted);
+        if again && (is_own || !probe.may_be_locked_out_by(&record.instance)) {
+            return;
+        }
+        let pending = &self.state.pending;
+        let again_at = again.then(|| pending.follow_since + LOCKED_OUT_RETRY);
+        if self.may_call(pending.follow, pending.follow_retry_at.max(again_at)) {
+            self.act(Action::Follow {
+                uri: (!is_own).then(|| record.uri.clone()),
+                again,
+            });
+        }
+    }
+}
