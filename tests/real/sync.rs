@@ -1,8 +1,8 @@
 //! Synchronous spaces: what was acknowledged is on the next master, however the one before it went.
 
 use tarsec_harness::{
-    AgentBuilder, History, Machine, ReplicaSet, ReplicaSetOptions, Result, Tenure, Value, World,
-    WritersBuilder, eventually, json,
+    AgentBuilder, History, Machine, ReplicaSet, ReplicaSetOptions, Result, Tenure, Value, Version,
+    World, WritersBuilder, eventually, json,
 };
 
 use crate::scene::{SOME_WRITES, Scene, assert_reigns, guard, wait_for_master};
@@ -67,6 +67,41 @@ async fn what_a_killed_master_acknowledged_is_on_the_next_one() {
             assert_nothing_lost(&scene.set, &history, heir).await
         })
         .await;
+}
+
+#[tokio::test]
+async fn a_quorum_by_formula_and_a_small_queue_lose_nothing_and_stay_as_they_were() {
+    let test = "a_quorum_by_formula_and_a_small_queue_lose_nothing_and_stay_as_they_were";
+    let knows = |version| version > Version::new(2, 6, 0);
+    if Version::skips(test, knows, "its quorum is a number") {
+        return;
+    }
+    // The size has a setting since 3.3; a small one makes writers wait for the queue.
+    let lua = format!(
+        "{SYNCHRONOUS}
+        box.cfg{{replication_synchro_quorum = 'N / 2 + 1'}}
+        pcall(box.cfg, {{replication_synchro_queue_max_size = 2048}})"
+    );
+    let options = ReplicaSetOptions::of(3).linked().extra_lua(&lua);
+    let settings =
+        "return box.cfg.replication_synchro_quorum, box.cfg.replication_synchro_queue_max_size";
+    let story = async |world: &World| {
+        let scene = Scene::start_with(world, options, |_, agent| agent, busy).await?;
+        let before = scene.master().eval(settings, &[]).await?;
+        assert_eq!(before[0], "N / 2 + 1");
+        let old = scene.master;
+        scene.writers.wait_for_writes(SOME_WRITES, SOON).await?;
+        scene.master().kill().await?;
+        let heir = scene.wait_for_heir(SOON).await?;
+        let history = scene.writers.stop().await?;
+        assert_reigns(&history.judge(), &[old, heir]);
+        let missing = scene.set.missing_writes(heir.instance, &history).await?;
+        assert_eq!(missing, 0, "acknowledged writes lost:\n{}", history.judge());
+        let after = scene.set[heir.instance].eval(settings, &[]).await?;
+        assert_eq!(after, before);
+        Ok(())
+    };
+    world().story("sync-formula", story).await;
 }
 
 #[tokio::test]
