@@ -103,22 +103,45 @@ end
 
 -- How often a claim that is under way is looked at. Nothing tells when the queue changes hands.
 local CLAIM_LOOK_S = 0.001
+-- From 2.10 to 3.6 box.ctl.promote() first waits for twice replication_synchro_timeout (5 s by default) for the last
+-- owner's confirmations, also of an owner that is dead. Half of the time in which those that are under way arrive.
+local CONFIRMATIONS_S = 0.05
+
+-- The claim that is under way: a second call of box.ctl.promote() beside it fails.
+local running
+
+local function start_claim()
+    local claim = {}
+    fiber.create(function()
+        local ok, err = pcall(box.ctl.promote)
+        claim.done, claim.failed = true, not ok and err or nil
+        running = nil
+    end)
+    if not claim.done then
+        running = claim
+    end
+    return claim
+end
 
 -- Makes the queue this instance's within that time, or raises an error. box.ctl.promote() waits for the quorum of the last
 -- row and fails without it, so that nothing acknowledged is lost. Since 3.7 it then goes on to wait until the instance is
--- writable, which it will not be before it has returned: so the queue's owner is believed, not the return.
+-- writable, which it will not be before it has returned: so the queue's owner is believed, not the return. What has not
+-- ended in time goes on, and whoever asks next waits for that.
 function platform.claim_queue(patience_s)
-    local done, failed = false, nil
-    fiber.create(function()
-        local ok, err = pcall(box.ctl.promote)
-        done, failed = true, not ok and err or nil
-    end)
+    local claim = running
+    if claim == nil then
+        -- The first wait takes the value before it yields, so nobody else sees it, and the wait for the quorum takes the
+        -- operator's.
+        platform.with_settings({replication_synchro_timeout = CONFIRMATIONS_S}, function()
+            claim = start_claim()
+        end)
+    end
     local give_up_at = fiber.clock() + patience_s
     while not platform.owns_queue() do
-        if failed ~= nil then
-            error(failed, 0)
+        if claim.failed ~= nil then
+            error(claim.failed, 0)
         end
-        if done or fiber.clock() >= give_up_at then
+        if claim.done or fiber.clock() >= give_up_at then
             error('the queue still belongs to ' .. (platform.queue_owner() == 0 and 'nobody' or 'instance ' .. platform.queue_owner()), 0)
         end
         fiber.sleep(CLAIM_LOOK_S)

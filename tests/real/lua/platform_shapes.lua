@@ -61,6 +61,7 @@ local function like_2_11()
     })
     box.internal.cfg_set_replication_connect_quorum = function() end
     box.internal.cfg_set_bootstrap_strategy = function() end
+    box.internal.cfg_set_replication_synchro_timeout = function() end
     box.info.synchro = {queue = {owner = 0, len = 0}}
     function box.ctl.promote() box.info.synchro.queue.owner = box.info.id end
     return box
@@ -144,6 +145,29 @@ function cases.a_claim_that_changes_nothing_is_an_error()
     box.ctl.promote = function() error('no quorum', 0) end
     ok, err = pcall(platform_of(box).claim_queue, 5)
     equal(err, 'no quorum', 'the words of a claim that fails')
+end
+
+-- 2.11 waits for twice the timeout for confirmations of a dead owner, then for the quorum, for as long as it takes.
+function cases.a_dead_owners_confirmations_are_not_waited_for_and_one_claim_is_under_way_at_a_time()
+    local box = like_2_11()
+    box.cfg{replication_synchro_timeout = 60}
+    local values, has_quorum, calls = getmetatable(box.cfg).__index, false, 0
+    box.info.synchro.queue.owner = 2
+    function box.ctl.promote()
+        calls = calls + 1
+        fiber.sleep(2 * box.cfg.replication_synchro_timeout)
+        while not has_quorum do fiber.sleep(0.01) end
+        box.info.synchro.queue.owner = box.info.id
+    end
+    local platform = platform_of(box)
+    local ok, err = pcall(platform.claim_queue, 0.2)
+    equal(ok, false, 'no quorum in time')
+    equal(err, 'the queue still belongs to instance 2', 'its words')
+    equal(values.replication_synchro_timeout, 60, "the operator's timeout")
+    has_quorum = true
+    platform.claim_queue(30)
+    equal(calls, 1, 'the claim that was under way')
+    equal(box.info.synchro.queue.owner, box.info.id, 'the owner')
 end
 
 function cases.a_rule_of_the_instances_own_is_asked_anew_each_time()
