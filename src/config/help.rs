@@ -36,7 +36,8 @@ pub fn text() -> String {
     let mut out = String::from(
         "tarsec: at most one writable Tarantool instance per replica set, by a Consul lock and a lease\n\n\
          Usage: tarsec [COMMAND | --help | --version]\n\n\
-         One agent runs beside each instance. Settings are environment variables; an empty one counts as not set.\n\
+         One agent runs beside each instance. Settings are environment variables; an empty one counts as not set, but\n\
+         CLUSTER_NAME, CONSUL_KV_PREFIX and CONSUL_LOCK_SESSION_NAME must not be empty.\n\
          Durations have a unit (10s, 250ms, 1m 30s).\n",
     );
     out.push_str(&commands());
