@@ -32,11 +32,14 @@ impl State {
         }
     }
 
-    /// The watch and the board may overtake each other; the lower index is no news.
+    /// The watch and the board may overtake each other; the lower index is no news, unless it is of an order that was
+    /// asked for later: a Consul that has lost its data counts from the beginning.
     pub(super) fn switchover_seen(&mut self, found: Option<(u64, Switchover)>, now: Tick) {
-        let known = self.orders.switchover.as_ref().map(|(index, _)| *index);
+        let known = self.orders.switchover.as_ref();
         if let Some((index, switchover)) = found
-            && known.is_none_or(|known| known < index)
+            && known.is_none_or(|(known_index, known)| {
+                *known_index < index || switchover.is_asked_after(known)
+            })
         {
             // An outcome is of one order; another one in its place makes it nobody's business.
             self.orders.outcome = self

@@ -247,6 +247,12 @@ pub struct Switchover {
 }
 
 impl Switchover {
+    /// Whether it is another order, and asked for later, by the clocks of who asked.
+    pub(super) fn is_asked_after(&self, other: &Self) -> bool {
+        let moment = |order: &Self| moment_ms(order.at_ms, order.at);
+        self.id != other.id && moment(self) > moment(other)
+    }
+
     /// What stands there before anything was asked for.
     #[must_use]
     pub fn nothing() -> Self {

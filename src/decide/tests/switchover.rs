@@ -390,6 +390,34 @@ fn an_order_that_was_changed_meanwhile_is_looked_at_again() {
 }
 
 #[test]
+fn an_order_is_noticed_in_a_consul_that_counts_from_the_beginning() {
+    let mut node = pair();
+    let before = Switchover {
+        id: "before".to_owned(),
+        state: SwitchoverState::Done,
+        at_ms: 1_000,
+        ..order(None)
+    };
+    node.hears(Event::SwitchoverSeen {
+        index: 1_000_000,
+        switchover: before.clone(),
+    });
+    node.is_ordered(Switchover {
+        at_ms: 2_000,
+        ..order(None)
+    });
+    let noticed = node.state.orders.switchover.clone().unwrap();
+    assert_eq!((noticed.0, noticed.1.id.as_str()), (node.lock.index, "one"));
+    // What was overtaken is older, and no news.
+    node.hears(Event::SwitchoverSeen {
+        index: 1,
+        switchover: before,
+    });
+    assert_eq!(node.state.orders.switchover, Some(noticed));
+    node.runs_until_announced();
+}
+
+#[test]
 fn a_pause_that_comes_in_between_undoes_it() {
     let mut node = pair().ready_to_hand_over();
     node.instance.vclock = vclock(15);
