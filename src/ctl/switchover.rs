@@ -252,16 +252,22 @@ async fn unnoticed(desk: &mut Desk<'_>, key: &str) -> Ended {
     };
     let replicaset = key.rsplit('/').nth(1).unwrap_or_default();
     let set = view.as_ref().and_then(|view| view.set(replicaset));
-    let note = set.and_then(|set| set.notes.first());
-    let why = match note {
-        Some(note) => note.clone(),
-        None => {
-            "the master's agent refreshes its lock, but is busy or of a version without switchovers"
-                .to_owned()
-        }
-    };
+    let why = why_unnoticed(set);
     let why = format!("nobody took notice, so the request was withdrawn: {why}");
     Ended::new(Outcome::Refused, why)
+}
+
+fn why_unnoticed(set: Option<&SetView>) -> &str {
+    let note = set.and_then(|set| {
+        // What another member lacks keeps no master's agent from taking notice.
+        let concerns =
+            |note: &&String| set.state != SetState::Master || note.contains(set.holder_name());
+        set.notes.iter().find(concerns)
+    });
+    note.map_or(
+        "the master's agent refreshes its lock, but is busy or of a version without switchovers",
+        String::as_str,
+    )
 }
 
 async fn report(desk: &mut Desk<'_>, before: &SetView, last: Switchover) -> Result<Outcome, Ended> {
@@ -292,5 +298,27 @@ async fn report(desk: &mut Desk<'_>, before: &SetView, last: Switchover) -> Resu
             let why = format!("refused, {from} is master as before: {}", last.why);
             Err(Ended::new(Outcome::Refused, why))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ctl::toys::{Keys, member, name};
+    use crate::decide::board::Member;
+
+    #[test]
+    fn a_request_goes_unnoticed_for_what_concerns_the_master_alone() {
+        let why = |unwell: u64| {
+            let critical = Member {
+                health: "critical".to_owned(),
+                ..member(unwell)
+            };
+            let view = Keys::healthy().member(&critical).view();
+            assert!(!view.replicasets[0].notes.is_empty());
+            why_unnoticed(view.replicasets.first()).to_owned()
+        };
+        assert_eq!(why(1), format!("{} is critical", name(1)));
+        assert!(why(3).starts_with("the master's agent refreshes its lock"));
     }
 }
