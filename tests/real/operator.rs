@@ -217,11 +217,8 @@ async fn a_machine_lost_in_a_pause_is_succeeded_at_the_operators_word_and_not_wh
             stays_read_only(&scene.set, LONG_ENOUGH).await?;
             let over = format!("is master, term {}", old.term + 1);
             order(world, &scene, &declare, 0, &over).await?;
-            let writable = scene.set.writable().await;
-            assert!(
-                matches!(writable[..], [heir] if heir != old.instance),
-                "{writable:?}"
-            );
+            let heir = |seen: &Tenure| seen.instance != old.instance;
+            wait_for_master(&scene.set, heir, SOON).await?;
             let heir = scene.wait_for_heir(SOON).await?;
             machine.start().await?;
             scene

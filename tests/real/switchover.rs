@@ -181,7 +181,7 @@ async fn a_target_that_does_not_catch_up_leaves_the_same_master_writable_and_not
             let verdict = history.judge();
             assert_reigns(&verdict, &[old]);
             assert_eq!((verdict.failed, verdict.unanswered), (0, 0), "{verdict}");
-            let pause = verdict.longest_gap.expect("a gap").duration();
+            let pause = verdict.longest_gap.expect("a gap").inside();
             assert!(pause >= short && pause < LEASE, "{verdict}");
             scene
                 .set
