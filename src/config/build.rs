@@ -125,7 +125,7 @@ fn build(raw: &RawConfig) -> Result<Config, ConfigError> {
         .and_also(raw.replication().required(parse::replication))
         .and_also(raw.guard().required(parse::guard));
     let replica_set = not_blank(raw.cluster_name(), parse::name)
-        .and_also(raw.priority().required(parse::integer));
+        .and_also(raw.priority().optional(parse::integer));
     let (((((((instance, vshard), replica_set), succession), timing), consul), catalog), log) =
         instance
             .and_also(vshard(raw))
@@ -193,8 +193,12 @@ fn tarantool(raw: &RawConfig) -> Result<(TarantoolConfig, Announce), ConfigError
     // What no URI carries is refused where it is to be put into one.
     let any: Check = |_, _| Ok(());
     let password = secret(raw.tarantool_password(), raw.tarantool_password_file(), any);
-    let (((addr, announce), user), password) =
-        addr.and_also(announce).and_also(user).and_also(password)?;
+    let control = raw.tarantool_control().optional(parse::socket);
+    let ((((addr, announce), user), password), control) = addr
+        .and_also(announce)
+        .and_also(user)
+        .and_also(password)
+        .and_also(control)?;
 
     if user.is_none() && password.is_some() {
         return Err(SettingError::Without {
@@ -209,6 +213,7 @@ fn tarantool(raw: &RawConfig) -> Result<(TarantoolConfig, Announce), ConfigError
             addr,
             user,
             password: password.unwrap_or_default(),
+            control,
         },
         announce,
     ))

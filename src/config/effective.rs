@@ -72,6 +72,7 @@ impl Config {
                 .clone()
                 .unwrap_or_else(|| "guest".to_owned()),
             "TARANTOOL_PASSWORD" => redacted(!self.tarantool.password.get().is_empty()),
+            "TARANTOOL_CONTROL" => self.tarantool.control.as_deref().map_or_else(none, shown),
             "ANNOUNCE_ADDR" => self.announced(),
             "HUNG_INSTANCE_ACTION" => match self.hung_instance {
                 HungInstanceAction::Kill => "kill".to_owned(),
@@ -98,7 +99,7 @@ impl Config {
             }
             "VSHARD_PASSWORD" => redacted(self.vshard.login.is_some()),
             "CLUSTER_NAME" => self.cluster.clone(),
-            "PRIORITY" => self.priority.to_string(),
+            "PRIORITY" => self.priority.map_or_else(none, |it| it.to_string()),
             "MASTER_LEASE" => human(self.timing.lease()),
             "HEALTHCHECK_INTERVAL" => human(self.timing.healthcheck_interval()),
             "HEALTHCHECK_TIMEOUT" => human(self.timing.healthcheck_timeout()),

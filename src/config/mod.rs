@@ -36,7 +36,7 @@ pub struct Config {
     /// `CLUSTER_NAME`.
     pub cluster: String,
     /// `PRIORITY`; negative: never master.
-    pub priority: i64,
+    pub priority: Option<i64>,
     /// Who becomes master when there is none.
     pub election: ElectionConfig,
     /// `FAILSAFE=on`.
@@ -82,6 +82,8 @@ pub struct TarantoolConfig {
     pub user: Option<String>,
     /// `TARANTOOL_PASSWORD` or the content of `TARANTOOL_PASSWORD_FILE`.
     pub password: Secret,
+    /// `TARANTOOL_CONTROL`.
+    pub control: Option<PathBuf>,
 }
 
 impl fmt::Debug for TarantoolConfig {

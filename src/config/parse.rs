@@ -237,6 +237,14 @@ pub(super) fn tarantool_addr(text: &str) -> Result<TarantoolAddr, String> {
     }
 }
 
+/// A unix socket's absolute path, also as Tarantool writes it.
+pub(super) fn socket(text: &str) -> Result<PathBuf, String> {
+    match tarantool_addr(text) {
+        Ok(TarantoolAddr::Unix(path)) => Ok(path),
+        Ok(TarantoolAddr::Tcp(_)) | Err(_) => Err("the absolute path of a unix socket".to_owned()),
+    }
+}
+
 /// What `ANNOUNCE_ADDR` says: `host:port` or `:port`.
 pub(super) fn announce(text: &str) -> Result<Announce, String> {
     match host_and_port(text) {

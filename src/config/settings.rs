@@ -158,6 +158,7 @@ settings! {
         tarantool_user = derived("TARANTOOL_USER", "guest", "The user as whom the agent talks to the instance.");
         tarantool_password = secret("TARANTOOL_PASSWORD", "That user's password.");
         tarantool_password_file = unset("TARANTOOL_PASSWORD_FILE", "A file that holds the password; a newline at its end does not count. It is read again when the password is refused.");
+        tarantool_control = unset("TARANTOOL_CONTROL", "The absolute path of the instance's `console.socket`, by which the agents name the leader of a first start where `replication.bootstrap_strategy` is `supervised` or `native`.");
         announce_addr = derived("ANNOUNCE_ADDR", "`TARANTOOL_ADDR`, only its port where its host is local", "Where others reach the instance: `host:port`, or `:port` for the address of the node's Consul agent.");
         hung_instance_action = value("HUNG_INSTANCE_ACTION", "kill", "What to do with an instance that has not answered and whose lease has passed: `kill` it, or `wait` for it. With `wait`, writes that were queued in it may still land late when it wakes up.");
         guard = value("GUARD", "lease", "`lease` fences when the lease is over. `strict` also refuses every single write past the lease, and kills the process rather than acknowledge one late: for machines that may be frozen as a whole, agent and all. It costs each transaction some microseconds.");
@@ -165,7 +166,7 @@ settings! {
     }
     "The replica set" {
         cluster_name = value("CLUSTER_NAME", "default", "The cluster's name, part of every key in Consul.");
-        priority = value("PRIORITY", "0", "Between replicas with equal data the higher one becomes master. Negative: never master.");
+        priority = derived("PRIORITY", "`0`, or what a cluster's configuration in YAML says", "Between replicas with equal data the higher one becomes master. Negative: never master.");
     }
     "vshard" {
         role = value("ROLE", "auto", "What the instance is in vshard: `storage`, `router`, or `auto` to see for itself. A router's agent takes no lock and makes nothing writable or read-only. Without vshard it does not matter.");

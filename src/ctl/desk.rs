@@ -227,11 +227,12 @@ impl SetView {
 
 impl MemberView {
     fn is_called(&self, name: &str) -> bool {
-        self.name == name || self.instance == name
+        [&*self.name, &*self.instance, &*self.uri].contains(&name)
     }
 
     fn has(&self, part: &str) -> bool {
-        self.name.contains(part) || self.instance.contains(part)
+        let known = [&self.name, &self.instance, &self.uri];
+        known.iter().any(|text| text.contains(part))
     }
 }
 

@@ -89,7 +89,7 @@ that may be MEMBER_INTERVAL ago, so it is no more than that. ?: unknown.
 
 const SWITCHOVER: &str = "Usage: tarsec switchover [--to MEMBER] [--replicaset REPLICASET] [--timeout 2s] [--yes] [--no-wait]
 
-  --to MEMBER    the new master, by any part of its name or UUID; without it the best replica
+  --to MEMBER    the new master, by any part of its name, address or UUID; without it the best replica
   --timeout 2s   how long it may take to catch up, while nothing can be written: up to 1m
   --yes, -y      do not ask
   --no-wait      do not wait for the outcome

@@ -67,6 +67,7 @@ mod tests {
     fn twins() -> Keys {
         let twin = Member {
             name: name(2),
+            uri: name(2),
             ..member(3)
         };
         Keys::healthy().member(&twin)

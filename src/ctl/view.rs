@@ -182,6 +182,8 @@ pub(crate) struct MemberView {
     pub(crate) instance: String,
     /// What operators know it by; the UUID where nothing else is known.
     pub(crate) name: String,
+    /// Where it accepts iproto connections; empty where no agent has said.
+    pub(crate) uri: String,
     /// As the lock has it.
     pub(crate) role: MemberRole,
     /// As its agent wrote it; `unknown` where no agent did.
@@ -528,6 +530,7 @@ impl Set<'_> {
         MemberView {
             instance: uuid.to_owned(),
             name: name.map_or(uuid, String::as_str).to_owned(),
+            uri: member.map_or("", |member| &member.uri).to_owned(),
             role,
             health: member.map_or("unknown", health).to_owned(),
             reason: member.map_or("", |member| &member.reason).to_owned(),

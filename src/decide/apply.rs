@@ -394,6 +394,12 @@ impl State {
     }
 
     fn unreachable(&mut self, why: String, now: Tick) {
+        let isolated = self.instance.probe.as_ref().is_some_and(Probe::is_isolated);
+        let why = if isolated {
+            format!("its configuration isolates it (`isolated: true`): {why}")
+        } else {
+            why
+        };
         match &mut self.instance.link {
             // The proof stands until another process was attached, and does not hide why none was.
             Link::Dead { newest, .. } => *newest = Some(why),

@@ -275,7 +275,7 @@ impl Planner<'_> {
             v: board::VERSION,
             instance: registered.instance.clone(),
             replicaset: registered.replicaset.clone(),
-            name: settings.announce.clone(),
+            name: self.state.name().to_owned(),
             uri: settings.announce.clone(),
             role: registered.role.name().to_owned(),
             health: entry.health.name().to_owned(),

@@ -305,7 +305,7 @@ impl Planner<'_> {
         let probe = self.state.live_probe();
         let there = probe.is_some_and(|probe| probe.status == "running");
         let absent = !there || unanswered || instance.silent_since.is_some();
-        absent && self.state.settings.priority >= 0
+        absent && self.state.never_master().is_none()
     }
 
     /// From then on no member is kept from running by a promise to the last master (R6), whatever we have seen of it: it

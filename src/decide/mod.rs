@@ -11,6 +11,7 @@ mod apply_vshard;
 pub mod board;
 mod candidate;
 mod catalog;
+pub mod declared;
 pub mod election;
 pub mod ending;
 pub mod event;
@@ -42,10 +43,10 @@ use std::time::Duration;
 
 use board::Cause;
 use event::KeySight;
-use observed::{Probe, own_rule};
+use observed::Probe;
 use plan::{Action, Ending, Plan, Reason};
 use record::{Record, Status};
-use state::{Attempt, Gain, Link, Reading, State};
+use state::{Attempt, Gain, Reading, State};
 use timing::Tick;
 
 /// Says what to do about `state` at `now`.
@@ -194,22 +195,13 @@ impl Planner<'_> {
         }
     }
 
-    /// A failover mode of Tarantool's own would fight us for `read_only`.
-    fn unsuitable(&self) -> Option<String> {
-        if let Link::Unsuitable { why } = &self.state.instance.link {
-            return Some(why.clone());
-        }
-        let probe = self.state.live_probe()?;
-        own_rule(probe.election_mode.as_deref(), probe.failover.as_deref())
-    }
-
     /// Why this instance cannot be promoted, if it cannot. Silence counts from `patience` on.
     fn unfit(&self, patience: Duration) -> Option<String> {
         let Some(probe) = self.state.live_probe() else {
             return Some(self.instance_words());
         };
-        if self.state.settings.priority < 0 {
-            return Some(format!("PRIORITY is {}", self.state.settings.priority));
+        if let Some(why) = self.state.never_master().or_else(|| self.isolation()) {
+            return Some(why);
         }
         // A word from its guard that came in since then is an answer, however late the pings' own are.
         let heard_at = self.state.instance.reading.map(|reading| reading.reply_at);
@@ -322,7 +314,7 @@ impl Planner<'_> {
             replicaset: probe
                 .map(|probe| probe.replicaset_uuid.clone())
                 .unwrap_or_default(),
-            name: settings.announce.clone(),
+            name: self.state.name().to_owned(),
             uri: settings.announce.clone(),
             agent: settings.agent.clone(),
             status: if probe.is_some_and(|probe| self.reigns(term, probe)) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::board::rows_missing;
+use super::declared::Declared;
 use super::record::Vclock;
 use super::state::Link;
 use super::timing::{InstanceTime, Tick};
@@ -53,9 +54,12 @@ pub struct Probe {
     /// Tarantool's version.
     #[serde(default)]
     pub version: String,
-    /// `replication.failover` of Tarantool 3's declarative configuration, where there is one.
+    /// What Tarantool 3's declarative configuration says of it, where there is one.
     #[serde(default)]
-    pub failover: Option<String>,
+    pub declared: Option<Declared>,
+    /// `box.info.name` (3.0 and later), where it was given one.
+    #[serde(default)]
+    pub name: Option<String>,
     /// What it says of vshard, where it has that.
     #[serde(default)]
     pub vshard: Option<Look>,
@@ -169,22 +173,6 @@ pub struct Promise {
     pub term: u64,
     /// How long the promise still ran when the guard answered.
     pub left_ns: u64,
-}
-
-/// Why `read_only` is not ours to decide in an instance with these settings, and what to change, if it is not.
-#[must_use]
-pub fn own_rule(election_mode: Option<&str>, failover: Option<&str>) -> Option<String> {
-    if let Some(mode @ ("candidate" | "manual")) = election_mode {
-        return Some(format!(
-            "box.cfg.election_mode is '{mode}', so Tarantool's own elections decide who is writable; set it to 'off' or 'voter'"
-        ));
-    }
-    match failover {
-        None | Some("supervised") => None,
-        Some(mode) => Some(format!(
-            "replication.failover is '{mode}' in the instance's configuration, so Tarantool decides who is writable; set it to 'supervised'"
-        )),
-    }
 }
 
 impl Probe {

@@ -60,7 +60,7 @@ fn living<'a>(members: &[&'a Member], record: Option<&Record>) -> Vec<&'a Member
 fn names_that_are_shared(members: &[&Member]) -> Vec<String> {
     let mut by_name: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for member in members {
-        let named = by_name.entry(&member.name).or_default();
+        let named = by_name.entry(&member.uri).or_default();
         named.push(&member.instance);
     }
     let shared = by_name.iter().filter(|(_, instances)| instances.len() > 1);

@@ -24,8 +24,8 @@ use super::vshard::Vshard;
 pub struct Settings {
     /// The lease and what fits into it.
     pub timing: Timing,
-    /// Negative: never master.
-    pub priority: i64,
+    /// `PRIORITY`; negative: never master; `None`: the cluster's configuration may say.
+    pub priority: Option<i64>,
     /// `HUNG_INSTANCE_ACTION=kill`.
     pub kill_hung: bool,
     /// `REPLICATION=follow`.

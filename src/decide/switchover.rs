@@ -176,7 +176,8 @@ impl Planner<'_> {
             name: self.name_of(&member.instance),
         };
         if let Some(target) = &order.target {
-            let named = |member: &&Member| member.instance == *target || member.name == *target;
+            let named =
+                |member: &&Member| [&member.instance, &member.name, &member.uri].contains(&target);
             let found: Vec<&Member> = board.members.values().filter(named).collect();
             return match found.as_slice() {
                 [] => Err(format!("no member is called {target}")),
@@ -219,7 +220,7 @@ impl Planner<'_> {
         }
         if member.priority < 0 {
             return Err(format!(
-                "{name} never becomes master: its PRIORITY is {}",
+                "{name} never becomes master: its priority is {}",
                 member.priority
             ));
         }
@@ -467,7 +468,7 @@ impl Planner<'_> {
                 ballot: Box::new(Ballot {
                     v: board::VERSION,
                     instance: probe.uuid.clone(),
-                    name: self.state.settings.announce.clone(),
+                    name: self.state.name().to_owned(),
                     term: record.term + 1,
                     index: key.modify_index,
                     vclock: probe.vclock.clone(),

@@ -6,6 +6,7 @@ mod candidacy;
 mod catalog;
 mod chaos;
 mod clocks;
+mod declared;
 mod election;
 mod endings;
 mod failsafe;

@@ -352,10 +352,11 @@ impl Vshard {
 }
 
 impl State {
-    /// `PRIORITY`, or the `master_weight` that the central configuration gives this instance.
+    /// `PRIORITY` or what the configuration says in its place, or the `master_weight` that the central configuration
+    /// gives this instance.
     #[must_use]
     pub fn priority(&self) -> i64 {
-        let own = self.settings.priority;
+        let own = self.own_priority();
         let look = self.instance.probe.as_ref().and_then(|p| p.vshard.as_ref());
         let weight = look
             .and_then(|look| look.config.as_ref())
@@ -412,7 +413,7 @@ impl Planner<'_> {
             term,
             instance: probe.uuid.clone(),
             replicaset: probe.replicaset_uuid.clone(),
-            name: self.state.settings.announce.clone(),
+            name: self.state.name().to_owned(),
             priority: self.state.priority(),
             instance_name: look.instance_name.clone(),
             replicaset_name: look.replicaset_name.clone(),

@@ -6,7 +6,7 @@
 -- stays as it is, an older one hands its state over. All times are clock.monotonic64() of this process, never
 -- fiber.clock(), which stands still within a turn of the event loop.
 
-local VERSION = 6
+local VERSION = 7
 
 local clock = require('clock')
 local fiber = require('fiber')
@@ -216,6 +216,10 @@ local function create_spaces()
     if guard.mvcc ~= nil then
         guard.mvcc.create_space()
     end
+    if not box.info.ro then
+        platform.lead_joins()
+        state.named_term = state.term
+    end
 end
 
 local function has_landed()
@@ -268,7 +272,7 @@ end
 
 -- The first promotion makes them, and where its memory is used up every grant tries again.
 local function start_spaces()
-    if has_barrier() and (guard.mvcc == nil or guard.mvcc.has_space()) then
+    if has_barrier() and (guard.mvcc == nil or guard.mvcc.has_space()) and state.named_term == state.term then
         return
     end
     fiber.create(function()
@@ -340,7 +344,9 @@ local function answer(agent, act)
         return {superseded_by = state.owner}
     end
     local refused = act and act()
-    return {refused = refused, probe = probe()}
+    local word = {refused = refused, probe = probe()}
+    guard.answered:broadcast()
+    return word
 end
 
 -- The agent that attached last owns the guard, and its settings count.
@@ -558,6 +564,7 @@ function guard.deadline()
 end
 
 guard.changed = fiber.cond()
+guard.answered = fiber.cond() -- its agent gets an answer
 
 -- Fences until a later guard takes over. Who removes the global or kills this fiber has not removed the rule.
 local function keep_fencing()

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::conn::{Connection, RequestError};
 use super::vshard;
 use crate::config::GuardMode;
-use crate::decide::observed::{Probe, own_rule};
+use crate::decide::declared::{Declared, own_rule};
+use crate::decide::observed::Probe;
 use crate::decide::plan::Before;
 use crate::decide::timing::InstanceTime;
 
@@ -33,6 +34,9 @@ const WRITES: &str = include_str!("writes.lua");
 /// How a fence ends open transactions, where memtx has them; likewise.
 const MVCC: &str = include_str!("mvcc.lua");
 
+/// How its agent learns that the configuration isolates the instance; likewise.
+const ISOLATION: &str = include_str!("isolation.lua");
+
 /// What `GUARD=strict` adds to it; likewise.
 const STRICT: &str = include_str!("strict.lua");
 
@@ -44,18 +48,21 @@ if type(box.cfg) == 'function' then error('tarsec: box.cfg{} has not been called
 local platform = require('tarsec.platform')
 local rule = platform.rule()
 rule.lacks = platform.lacks()
+rule.starting = platform.is_starting()
 return rule
 ";
 
 /// What the instance answers to [`RULE`].
 #[derive(Debug, Deserialize)]
-struct Rule {
+pub(super) struct Rule {
     #[serde(default)]
     election_mode: Option<String>,
     #[serde(default)]
-    failover: Option<String>,
+    declared: Option<Declared>,
     #[serde(default)]
     lacks: Option<String>,
+    #[serde(default)]
+    starting: bool,
 }
 
 /// What the guard answers to anything.
@@ -95,6 +102,8 @@ pub(super) enum GuardError {
     },
     #[error("{why}")]
     OwnRule { why: String },
+    #[error("{why}; its configuration is still being applied for the first time")]
+    Starting { why: String },
     #[error("the instance lacks what the guard needs: {what}")]
     Lacks { what: String },
     #[error("the guard's answer has neither a probe nor a reason")]
@@ -106,9 +115,11 @@ impl GuardError {
     pub(super) fn code(&self) -> Option<u32> {
         match self {
             Self::Request { source, .. } => source.code(),
-            Self::Superseded { .. } | Self::OwnRule { .. } | Self::Lacks { .. } | Self::Empty => {
-                None
-            }
+            Self::Superseded { .. }
+            | Self::OwnRule { .. }
+            | Self::Starting { .. }
+            | Self::Lacks { .. }
+            | Self::Empty => None,
         }
     }
 }
@@ -127,20 +138,27 @@ fn attach_of(owner: &str) -> u64 {
     attach.parse().unwrap_or(0)
 }
 
-/// Looks whether `read_only` is ours to decide there, and whether a guard can do its work.
-pub(super) async fn check_rule(conn: &Connection, deadline: Duration) -> Result<(), GuardError> {
+/// Asks whether `read_only` is ours to decide there, and whether a guard can do its work; [`Rule::check`] judges.
+pub(super) async fn ask_rule(conn: &Connection, deadline: Duration) -> Result<Rule, GuardError> {
     let failed = |source| GuardError::Request {
         attempted: "look at the instance",
         source,
     };
     let _: bool = conn.eval(PLATFORM, &(), deadline).await.map_err(failed)?;
-    let rule: Rule = conn.eval(RULE, &(), deadline).await.map_err(failed)?;
-    if let Some(why) = own_rule(rule.election_mode.as_deref(), rule.failover.as_deref()) {
-        return Err(GuardError::OwnRule { why });
-    }
-    match rule.lacks {
-        Some(what) => Err(GuardError::Lacks { what }),
-        None => Ok(()),
+    conn.eval(RULE, &(), deadline).await.map_err(failed)
+}
+
+impl Rule {
+    /// Why a guard is not to be installed there, if it is not.
+    pub(super) fn check(self) -> Result<(), GuardError> {
+        let own = own_rule(self.election_mode.as_deref(), self.declared.as_ref());
+        match (own, self.lacks) {
+            // It may turn out to be a vshard router, whose configuration nobody is to change.
+            (Some(why), _) if self.starting => Err(GuardError::Starting { why }),
+            (Some(why), _) => Err(GuardError::OwnRule { why }),
+            (None, Some(what)) => Err(GuardError::Lacks { what }),
+            (None, None) => Ok(()),
+        }
     }
 }
 
@@ -153,7 +171,7 @@ impl Guard {
         deadline: Duration,
     ) -> Result<(Self, Probe), GuardError> {
         let strict = mode == GuardMode::Strict;
-        for source in [LOOK, PROMISES, SOURCE, SYNCHRO, WRITES, MVCC]
+        for source in [LOOK, PROMISES, SOURCE, SYNCHRO, WRITES, MVCC, ISOLATION]
             .into_iter()
             .chain(strict.then_some(STRICT))
         {

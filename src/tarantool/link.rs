@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use failure::{AttachFailure, peer};
 
 use super::conn::{Connection, Ended, RequestError};
-use super::guard::{Answer, Guard, GuardError, check_rule};
+use super::guard::{Answer, Guard, GuardError, ask_rule};
 use super::iproto::code;
 use super::vshard;
 use crate::config::{GuardMode, Role, TarantoolConfig, VshardConfig};
@@ -142,6 +142,7 @@ impl Instance {
             Err(
                 error @ (GuardError::Request { .. }
                 | GuardError::OwnRule { .. }
+                | GuardError::Starting { .. }
                 | GuardError::Lacks { .. }
                 | GuardError::Empty),
             ) => {
@@ -349,10 +350,13 @@ impl Link {
         let conn = Connection::open(&self.config, deadline)
             .await
             .map_err(|error| AttachFailure::from_open(error, &self.config))?;
-        check_rule(&conn, deadline)
+        let rule = ask_rule(&conn, deadline)
             .await
             .map_err(|error| AttachFailure::from_guard(&error, &self.config))?;
+        // A router needs no guard, and nobody is to change its rule.
         self.look_at_vshard(&conn, deadline).await?;
+        rule.check()
+            .map_err(|error| AttachFailure::from_guard(&error, &self.config))?;
         // A name of its own for each attach: what is still on its way over an earlier connection must not count.
         self.attaches += 1;
         let owner = format!("{}#{}", self.agent, self.attaches);

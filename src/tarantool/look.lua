@@ -92,7 +92,8 @@ function look.at_instance()
         pid_namespace = identity.pid_namespace,
         boot_id = identity.boot_id,
         version = identity.version,
-        failover = rule.failover,
+        declared = rule.declared,
+        name = info.name,
         vshard = vshard_look(),
     }
 end

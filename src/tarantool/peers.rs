@@ -195,6 +195,7 @@ mod tests {
             addr: TarantoolAddr::Tcp("127.0.0.1:1".to_owned()),
             user: None,
             password: Secret::default(),
+            control: None,
         };
         Peers::new(config, deadline)
     }

@@ -152,15 +152,101 @@ end
 local has_config, config = pcall(require, 'config')
 has_config = has_config and type(config) == 'table' and config.get ~= nil
 
--- Who decides about read_only besides the guard: asked with every word, since a reload of Tarantool 3's declarative
--- configuration may change it.
-function platform.rule()
-    local got, failover
-    if has_config then
-        -- Fails where the instance was not configured that way.
-        got, failover = pcall(config.get, config, 'replication.failover')
+-- Fails where the instance was not configured that way, and where its version does not know the option.
+local function option(path)
+    local got, value = pcall(config.get, config, path)
+    return got and value ~= nil and value or nil
+end
+
+-- What `failover.replicasets` says of this instance in its replica set.
+local function read_failover_section(said, name)
+    local section = option({'failover', 'replicasets', said.replicaset}) or {}
+    local priority = section.priority and section.priority[name]
+    said.synchro_mode = section.synchro_mode == true
+    said.priority = priority and math.floor(priority)
+    for _, learner in ipairs(section.learners or {}) do
+        said.learner = said.learner or learner == name
     end
-    return {election_mode = box.cfg.election_mode, failover = got and failover or nil}
+end
+
+-- The answer below, and the configuration that it was read from: each reload applies a new table.
+local known, known_for
+
+-- The configuration that isolates the instance, from the moment in which it does so. Until all of it is applied, get()
+-- tells of the one before.
+local isolating
+
+local function with_isolation(said)
+    if isolating ~= nil and isolating == rawget(config, '_configdata') then
+        said.isolated = true
+    end
+    return said
+end
+
+-- What the declarative configuration says that matters here; nil: there is none. Asked with every word, since a reload may
+-- change it; to read all of it takes half a millisecond.
+function platform.declared()
+    local applied = has_config and rawget(config, '_configdata_applied')
+    if applied and applied == known_for then
+        return with_isolation(known)
+    end
+    local failover = has_config and option('replication.failover')
+    if not failover then
+        return nil
+    end
+    local info = box.info
+    local said = {
+        failover = failover,
+        isolated = option('isolated') == true,
+        replicaset = info.replicaset and info.replicaset.name,
+    }
+    -- A new replica set's names come a moment after its first write.
+    if said.replicaset ~= nil and info.name ~= nil then
+        read_failover_section(said, info.name)
+        known, known_for = said, applied
+    end
+    return with_isolation(said)
+end
+
+-- Whether the configuration is being applied for the first time, so that what it says of modules may not be so yet.
+function platform.is_starting()
+    local got, info = pcall(function() return config:info() end)
+    return got and info.status == 'startup_in_progress'
+end
+
+-- Who decides about read_only besides the guard.
+function platform.rule()
+    return {election_mode = box.cfg.election_mode, declared = platform.declared()}
+end
+
+-- Names the writable instance the one that new members join from. Where the configuration leaves leaders to others
+-- (bootstrap_strategy `supervised` or `native` under a supervised failover) nobody moves that along with the master's role,
+-- and once the instance that was named is gone nobody can join.
+function platform.lead_joins()
+    local declared = box.cfg.bootstrap_strategy == 'supervised' and platform.declared()
+    if not declared or declared.failover ~= 'supervised' then
+        return
+    end
+    local row = box.space._schema:get({'bootstrap_leader_uuid'})
+    if row == nil or row[2] ~= box.info.uuid then
+        box.ctl.make_bootstrap_leader()
+    end
+end
+
+-- Calls `before` ahead of the connections' end in an instance that its configuration isolates (3.3 and later). The
+-- configuration's module drops them in a fiber of its own, so nobody else waits meanwhile.
+function platform.before_isolation(before)
+    local internal = type(box.iproto) == 'table' and box.iproto.internal
+    if not internal or type(internal.drop_connections) ~= 'function' then
+        return
+    end
+    local drop = internal.tarsec_drop_connections or internal.drop_connections
+    internal.tarsec_drop_connections = drop
+    internal.drop_connections = function(...)
+        isolating = has_config and rawget(config, '_configdata') or nil
+        pcall(before)
+        return drop(...)
+    end
 end
 
 -- What the guard needs and this instance does not have, in words; nil: nothing.

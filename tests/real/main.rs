@@ -15,6 +15,7 @@ mod consul_cut_off;
 mod consul_servers;
 mod crash;
 mod declared;
+mod declared_rules;
 mod dumps;
 mod election;
 mod endings;

@@ -106,7 +106,7 @@ async fn a_switchover_has_come_about_or_not_when_its_command_ends_and_a_watch_sh
             wait_for_followers(&board, 2).await?;
 
             let to_excluded = ["switchover", "--to", addr(EXCLUDED)];
-            order(world, &scene, &to_excluded, 6, "its PRIORITY is -1").await?;
+            order(world, &scene, &to_excluded, 6, "its priority is -1").await?;
             assert_eq!(scene.set.writable().await, [other]);
 
             scene.set.hold_back(one).await?;

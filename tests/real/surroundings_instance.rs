@@ -174,8 +174,9 @@ async fn an_instance_with_a_failover_of_its_own_is_refused_and_left_as_it_is() {
         "failover",
         "failover = 'election' package.loaded.config = {get = function() return failover end}",
         "failover = 'supervised'",
-        "replication.failover is 'election' in the instance's configuration, so Tarantool decides who is writable; set \
-         it to 'supervised'",
+        "replication.failover is 'election' in the instance's configuration, so Tarantool decides who is writable; change \
+         that line to `failover: supervised`, take `replication.election_mode` out where it stands, and reload the \
+         configuration",
     )
     .await;
 }

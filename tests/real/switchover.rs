@@ -211,7 +211,7 @@ async fn the_unfit_are_refused_with_a_reason_and_cost_nothing() {
             let uuid = |index: usize| scene.set[index].uuid();
             assert_refused(&board, "nobody", "no member is called nobody").await?;
             assert_refused(&board, uuid(old.instance), "is the master already").await?;
-            assert_refused(&board, scene.set[2].addr(), "its PRIORITY is -1").await?;
+            assert_refused(&board, scene.set[2].addr(), "its priority is -1").await?;
 
             board.pause("a story").await?;
             assert_refused(&board, uuid(target), "PAUSED by harness (a story)").await?;

@@ -95,6 +95,7 @@ fn a_name_that_is_the_beginning_of_another_is_that_members() {
 fn members_of_one_name_are_refused_by_it_and_meant_by_their_uuids() {
     let twin = Member {
         name: name(2),
+        uri: name(2),
         ..member(3)
     };
     let view = Keys::healthy().member(&twin).view();

@@ -68,7 +68,7 @@ fn one_that_was_refused_need_not_have_been_heard() {
 
 #[test]
 fn a_negative_priority_does_not_run_and_says_so() {
-    let mut node = candidate().with(|settings| settings.priority = -1);
+    let mut node = candidate().with(|settings| settings.priority = Some(-1));
     declines(&mut node, "PRIORITY is -1");
 }
 

@@ -57,7 +57,7 @@ fn while_the_lock_changes_hands_nobody_is_told_what_can_wait() {
 
 #[test]
 fn a_change_of_hands_that_lasts_is_told_all_the_same() {
-    let mut node = replica().with(|settings| settings.priority = -1);
+    let mut node = replica().with(|settings| settings.priority = Some(-1));
     let fenced = record().says(Status::Fenced);
     node.lock.put_record(None, &fenced);
     node.watch_shows_lock();

@@ -177,10 +177,10 @@ fn who_says_that_it_does_not_run_is_neither_waited_for_nor_let_first() {
 
 #[test]
 fn who_did_not_run_and_may_run_again_waits_for_its_ballot_like_anybody() {
-    let mut node = candidate().with(|settings| settings.priority = -1);
+    let mut node = candidate().with(|settings| settings.priority = Some(-1));
     node.lives_on(5.secs());
     assert!(node.wrote().excluded.is_some());
-    node.state.settings.priority = 0;
+    node.state.settings.priority = Some(0);
     let began = node.now;
     while node.now.since(began) < WINDOW {
         let plan = node.turn();

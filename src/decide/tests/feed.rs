@@ -186,7 +186,7 @@ fn another_master_has_the_whole_time_to_be_followed_but_is_no_mending() {
         node.stops();
         node.lives_beside_master(if broken { 7 } else { 3 }, 10);
         let free = record().refreshed(90).says(Status::Fenced);
-        node.state.settings.priority = -1;
+        node.state.settings.priority = Some(-1);
         node.lock.put_record(None, &free);
         node.watch_shows_lock();
         node.lives_on(1.secs());

@@ -74,7 +74,7 @@ pub(super) fn timing(lease: Duration) -> Timing {
 pub(crate) fn settings() -> Settings {
     Settings {
         timing: timing(LEASE),
-        priority: 0,
+        priority: Some(0),
         kill_hung: true,
         follow: false,
         elector: Elector::First,

@@ -1,6 +1,7 @@
 //! The instance and its guard: fitness, ownership, and hands other than ours.
 
 use super::fixtures::*;
+use crate::decide::declared::Declared;
 use crate::decide::event::Event;
 use crate::decide::plan::{Action, Ending, Reason};
 
@@ -41,18 +42,53 @@ fn an_agent_whose_instance_cannot_be_mended_ends() {
     ));
 }
 
+fn declared(failover: &str) -> Declared {
+    Declared {
+        failover: failover.to_owned(),
+        replicaset: Some("a".to_owned()),
+        ..Declared::default()
+    }
+}
+
 #[test]
 fn tarantools_own_failover_is_refused_with_a_word_of_what_to_change() {
+    let synchro = Declared {
+        synchro_mode: true,
+        ..declared("supervised")
+    };
     for (election, failover, word) in [
-        (Some("candidate"), None, "election_mode"),
-        (Some("manual"), None, "election_mode"),
-        (None, Some("election"), "replication.failover"),
-        (None, Some("manual"), "replication.failover"),
+        (Some("candidate"), None, "box.cfg.election_mode"),
+        (Some("manual"), None, "box.cfg.election_mode"),
+        (
+            Some("candidate"),
+            Some(declared("election")),
+            "replication.failover is 'election'",
+        ),
+        (
+            None,
+            Some(declared("manual")),
+            "take `leader` out of the replica set",
+        ),
+        (
+            Some("off"),
+            Some(declared("off")),
+            "take `database.mode` out",
+        ),
+        (
+            Some("manual"),
+            Some(synchro),
+            "failover.replicasets.a.synchro_mode is true",
+        ),
+        (
+            Some("manual"),
+            Some(declared("supervised")),
+            "box.cfg.election_mode",
+        ),
     ] {
         let node = node()
             .having(|instance| {
                 instance.election_mode = election.map(str::to_owned);
-                instance.failover = failover.map(str::to_owned);
+                instance.declared = failover.clone();
             })
             .attached();
         let plan = node.plan();
@@ -68,11 +104,14 @@ fn tarantools_own_failover_is_refused_with_a_word_of_what_to_change() {
 
 #[test]
 fn harmless_modes_are_accepted() {
-    for (election, failover) in [(Some("off"), None), (Some("voter"), Some("supervised"))] {
+    for (election, failover) in [
+        (Some("off"), None),
+        (Some("voter"), Some(declared("supervised"))),
+    ] {
         let node = node()
             .having(|instance| {
                 instance.election_mode = election.map(str::to_owned);
-                instance.failover = failover.map(str::to_owned);
+                instance.declared = failover.clone();
             })
             .attached();
         assert!(!does!(node.plan(), Action::Exit { .. }));

@@ -225,7 +225,7 @@ fn a_guard_that_does_not_answer_after_the_lease_is_killed_though_pings_are_answe
 /// An operator's hand, seen by a routine probe in the moment before the guard saw it.
 #[test]
 fn an_instance_made_writable_by_hand_is_fenced_before_anyone_thinks_of_killing_it() {
-    let mut node = replica().with(|settings| settings.priority = -1);
+    let mut node = replica().with(|settings| settings.priority = Some(-1));
     node.lives_on(30.secs());
     node.instance.ro = false;
     node.instance.read_only = false;

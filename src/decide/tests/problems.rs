@@ -74,6 +74,7 @@ fn keys_of_older_agents_say_nothing_of_what_they_do_not_know() {
 fn members_that_announce_one_address_are_told_apart() {
     let mut members = three();
     members[2].name = "b:1".to_owned();
+    members[2].uri = "b:1".to_owned();
     members[2].lease_ms = 5_000;
     let found = of(&members, Some(&followed()));
     let twins =

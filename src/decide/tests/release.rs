@@ -183,7 +183,7 @@ fn a_stopping_master_is_fenced_first_and_released_then() {
 #[test]
 fn a_holder_that_may_not_be_promoted_gives_the_lock_up() {
     for unfit in [
-        |node: &mut Node| node.state.settings.priority = -1,
+        |node: &mut Node| node.state.settings.priority = Some(-1),
         |node: &mut Node| {
             node.instance.status = "orphan".to_owned();
             node.attaches();

@@ -413,7 +413,7 @@ fn a_lock_held_by_somebody_else_is_the_end_of_a_reign() {
 #[test]
 fn an_unfit_instance_does_not_run() {
     for unfit in [
-        |node: &mut Node| node.state.settings.priority = -1,
+        |node: &mut Node| node.state.settings.priority = Some(-1),
         |node: &mut Node| {
             node.instance.status = "loading".to_owned();
             node.attaches();

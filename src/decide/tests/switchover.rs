@@ -281,7 +281,7 @@ fn the_unfit_are_refused_with_a_reason() {
         (
             Some(OTHER),
             |node| node.lock.members.get_mut(OTHER).unwrap().priority = -1,
-            "its PRIORITY is -1",
+            "its priority is -1",
         ),
         (
             Some(OTHER),

@@ -236,7 +236,7 @@ fn a_holder_whose_guard_stands_down_is_not_succeeded_by_time() {
 
 #[test]
 fn who_may_not_be_master_takes_nothing_over() {
-    let mut node = under(&record()).with(|settings| settings.priority = -1);
+    let mut node = under(&record()).with(|settings| settings.priority = Some(-1));
     node.lives_on(60.secs());
     assert!(matches!(node.plan().reason, Reason::NotACandidate { .. }));
     assert_eq!(node.lock.holder(), Some(&theirs()));
@@ -428,7 +428,7 @@ fn is_gone_in_a_pause(lock: &mut ToyLock, instance: &str) {
 #[test]
 fn who_is_no_candidate_takes_back_what_its_key_says_of_a_pause() {
     let mut node = node()
-        .with(|settings| settings.priority = -1)
+        .with(|settings| settings.priority = Some(-1))
         .finding(|lock| is_gone_in_a_pause(lock, OWN))
         .attached()
         .seeing_lock();

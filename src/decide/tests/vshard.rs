@@ -374,7 +374,7 @@ fn master_weight_asks_for_nothing_of_a_master_that_is_preferred_or_not_there() {
     node.lock.put_record(None, &record().says(Status::Fenced));
     node.watch_shows_lock();
     assert!(!asks(&node));
-    let node = preferred(0.0).with(|settings| settings.priority = -1);
+    let node = preferred(0.0).with(|settings| settings.priority = Some(-1));
     assert!(!asks(&node));
     assert!(LEASE > 1.secs());
 }

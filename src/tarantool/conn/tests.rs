@@ -41,6 +41,7 @@ fn unix(path: PathBuf) -> TarantoolConfig {
         addr: TarantoolAddr::Unix(path),
         user: None,
         password: Secret::default(),
+        control: None,
     }
 }
 
@@ -49,6 +50,7 @@ fn tcp(port: u16, user: &str, password: &str) -> TarantoolConfig {
         addr: TarantoolAddr::Tcp(format!("localhost:{port}")),
         user: Some(user.to_owned()),
         password: password.into(),
+        control: None,
     }
 }
 

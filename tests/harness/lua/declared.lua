@@ -2,6 +2,9 @@
 -- others, apart from what the configuration says itself. The first master creates the spaces.
 local log = require('log')
 
+-- Each reload runs it again.
+if rawget(_G, 'app_is_ready') then return end
+
 local app = dofile(os.getenv('APP'))
 
 box.watch('box.status', function(_, status)

@@ -172,17 +172,71 @@ end
 
 function cases.a_rule_of_the_instances_own_is_asked_anew_each_time()
     local box = like_3_8()
-    equal(platform_of(box).rule().failover, nil, 'no declarative configuration module')
-    local failover
-    local platform = platform_of(box, {get = function(_, option)
-        equal(option, 'replication.failover', 'what is asked')
-        return failover or error('not configured', 0)
-    end})
-    equal(platform.rule().failover, nil, 'not configured that way')
-    for _, mode in ipairs({'supervised', 'manual'}) do
-        failover = mode
-        equal(platform.rule().failover, mode, 'after a reload')
+    equal(platform_of(box).rule().declared, nil, 'no declarative configuration module')
+    local config = {_configdata_applied = {}}
+    function config:get(path)
+        return self.options[type(path) == 'table' and table.concat(path, '.') or path] or error('not configured', 0)
     end
+    local platform = platform_of(box, config)
+    config.options = {}
+    equal(platform.rule().declared, nil, 'not configured that way')
+    for _, mode in ipairs({'supervised', 'manual'}) do
+        config.options = {['replication.failover'] = mode}
+        equal(platform.rule().declared.failover, mode, 'before it has its name')
+    end
+    box.info.name, box.info.replicaset = 'a0', {name = 'a'}
+    config.options = {
+        ['replication.failover'] = 'supervised',
+        ['failover.replicasets.a'] = {priority = {a0 = 2.5}, learners = {'a1'}, synchro_mode = true},
+    }
+    local said = platform.declared()
+    equal(said.replicaset, 'a', 'its replica set')
+    equal(said.priority, 2, 'its priority')
+    equal(said.learner, false, 'another is a learner')
+    equal(said.synchro_mode, true, 'the mode')
+    equal(said.isolated, false, 'not isolated')
+    config.options = {
+        ['replication.failover'] = 'manual', isolated = true, ['failover.replicasets.a'] = {learners = {'a1', 'a0'}},
+    }
+    equal(platform.declared(), said, 'read once for each reload')
+    config._configdata_applied = {}
+    said = platform.declared()
+    equal(said.failover, 'manual', 'after a reload')
+    equal(said.isolated, true, 'isolated')
+    equal(said.learner, true, 'a learner')
+    equal(said.priority, nil, 'no priority')
+end
+
+function cases.an_isolated_instance_keeps_its_connections_until_its_agent_was_told()
+    local box, told, dropped = like_3_8(), 0, 0
+    box.info.name, box.info.replicaset = 'a0', {name = 'a'}
+    -- The configuration before, until the one that isolates it is applied as a whole.
+    local config = {_configdata = {}, _configdata_applied = {}}
+    function config:get(path)
+        return path == 'replication.failover' and 'supervised' or nil
+    end
+    platform_of(like_2_6()).before_isolation(error)
+    box.iproto = {internal = {drop_connections = function(timeout)
+        equal(told, 1, 'told first')
+        dropped = dropped + 1
+        return timeout
+    end}}
+    -- Twice, as two guards one after another do.
+    platform_of(box, config).before_isolation(function() told = 100 end)
+    local platform = platform_of(box, config)
+    local said
+    platform.before_isolation(function()
+        told = told + 1
+        said = platform.declared().isolated
+        error('anything', 0)
+    end)
+    equal(platform.declared().isolated, false, 'before')
+    equal(box.iproto.internal.drop_connections(10), 10, 'what the drop itself returns')
+    equal(dropped, 1, 'dropped in any case')
+    equal(said, true, 'what it is told')
+    config._configdata = {}
+    config._configdata_applied = {}
+    equal(platform.declared().isolated, false, 'after a reload')
 end
 
 function cases.what_is_lacking_is_named()

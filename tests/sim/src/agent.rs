@@ -132,7 +132,7 @@ impl World {
         let name = self.instances[instance].name.clone();
         let settings = Settings {
             timing: params.timing,
-            priority: params.priorities[n],
+            priority: Some(params.priorities[n]),
             kill_hung: params.kill_hung,
             follow: params.follow,
             elector: params.elector,

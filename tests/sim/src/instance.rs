@@ -149,7 +149,8 @@ impl World {
             pid_namespace: None,
             boot_id: None,
             version: "2.6.0".to_owned(),
-            failover: None,
+            declared: None,
+            name: None,
             guard,
         }))
     }

@@ -363,9 +363,9 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "who never is to be master may be",
         rule: "election",
-        file: "mod.rs",
-        original: "self.state.settings.priority < 0",
-        broken: "false",
+        file: "declared.rs",
+        original: "own >= 0",
+        broken: "true",
     },
     Mutant {
         name: "a master's entry outlives its agent",

@@ -50,7 +50,7 @@ fn who_does_not_run_says_whether_its_instance_is_there() {
         node.instance.status = "loading".to_owned();
         node.attaches();
     };
-    let never: fn(&mut Node) = |node| node.state.settings.priority = -1;
+    let never: fn(&mut Node) = |node| node.state.settings.priority = Some(-1);
     for (change, absent) in [(dies, true), (silent, true), (loads, true), (never, false)] {
         let mut node = candidate();
         change(&mut node);
@@ -201,7 +201,7 @@ fn who_is_waited_for_behind_a_switchover_says_if_it_does_not_run() {
             ..last_word()
         };
         let mut node = after(&last);
-        node.state.settings.priority = -1;
+        node.state.settings.priority = Some(-1);
         node.settles();
         let ballot = node.lock.ballots.get(OWN);
         assert_eq!(ballot.is_some_and(|it| it.excluded.is_some()), says);

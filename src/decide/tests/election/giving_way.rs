@@ -206,10 +206,10 @@ fn where_no_rows_come_from_it_one_turn_is_enough() {
 #[test]
 fn a_turn_counts_for_who_ran_meanwhile_and_until_another_was_promoted() {
     let declines = |node: &mut Node| {
-        node.state.settings.priority = -1;
+        node.state.settings.priority = Some(-1);
         node.hears_ballots();
         node.settles();
-        node.state.settings.priority = 0;
+        node.state.settings.priority = Some(0);
     };
     let another_is_master = |node: &mut Node| {
         node.settles();
@@ -353,10 +353,10 @@ fn a_promotion_whose_reply_was_lost_was_not_refused() {
 fn nobody_is_made_to_wait_for_one_that_may_not_run_for_another_reason() {
     let mut node = refused();
     node.settles();
-    node.state.settings.priority = -1;
+    node.state.settings.priority = Some(-1);
     node.lives_on(1.secs());
     assert_eq!(node.wrote().gives_way_ms, 0);
-    node.state.settings.priority = 0;
+    node.state.settings.priority = Some(0);
     node.lives_on(1.secs());
     assert!(node.wrote().gives_way_ms > 0);
 }

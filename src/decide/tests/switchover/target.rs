@@ -33,7 +33,7 @@ fn the_target_has_its_session_before_the_lock_is_free() {
 #[test]
 fn a_target_that_cannot_run_says_so_at_once() {
     let mut node = named();
-    node.state.settings.priority = -1;
+    node.state.settings.priority = Some(-1);
     node.settles();
     let ballot = node.lock.ballots.get(OWN).expect("a ballot");
     assert_eq!(ballot.excluded.as_deref(), Some("PRIORITY is -1"));

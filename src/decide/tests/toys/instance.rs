@@ -1,6 +1,7 @@
 //! An instance with its guard, to play with.
 
 use super::*;
+use crate::decide::declared::Declared;
 use crate::decide::vshard::Look;
 
 /// An instance with its guard. Its clock is its own.
@@ -17,7 +18,8 @@ pub(in crate::decide::tests) struct ToyInstance {
     pub(in crate::decide::tests) read_only: bool,
     pub(in crate::decide::tests) status: String,
     pub(in crate::decide::tests) election_mode: Option<String>,
-    pub(in crate::decide::tests) failover: Option<String>,
+    pub(in crate::decide::tests) declared: Option<Declared>,
+    pub(in crate::decide::tests) name: Option<String>,
     pub(in crate::decide::tests) vclock: Vclock,
     pub(in crate::decide::tests) replication: Vec<Peer>,
     pub(in crate::decide::tests) vshard: Option<Look>,
@@ -45,7 +47,8 @@ impl ToyInstance {
             read_only: true,
             status: "running".to_owned(),
             election_mode: None,
-            failover: None,
+            declared: None,
+            name: None,
             vclock: Vclock::from([("1".to_owned(), 10)]),
             replication: Vec::new(),
             vshard: None,
@@ -171,7 +174,8 @@ impl ToyInstance {
             pid_namespace: None,
             boot_id: None,
             version: "2.6.0".to_owned(),
-            failover: self.failover.clone(),
+            declared: self.declared.clone(),
+            name: self.name.clone(),
             vshard: self.vshard.clone(),
             guard: GuardState {
                 promise: self.promise(now),

@@ -4,7 +4,7 @@
 pub const PLATFORM: &str = include_str!("../../../../src/tarantool/platform.lua");
 
 /// The guard as an agent with `GUARD=lease` installs it, to be evaluated in this order.
-pub const GUARD: [&str; 7] = [
+pub const GUARD: [&str; 8] = [
     PLATFORM,
     include_str!("../../../../src/tarantool/look.lua"),
     include_str!("../../../../src/tarantool/promises.lua"),
@@ -12,6 +12,7 @@ pub const GUARD: [&str; 7] = [
     include_str!("../../../../src/tarantool/synchro.lua"),
     include_str!("../../../../src/tarantool/writes.lua"),
     include_str!("../../../../src/tarantool/mvcc.lua"),
+    include_str!("../../../../src/tarantool/isolation.lua"),
 ];
 
 /// What `GUARD=strict` adds to it, evaluated last.

@@ -193,7 +193,7 @@ fn settings(bounds: Bounds, n: usize, run: u32) -> Settings {
     );
     Settings {
         timing: timing.expect("the model's durations fit together"),
-        priority: 0,
+        priority: Some(0),
         kill_hung: true,
         follow: false,
         elector: Elector::First,
@@ -375,7 +375,8 @@ impl World {
             pid_namespace: None,
             boot_id: None,
             version: "2.6.0".to_owned(),
-            failover: None,
+            declared: None,
+            name: None,
             guard,
         }))
     }
