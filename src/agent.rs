@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, sleep_until};
 use tracing::{debug, error, info, warn};
 
+use crate::birth;
 use crate::clock::{self, Clock};
 use crate::config::{Config, ConsulConfig, HungInstanceAction, ReplicationMode, Role};
 use crate::consul::{Consul, LockView, LockWatch};
@@ -172,6 +173,7 @@ impl Agent {
             member_index: KnownIndex::default(),
             consul_back: Arc::default(),
         };
+        birth::start(config, &executor.consul);
         let waiting = Waiting::start(config, &executor.consul, &agent_id);
         Ok(Self {
             config: Arc::clone(config),

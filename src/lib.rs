@@ -9,6 +9,7 @@
 //! `ARCHITECTURE.md` is the map, with the argument why this is safe.
 
 pub mod agent;
+mod birth;
 pub mod cli;
 pub mod clock;
 pub mod config;

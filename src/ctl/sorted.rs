@@ -83,6 +83,9 @@ impl<'a> Sorted<'a> {
                 .extend(board::parse::<WaitingKey>(&entry.value));
             return;
         }
+        if uuid == "births" {
+            return;
+        }
         if uuid == "routers" {
             self.routers.extend(board::parse::<RouterKey>(&entry.value));
             return;

@@ -8,6 +8,7 @@ mod apply_board;
 mod apply_lock;
 mod apply_session;
 mod apply_vshard;
+pub mod birth;
 pub mod board;
 mod candidate;
 mod catalog;

@@ -1,6 +1,7 @@
 //! The Tarantool adapter.
 
 pub mod conn;
+pub(crate) mod console;
 mod guard;
 pub mod iproto;
 pub mod link;

@@ -11,7 +11,7 @@ use crate::support::{SOON, world};
 const PLAIN_INIT: &str = include_str!("lua/plain_init.lua");
 
 /// Longer than any wait in these stories: whoever is master in them has not waited for it.
-fn long_lease(agent: AgentBuilder) -> AgentBuilder {
+pub(crate) fn long_lease(agent: AgentBuilder) -> AgentBuilder {
     agent
         .env("MASTER_LEASE", "60s")
         .env("CONSUL_LOCK_TTL", "60s")
@@ -56,7 +56,7 @@ async fn supervise(set: &ReplicaSet) -> Result<()> {
 }
 
 /// One master, whose writes get everywhere.
-async fn assert_serves(set: &ReplicaSet) -> Result<Tenure> {
+pub(crate) async fn assert_serves(set: &ReplicaSet) -> Result<Tenure> {
     let master = wait_for_master(set, |_| true, SOON).await?;
     let writers = set.writers().start();
     writers.wait_for_writes(SOME_WRITES, SOON).await?;

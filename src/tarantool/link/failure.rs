@@ -10,6 +10,10 @@ use crate::tarantool::iproto::code;
 /// same error stands for an unknown user as well.
 const KNOWN_USER: &str = "Incorrect password";
 
+/// By iproto that looks like any other wait.
+const UNNAMED: &str = "; where replication.bootstrap_strategy is supervised or native, a first start waits until somebody \
+    names the leader: set TARANTOOL_CONTROL to its console.socket, so that the agents do";
+
 /// Why there is no attached connection.
 pub(super) enum AttachFailure {
     /// It is a vshard router, which needs another kind of agent.
@@ -27,7 +31,17 @@ pub(super) enum AttachFailure {
 
 impl AttachFailure {
     pub(super) fn from_open(error: OpenError, config: &TarantoolConfig) -> Self {
-        let why = format!("{}: {}{}", peer(config), chain(&error), advice(&error));
+        let mut why = format!("{}: {}{}", peer(config), chain(&error), advice(&error));
+        if let (
+            OpenError::Auth {
+                code: code::LOADING,
+                ..
+            },
+            None,
+        ) = (&error, &config.control)
+        {
+            why.push_str(UNNAMED);
+        }
         match error {
             OpenError::Refused(_) => Self::Refused { why },
             OpenError::NotTarantool { .. } => Self::Unsuitable { why },

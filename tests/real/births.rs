@@ -1,0 +1,111 @@
+//! A replica set from nothing by Tarantool 3's declarative configuration, under each `replication.bootstrap_strategy` that
+//! leaves the choice of a leader open. Nobody waits for a lease, and there is one birth.
+
+use tarsec_harness::{
+    Agent, Consul, LogLine, ReplicaSet, ReplicaSetOptions, Result, Value, World, eventually, json,
+};
+
+use crate::first_start::{assert_serves, long_lease};
+use crate::support::{SOON, knows_no_declarations, world};
+
+async fn unborn(world: &World, strategy: &str) -> Result<ReplicaSet> {
+    let over = json!({"replication": {"bootstrap_strategy": strategy}});
+    let options = ReplicaSetOptions::of(3).declared(over).unborn();
+    world.replica_set_with(options).await
+}
+
+/// One agent for each, which may talk to its instance's console.
+async fn agents(world: &World, set: &ReplicaSet, consul: &Consul) -> Result<Vec<Agent>> {
+    let mut agents = Vec::new();
+    for instance in set.iter() {
+        let name = instance.name();
+        let socket = world
+            .dir()
+            .join(format!("{name}/var/run/{name}/tarantool.control"));
+        let agent = long_lease(world.agent(instance, consul)?);
+        let agent = agent.env("TARANTOOL_CONTROL", &socket.display().to_string());
+        agents.push(agent.start().await?);
+    }
+    Ok(agents)
+}
+
+#[tokio::test]
+async fn the_smallest_name_bootstraps_writable_and_nobody_waits_for_a_lease() {
+    if knows_no_declarations("the_smallest_name_bootstraps_writable_and_nobody_waits_for_a_lease") {
+        return;
+    }
+    world()
+        .story("births-auto", async |world| {
+            let consul = world.consul().await?;
+            let set = unborn(world, "auto").await?;
+            let agents = agents(world, &set, &consul).await?;
+            set.start_all().await?;
+            assert_serves(&set).await?;
+            drop(agents);
+            Ok(())
+        })
+        .await;
+}
+
+async fn is_born_once(name: &str, strategy: &str) {
+    let story = async |world: &World| {
+        let consul = world.consul().await?;
+        let set = unborn(world, strategy).await?;
+        let agents = agents(world, &set, &consul).await?;
+        set.start_all().await?;
+        assert_serves(&set).await?;
+        let key = format!(
+            "tarsec/{}/births/{}",
+            world.cluster(),
+            set.declaration().replicaset()
+        );
+        let key = eventually(SOON, "the birth in Consul", async || {
+            let api = consul.api().map_err(|error| error.to_string())?;
+            let entry = api.kv(&key).await.map_err(|error| error.to_string())?;
+            let key = entry
+                .and_then(|entry| entry.json().ok())
+                .unwrap_or(Value::Null);
+            (key["replicaset"] == set.uuid())
+                .then(|| key.clone())
+                .ok_or(key.to_string())
+        })
+        .await?;
+        let mut born = 0;
+        for (agent, instance) in agents.iter().zip(set.iter()) {
+            let says = |line: &LogLine| line.message() == "the replica set is to be born here";
+            let here = agent.logs()?.iter().any(says);
+            assert_eq!(here, key["instance"] == instance.name(), "{key}");
+            born += usize::from(here);
+        }
+        assert_eq!(born, 1);
+
+        // The one on which it was born loses its disk: it joins.
+        let first = set
+            .iter()
+            .find(|instance| key["instance"] == instance.name())
+            .unwrap();
+        first.kill().await?;
+        first.wipe(world)?;
+        first.start().await?;
+        set.wait_for_mesh(SOON).await?;
+        assert_serves(&set).await?;
+        Ok(())
+    };
+    world().story(name, story).await;
+}
+
+#[tokio::test]
+async fn a_replica_set_that_waits_for_a_coordinator_is_born_once() {
+    if knows_no_declarations("a_replica_set_that_waits_for_a_coordinator_is_born_once") {
+        return;
+    }
+    is_born_once("births-supervised", "supervised").await;
+}
+
+#[tokio::test]
+async fn a_replica_set_that_is_bootstrapped_natively_is_born_once() {
+    if knows_no_declarations("a_replica_set_that_is_bootstrapped_natively_is_born_once") {
+        return;
+    }
+    is_born_once("births-native", "native").await;
+}
