@@ -230,6 +230,7 @@ fn outside(view: &View<'_>) -> Document {
                 "probe": instance.probe,
                 "probe_age_s": probe_age,
                 "silent_since": instance.silent_since,
+                "behind": state.behind(head.now),
                 "process_hidden": instance.process,
             }),
         ),

@@ -83,8 +83,9 @@ const STATUS: &str = "Usage: tarsec status [--json] [--watch] [--no-wait] [REPLI
 It looks at each lock until it sees its holder refresh it, which is every quarter of the lease, and
 says so where that does not come in time. Times and ages are by the clocks that wrote them.
 
-behind: rows that the master had at its last word and the member lacked when its agent last wrote;
-that may be MEMBER_INTERVAL ago, so it is no more than that. ?: unknown.
+behind: rows that the master had at its last word and the member lacked when it was looked at after
+that, and how late rows arrive, or for how long they have not; as of when its agent last wrote, up to
+MEMBER_INTERVAL ago. ?: unknown.
 ";
 
 const SWITCHOVER: &str = "Usage: tarsec switchover [--to MEMBER] [--replicaset REPLICASET] [--timeout 2s] [--yes] [--no-wait]

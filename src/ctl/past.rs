@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::screen::Paper;
 use super::view::SetView;
-use super::words::{ago, clean, exact_moment, wrapped};
+use super::words::{ago, clean, exact_moment, rows, wrapped};
 use crate::decide::board::{Cause, HistoryLine, Party, Returned, moment_ms};
 use crate::decide::ending::{How, Known};
 
@@ -114,13 +114,6 @@ fn about_return(back: &Returned, at_ms: u64) -> String {
         ago(moment_ms(back.at_ms, back.at), at_ms),
         rows(back.rows)
     )
-}
-
-fn rows(rows: u64) -> String {
-    match rows {
-        1 => "1 row".to_owned(),
-        rows => format!("{rows} rows"),
-    }
 }
 
 /// Of `tarsec history`.

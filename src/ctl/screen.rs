@@ -6,15 +6,18 @@ use std::time::Duration;
 use super::past;
 use super::view::Verdict;
 use super::view::{ClusterView, LeaseView, MemberRole, MemberView, SetState, SetView};
-use super::words::{ago, between, clean, moment, short, span, wrapped};
+use super::words::{ago, between, clean, lateness, moment, rows, short, span, wrapped};
 use crate::consul::ConsulError;
 use crate::decide::board::{Pause, Switchover, SwitchoverState, moment_ms};
+use crate::decide::lag::Arrival;
 use crate::errors::chain;
 
 /// Where the values begin, behind their labels.
 const INDENT: usize = 14;
 /// The longest name of a member that is shown as it is.
-const NAME_MAX: usize = 27;
+const NAME_MAX: usize = 21;
+/// `99999 rows, 119 min`.
+const BEHIND: usize = 19;
 /// The narrowest screen: what stands in files and pipes, too.
 const WIDTH_MIN: usize = 80;
 /// Longer lines are hard to read.
@@ -355,8 +358,8 @@ fn members(paper: Paper, set: &SetView, at: u64) -> String {
     let longest = members.iter().map(|m| clean(&m.name).chars().count());
     let width = longest.max().unwrap_or(0).clamp(6, paper.name_max());
     let mut out = format!(
-        "\n  {:<width$}  {:<9}  {:<8}  {:>7}  {:>8}  {:>7}\n",
-        "member", "role", "health", "behind", "priority", "written"
+        "\n  {:<width$}  {:<9}  {:<8}  {:>BEHIND$}  {:>4}  {:>7}\n",
+        "member", "role", "health", "behind", "prio", "written"
     );
     if members.is_empty() {
         out.push_str("  none is known\n");
@@ -369,9 +372,10 @@ fn members(paper: Paper, set: &SetView, at: u64) -> String {
             // What it wrote is old.
             "no agent".to_owned()
         };
-        let behind = about_lag(member);
-        let priority = member.priority.map_or("?".to_owned(), |p| p.to_string());
-        let priority = short(&priority, 8);
+        let behind = short(&about_lag(member), BEHIND);
+        // Who goes first is the same beyond that.
+        let priority = member.priority.map(|priority| priority.clamp(-999, 9_999));
+        let priority = priority.map_or("?".to_owned(), |priority| priority.to_string());
         let written = member.written.map_or("?".to_owned(), |written| {
             between(moment_ms(member.written_ms.unwrap_or(0), written), at)
         });
@@ -379,11 +383,13 @@ fn members(paper: Paper, set: &SetView, at: u64) -> String {
         let health = paper.paint(tone_of(&health), &format!("{health:<8}"));
         let _ = writeln!(
             out,
-            "  {name:<width$}  {role:<9}  {health}  {behind:>7}  {priority:>8}  {:>7}",
+            "  {name:<width$}  {role:<9}  {health}  {behind:>BEHIND$}  {priority:>4}  {:>7}",
             short(&written, 7)
         );
-        if member.health != "passing" && !member.reason.is_empty() {
-            out.push_str(&wrapped("", 6, &member.reason, paper.width));
+        let is_well = member.health == "passing" || member.reason.is_empty();
+        let why = (!is_well).then_some(&member.reason);
+        for words in lacked(member).iter().chain(why) {
+            out.push_str(&wrapped("", 6, words, paper.width));
         }
     }
     out
@@ -400,13 +406,33 @@ fn about_role(member: &MemberView, state: SetState) -> &'static str {
     }
 }
 
+/// How far behind the member is, and where rows do not arrive, for how long they have not.
 fn about_lag(member: &MemberView) -> String {
-    match (member.role, member.behind_rows) {
+    let MemberView {
+        behind_rows,
+        behind_ms,
+        arrival,
+        ..
+    } = member;
+    match (member.role, behind_rows.zip(*behind_ms).zip(*arrival)) {
         (MemberRole::Master | MemberRole::Promoting | MemberRole::Former, _) => "-".to_owned(),
+        // What it wrote is old.
+        (MemberRole::Replica, Some(_)) if !member.is_looked_after() => "?".to_owned(),
         (MemberRole::Replica, None) => "?".to_owned(),
-        (MemberRole::Replica, Some(0)) => "0".to_owned(),
-        (MemberRole::Replica, Some(rows)) => format!("<={}", count(rows)),
+        (MemberRole::Replica, Some(((rows, ms), Arrival::Arriving))) => {
+            let unit = if rows == 1 { "row" } else { "rows" };
+            let rows = count(rows);
+            format!("{rows} {unit}, {}", lateness(Arrival::Arriving, ms))
+        }
+        (MemberRole::Replica, Some(((_, ms), arrival))) => lateness(arrival, ms),
     }
+}
+
+/// What a member lacks at which rows do not arrive.
+fn lacked(member: &MemberView) -> Option<String> {
+    let missing = member.behind_rows.filter(|rows| *rows > 0)?;
+    let arrival = member.arrival.filter(|_| member.is_looked_after())?;
+    (arrival != Arrival::Arriving).then(|| format!("it lacks {}", rows(missing)))
 }
 
 /// At most five characters, rounded up.

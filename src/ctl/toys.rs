@@ -10,6 +10,7 @@ use crate::decide::board::{
     SwitchoverState, VERSION, WaitingKey,
 };
 use crate::decide::ids::SessionId;
+use crate::decide::lag::{Arrival, Behind};
 use crate::decide::record::{Record, Status, Vclock};
 use crate::decide::router::RouterKey;
 
@@ -73,6 +74,16 @@ pub(super) fn record() -> Record {
     }
 }
 
+/// Of instance 1, whose rows arrive.
+pub(super) fn behind(rows: u64, ms: u64) -> Behind {
+    Behind {
+        of: uuid(1),
+        rows,
+        ms,
+        arrival: Arrival::Arriving,
+    }
+}
+
 pub(super) fn member(number: u64) -> Member {
     let following = BTreeMap::from([(uuid(1), "follow".to_owned())]);
     Member {
@@ -92,6 +103,7 @@ pub(super) fn member(number: u64) -> Member {
         problems: Vec::new(),
         priority: 0,
         vclock: vclock(1_000),
+        behind: (number != 1).then(|| behind(0, 0)),
         upstreams: following,
         unfollowed: false,
         fingerprint: None,

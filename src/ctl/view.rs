@@ -12,11 +12,11 @@ use super::sorted::Sorted;
 pub(crate) use super::sorted::Space;
 use crate::consul::Found;
 use crate::decide::board::{
-    Ballot, Cause, HistoryLine, Member, Party, Pause, ServiceRef, Switchover, WaitingKey,
-    moment_ms, rows_missing,
+    Ballot, Cause, HistoryLine, Member, Party, Pause, ServiceRef, Switchover, WaitingKey, moment_ms,
 };
 use crate::decide::ending::{How, Outage};
 use crate::decide::ids::SessionId;
+use crate::decide::lag::{Arrival, Behind};
 use crate::decide::problems;
 use crate::decide::record::{Record, RecordError, Status};
 use crate::decide::router::RouterKey;
@@ -195,9 +195,13 @@ pub(crate) struct MemberView {
     pub(crate) dead: bool,
     /// The highest term that it knows of.
     pub(crate) term: u64,
-    /// Rows that the holder had at its last word and the member lacked when it last wrote; as the latter may be older,
-    /// no more than that.
+    /// Rows that the holder had at its last word before the member's agent wrote this, and that the member lacked when it was
+    /// looked at after that word; `None`: unknown.
     pub(crate) behind_rows: Option<u64>,
+    /// For how long it has lacked rows, or how late the last ones came; where they do not arrive, for how long.
+    pub(crate) behind_ms: Option<u64>,
+    /// Whether the holder's rows arrive, as of the same moment.
+    pub(crate) arrival: Option<Arrival>,
     /// Whether it replicates from the holder, as the holder has it.
     pub(crate) following: Option<bool>,
     /// Why it does not run in the election that is on.
@@ -421,6 +425,12 @@ impl SetView {
     }
 }
 
+/// What its agent says of how far behind this holder it is.
+fn behind_holder<'a>(record: &Record, member: &'a Member) -> Option<&'a Behind> {
+    let behind = member.behind.as_ref();
+    behind.filter(|behind| behind.of == record.instance)
+}
+
 /// As the catalog shows it but for a pause.
 fn health(member: &Member) -> &str {
     match member.cut_off {
@@ -522,11 +532,9 @@ impl Set<'_> {
         let is_holder = record.is_some_and(|record| record.instance == uuid);
         let holder_name = record.filter(|_| is_holder).map(|record| &record.name);
         let name = member.map(|member| &member.name).or(holder_name);
-        let behind = |record: &Record, member: &Member| {
-            let known = !record.vclock.is_empty() && !member.vclock.is_empty();
-            known.then(|| rows_missing(&record.vclock, &member.vclock))
-        };
         let others = record.filter(|_| !is_holder);
+        let behind = others.zip(member);
+        let behind = behind.and_then(|(record, member)| behind_holder(record, member));
         MemberView {
             instance: uuid.to_owned(),
             name: name.map_or(uuid, String::as_str).to_owned(),
@@ -536,7 +544,9 @@ impl Set<'_> {
             reason: member.map_or("", |member| &member.reason).to_owned(),
             dead: member.is_some_and(|member| member.dead),
             term: member.map_or(0, |member| member.term),
-            behind_rows: others.zip(member).and_then(|(r, m)| behind(r, m)),
+            behind_rows: behind.map(|behind| behind.rows),
+            behind_ms: behind.map(|behind| behind.ms),
+            arrival: behind.map(|behind| behind.arrival),
             following: others.and_then(|record| self.following(record, uuid)),
             excluded: self.excluded(uuid),
             priority: member.map(|member| member.priority),

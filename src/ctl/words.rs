@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::decide::board::moment_ms;
+use crate::decide::lag::Arrival;
 
 /// `2026-11-21 14:03:12 UTC`, of milliseconds since the epoch.
 pub(super) fn moment(ms: u64) -> String {
@@ -37,6 +38,29 @@ pub(crate) fn span(span: Duration) -> String {
         120..7_200 => format!("{} min", seconds / 60),
         7_200..172_800 => format!("{} h", seconds / 3_600),
         _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// How late rows arrive, or for how long they have not arrived: `0.0 s`, `stopped for 12 s`.
+pub(crate) fn lateness(arrival: Arrival, ms: u64) -> String {
+    let time = match ms {
+        0..10_000 => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
+        _ => span(Duration::from_millis(ms)),
+    };
+    match arrival {
+        Arrival::Arriving => time,
+        Arrival::Stalled => format!("stalled for {time}"),
+        Arrival::Stopped => format!("stopped for {time}"),
+        Arrival::Disconnected => format!("no link for {time}"),
+        Arrival::Silent => format!("silent for {time}"),
+    }
+}
+
+/// `1 row`, `12 rows`.
+pub(crate) fn rows(rows: u64) -> String {
+    match rows {
+        1 => "1 row".to_owned(),
+        rows => format!("{rows} rows"),
     }
 }
 
@@ -131,6 +155,22 @@ mod tests {
         }
         assert_eq!(ago(5, 3), "0 s ago");
         assert_eq!(ago(3_200, 5_000), "1.8 s ago");
+    }
+
+    #[test]
+    fn what_does_not_arrive_is_never_shown_as_a_lag() {
+        use Arrival::{Arriving, Disconnected, Silent, Stalled, Stopped};
+        for (arrival, ms, text) in [
+            (Arriving, 0, "0.0 s"),
+            (Arriving, 1_299, "1.2 s"),
+            (Arriving, 12_300, "12 s"),
+            (Stalled, 2_000, "stalled for 2.0 s"),
+            (Stopped, 12_300, "stopped for 12 s"),
+            (Disconnected, 119_000, "no link for 119 s"),
+            (Silent, 7_100_000, "silent for 118 min"),
+        ] {
+            assert_eq!(lateness(arrival, ms), text);
+        }
     }
 
     #[test]

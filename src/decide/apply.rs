@@ -369,7 +369,7 @@ impl State {
         self.instance.heard = Heard::after(&self.instance.heard, &probe, now);
         self.note_peers(&probe);
         self.note_promise(&probe, now);
-        self.note_feed(&probe, now);
+        self.note_feed(&probe, begun_at, now);
         self.note_followers(&probe, now);
         self.instance.probe = Some(probe);
         if self.is_serving() {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ending::{How, Known, Outage};
 use super::interruption::Interruption;
+use super::lag::Behind;
 use super::problems;
 use super::record::{Record, Vclock};
 
@@ -95,6 +96,10 @@ pub struct Member {
     /// Its vclock without component 0, when this was written.
     #[serde(default)]
     pub vclock: Vclock,
+    /// How far behind the master it is, as of a moment shortly before this was written; `None`: it is master itself, or
+    /// its agent does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<Behind>,
     /// How it follows its peers: instance UUID → `follow`, `disconnected`, `stopped`, …
     #[serde(default)]
     pub upstreams: BTreeMap<String, String>,

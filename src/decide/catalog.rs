@@ -12,6 +12,15 @@ use super::{Place, Planner};
 /// beside what readers of the catalog wait for when one does not.
 const QUIET: Duration = Duration::from_millis(250);
 
+/// Whether the master's rows arrive as they did: how many are missing and for how long is no news.
+fn same_arrival(known: &Member, member: &Member) -> bool {
+    let arrival = |member: &Member| {
+        let behind = member.behind.as_ref()?;
+        Some((behind.of.clone(), behind.arrival))
+    };
+    arrival(known) == arrival(member)
+}
+
 fn is_passing_master(entry: &CatalogEntry) -> bool {
     entry.registered.role == Role::Master && entry.health != Health::Critical
 }
@@ -226,13 +235,18 @@ impl Planner<'_> {
         let catalog = &self.state.catalog;
         let lately = |known: &Member| Member {
             vclock: known.vclock.clone(),
+            behind: if same_arrival(known, &member) {
+                known.behind.clone()
+            } else {
+                member.behind.clone()
+            },
             written: known.written,
             written_ms: known.written_ms,
             ..member.clone()
         };
         match &catalog.member {
             Some(known) if *known == lately(known) => {
-                if known.vclock == member.vclock {
+                if known.vclock == member.vclock && known.behind == member.behind {
                     return;
                 }
                 let due_at = catalog.member_written_at + self.state.settings.member_interval;
@@ -287,6 +301,7 @@ impl Planner<'_> {
             shared: settings.shared_in(&registered.replicaset),
             priority: self.state.priority(),
             vclock: probe.vclock.clone(),
+            behind: self.state.behind(self.now),
             upstreams: upstreams.collect(),
             unfollowed: self.state.is_unfollowed(self.now),
             fingerprint: look.and_then(|look| look.fingerprint.clone()),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::lag::{self, Lag};
 use super::observed::{Peer, Probe};
 use super::record::{Record, Status};
 use super::state::State;
@@ -31,10 +32,17 @@ pub struct Feed {
     pub fault: Option<String>,
     /// They did not arrive for longer than `REPLICA_MAX_IDLE`, while the master was heard of.
     pub broken: bool,
+    /// How far behind the instance is.
+    #[serde(skip)]
+    pub(super) lag: Lag,
 }
 
 /// What one word of the guard shows.
 struct Look {
+    /// Somebody's rows are received.
+    connected: bool,
+    /// There are rows that were not there the last time.
+    grew: bool,
     /// Rows arrive, or there is nothing to arrive.
     sound: bool,
     /// Why the replica does not replicate from the master itself, or why that does not help.
@@ -70,7 +78,9 @@ impl State {
     /// Takes note of what a word of the guard says about the rows that arrive. Time counts up to the master's last word
     /// alone: without a master, or without Consul, nobody knows whether there is anything to arrive, and all stays as it
     /// was.
-    pub(super) fn note_feed(&mut self, probe: &Probe, now: Tick) {
+    ///
+    /// `begun_at`: when the instance was asked for that word.
+    pub(super) fn note_feed(&mut self, probe: &Probe, begun_at: Tick, now: Tick) {
         let before = self.instance.feed.take();
         let Some((record, spoke_at)) = self.master_elsewhere(probe) else {
             let leads = probe.guard.leased;
@@ -88,11 +98,25 @@ impl State {
         let broken = !look.sound && (over || was_broken);
         let fault = look.fault.filter(|fault| broken || !fault.may_be_a_moment);
         let known = before.as_ref().and_then(|feed| feed.fault.as_ref());
+        let mut lag = same.map_or_else(Lag::default, |feed| feed.lag.clone());
+        // What it said before it was asked tells nothing of that word's moment.
+        if begun_at >= spoke_at {
+            let look = lag::Look {
+                record,
+                spoke_at,
+                probe,
+                grew: look.grew,
+                connected: look.connected,
+                failing_since,
+            };
+            lag.note(&look, now);
+        }
         self.instance.feed = Some(Feed {
             from: record.instance.clone(),
             failing_since,
             fault: fault.map(|fault| fault.words(known)),
             broken,
+            lag,
         });
     }
 
@@ -133,7 +157,7 @@ impl State {
     }
 
     /// The record of whoever else holds the lock and is active, and when its last word was seen.
-    fn master_elsewhere(&self, probe: &Probe) -> Option<(&Record, Tick)> {
+    pub(super) fn master_elsewhere(&self, probe: &Probe) -> Option<(&Record, Tick)> {
         let record = self.seen_record()?;
         self.key_session()?;
         let known = self.lock.unchanged.as_ref()?;
@@ -164,6 +188,8 @@ impl State {
             Some(fault_of(name, peer))
         };
         Look {
+            connected,
+            grew,
             sound: connected && arrives,
             fault,
         }

@@ -24,6 +24,7 @@ pub mod hold;
 mod holder;
 pub mod ids;
 pub mod interruption;
+pub mod lag;
 pub mod neighbours;
 pub mod observed;
 mod pause;

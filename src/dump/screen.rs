@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Head, RouterView, View};
-use crate::ctl::words::{exact_moment, span, wrapped};
+use crate::ctl::words::{exact_moment, lateness, rows, span, wrapped};
 use crate::decide::board::{Pause, Switchover, SwitchoverState, rows_missing};
 use crate::decide::observed::{Peer, Probe};
 use crate::decide::plan::CatalogEntry;
@@ -28,6 +28,9 @@ pub(super) fn text(view: &View<'_>) -> String {
     page.field("lock", lock(view));
     page.field("record", record(view));
     replication(view, &mut page);
+    if let Some(behind) = behind(view) {
+        page.field("behind", behind);
+    }
     page.field("guard", guard(view));
     page.field("failsafe", failsafe(view));
     page.field("orders", orders(view));
@@ -300,6 +303,24 @@ fn replication(view: &View<'_>, page: &mut Page) {
             format!("{}: {}", view.name(&peer.uuid), peer_words(probe, peer)),
         );
     }
+}
+
+/// Of whoever else is master; a master is behind nobody.
+fn behind(view: &View<'_>) -> Option<String> {
+    let state = view.state;
+    if state.is_serving() || state.instance.probe.is_none() {
+        return None;
+    }
+    let Some(behind) = state.behind(view.head.now) else {
+        return Some("unknown: no word of a master has been compared with".to_owned());
+    };
+    let word = state.lock.unchanged.as_ref();
+    let word = word.map_or_else(String::new, |known| {
+        format!(", by its word {}", view.ago(known.spoke_at))
+    });
+    let (missing, late) = (rows(behind.rows), lateness(behind.arrival, behind.ms));
+    let of = view.name(&behind.of);
+    Some(format!("{missing}, {late}, of {of}{word}"))
 }
 
 fn peer_words(probe: &Probe, peer: &Peer) -> String {

@@ -14,7 +14,7 @@ use crate::decide::observed::Probe;
 use crate::decide::plan::{CatalogEntry, Health, Registered, Role};
 use crate::decide::record::Record;
 use crate::decide::router::{Identity, RouterSettings};
-use crate::decide::state::{Granted, Link};
+use crate::decide::state::{Granted, Link, Unchanged};
 use crate::decide::tests::fixtures;
 use crate::decide::timing::InstanceTime;
 
@@ -208,10 +208,22 @@ fn a_replica_with_everything_wrong_at_once() {
     let promise =
         json!({"promise": {"to": OTHER, "term": 7, "left_ns": 4_000_000_000_u64}, "unleased": 3});
     let mut state = state(probe(true, [stopped, unknown], &promise));
-    state.instance.silent_since = Some(at(98.5));
+    state.instance.silent_since = Some(at(81.5));
+    let last = Record {
+        vclock: from_value(json!({"1": 5523, "2": 12})).unwrap(),
+        ..record(OTHER, "10.0.0.2:3301")
+    };
+    state.lock.unchanged = Some(Unchanged {
+        stamp: last.stamp(),
+        record: last.clone(),
+        seen_at: at(80.0),
+        since: at(80.0),
+        spoke_at: at(80.0),
+        witnessed: true,
+    });
     state.instance.kill_failed =
         Some("could not kill process 42: Operation not permitted".to_owned());
-    state.lock.sight = Some(sight(Some(SESSION), record(OTHER, "10.0.0.2:3301")));
+    state.lock.sight = Some(sight(Some(SESSION), last));
     state.lock.learned_at = at(80.0);
     state.lock.unreadable = true;
     state.settings.failsafe = true;

@@ -28,6 +28,7 @@ mod guard_promises;
 mod hang;
 mod held_requests;
 mod history;
+mod lag;
 mod lock_by_hand;
 mod lock_overwritten;
 mod logs;

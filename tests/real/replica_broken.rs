@@ -45,6 +45,51 @@ async fn wait_until_mended(scene: &Scene, replica: usize) -> Result<()> {
     .await
 }
 
+/// Stops a replica's applier by a row that it has already, and waits until its agent has said so.
+pub(crate) async fn stop_applier(scene: &Scene, replica: usize) -> Result<()> {
+    let create = "box.schema.space.create('conflict'):create_index('pk')";
+    scene.master().eval(create, &[]).await?;
+    scene.set.wait_for_mesh(SOON).await?;
+    eventually(SOON, "the space at the replica", async || {
+        let seen = scene.set[replica].eval("return box.space.conflict ~= nil", &[]);
+        match seen.await {
+            Ok(found) if found == [true] => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?;
+    for instance in scene
+        .set
+        .iter()
+        .filter(|it| it.uuid() != scene.set[replica].uuid())
+    {
+        let lua = "box.cfg{replication_skip_conflict = true}";
+        instance.eval(lua, &[]).await?;
+    }
+    scene.set.unfollow(replica).await?;
+    let insert = "box.space.conflict:insert({1})";
+    scene.master().eval(insert, &[]).await?;
+    // Its guard fences in the turn after this, too late for a row that is on its way.
+    let lua = format!("box.cfg{{read_only = false}} {insert}");
+    scene.set[replica].eval(&lua, &[]).await?;
+    scene.set.follow_again(replica).await?;
+    let words = format!(
+        "replication from {} has stopped: Duplicate key exists in unique index",
+        scene.master().addr()
+    );
+    scene.wait_for_check(replica, "critical", &words).await?;
+    Ok(())
+}
+
+/// Ends [`stop_applier`].
+pub(crate) async fn start_applier(scene: &Scene, replica: usize) -> Result<()> {
+    let lua = "local all = box.cfg.replication
+        box.cfg{replication_skip_conflict = true}
+        box.cfg{replication = {}}
+        box.cfg{replication = all}";
+    scene.set[replica].eval(lua, &[]).await.map(|_| ())
+}
+
 async fn assert_no_target(world: &World, scene: &Scene, replica: usize) -> Result<()> {
     let board = world.board(&scene.consul, &scene.set);
     let target = scene.set[replica].uuid();
@@ -84,37 +129,7 @@ async fn a_replica_whose_applier_stopped_is_critical_with_the_appliers_words() {
         .story("broken-applier", async |world| {
             let scene = three(world).await?;
             let replica = scene.replica();
-            let create = "box.schema.space.create('conflict'):create_index('pk')";
-            scene.master().eval(create, &[]).await?;
-            scene.set.wait_for_mesh(SOON).await?;
-            eventually(SOON, "the space at the replica", async || {
-                let seen = scene.set[replica].eval("return box.space.conflict ~= nil", &[]);
-                match seen.await {
-                    Ok(found) if found == [true] => Ok(()),
-                    other => Err(format!("{other:?}")),
-                }
-            })
-            .await?;
-            for instance in scene
-                .set
-                .iter()
-                .filter(|it| it.uuid() != scene.set[replica].uuid())
-            {
-                let lua = "box.cfg{replication_skip_conflict = true}";
-                instance.eval(lua, &[]).await?;
-            }
-            scene.set.unfollow(replica).await?;
-            let insert = "box.space.conflict:insert({1})";
-            scene.master().eval(insert, &[]).await?;
-            // Its guard fences in the turn after this, too late for a row that is on its way.
-            let lua = format!("box.cfg{{read_only = false}} {insert}");
-            scene.set[replica].eval(&lua, &[]).await?;
-            scene.set.follow_again(replica).await?;
-            let words = format!(
-                "replication from {} has stopped: Duplicate key exists in unique index",
-                scene.master().addr()
-            );
-            scene.wait_for_check(replica, "critical", &words).await?;
+            stop_applier(&scene, replica).await?;
             let board = world.board(&scene.consul, &scene.set);
             let key = &board.members().await?[scene.set[replica].uuid()];
             assert_eq!(key["health"], "passing", "{key}");
@@ -129,11 +144,7 @@ async fn a_replica_whose_applier_stopped_is_critical_with_the_appliers_words() {
                 })
                 .await?;
 
-            let lua = "local all = box.cfg.replication
-                box.cfg{replication_skip_conflict = true}
-                box.cfg{replication = {}}
-                box.cfg{replication = all}";
-            scene.set[replica].eval(lua, &[]).await?;
+            start_applier(&scene, replica).await?;
             wait_until_mended(&scene, replica).await?;
             scene.assert_undisturbed().await
         })

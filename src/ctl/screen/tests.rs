@@ -10,6 +10,7 @@ use crate::ctl::view::{Signs, Space};
 use crate::decide::board::{Ballot, HistoryLine, Member, Party, Returned, WaitingKey};
 use crate::decide::ending::{How, Known, Outage};
 use crate::decide::ids::SessionId;
+use crate::decide::lag::{Arrival, Behind};
 use crate::decide::record::{Record, Status};
 use crate::decide::router::RouterKey;
 
@@ -235,23 +236,72 @@ fn a_paused_cluster() {
 #[test]
 fn a_lagging_replica() {
     let late = Member {
-        vclock: vclock(17),
+        behind: Some(behind(983, 4_200)),
         priority: -1,
         health: "warning".to_owned(),
         reason: "it lacks 983 rows of what the master had at its last word, MAX_LAG_ROWS is 100"
             .to_owned(),
         ..member(3)
     };
-    let silent = Member {
-        vclock: vclock(0),
+    let restored = Member {
+        behind: Some(behind(2_499_001, 7_100_000)),
         ..member(2)
     };
-    let record = Record {
-        vclock: vclock(2_500_000),
-        ..record()
-    };
-    let keys = Keys::healthy().lock(&record).member(&late).member(&silent);
+    let keys = Keys::healthy().member(&late).member(&restored);
     assert_screen("lagging", &keys, Verdict::Unwell);
+}
+
+/// Neither zero nor a number that might be fine: that they lack rows, and for how long they have got none.
+#[test]
+fn replicas_at_which_rows_do_not_arrive() {
+    let stopped = Member {
+        behind: Some(Behind {
+            arrival: Arrival::Stopped,
+            ..behind(812, 12_300)
+        }),
+        cut_off: Some("replication has stopped".to_owned()),
+        reason: "replica: the master is db-1.example.net:3301; replication from \
+                 db-1.example.net:3301 has stopped: Duplicate key exists in unique index 'pk'"
+            .to_owned(),
+        ..member(2)
+    };
+    let apart = Member {
+        behind: Some(Behind {
+            arrival: Arrival::Disconnected,
+            ..behind(0, 7_100_000)
+        }),
+        ..member(3)
+    };
+    let keys = Keys::healthy().member(&stopped).member(&apart);
+    assert_screen("not_arriving", &keys, Verdict::Unwell);
+}
+
+/// What was written under another master, or by an agent that did not know, is no lag behind this one.
+#[test]
+fn how_far_behind_another_master_a_member_was_is_unknown() {
+    let before = Member {
+        behind: Some(Behind {
+            of: uuid(3),
+            ..behind(0, 0)
+        }),
+        ..member(2)
+    };
+    let older = Member {
+        behind: None,
+        ..member(3)
+    };
+    let view = Keys::healthy().member(&before).member(&older).view();
+    for member in &view.replicasets[0].members {
+        let known = (member.behind_rows, member.behind_ms, member.arrival);
+        assert_eq!(known, (None, None, None), "{}", member.name);
+    }
+    let screen = status(Paper::PLAIN, &view, "tarsec/shop/");
+    let shown = screen.lines().filter(|line| line.contains("replica    "));
+    assert_eq!(
+        shown.filter(|line| line.contains(" ?  ")).count(),
+        2,
+        "{screen}"
+    );
 }
 
 #[test]

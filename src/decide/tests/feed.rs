@@ -8,6 +8,8 @@ use crate::decide::plan::{Action, Health};
 use crate::decide::record::{Record, Status, Vclock};
 use std::collections::BTreeMap;
 
+mod lag;
+
 const THIRD: &str = "instance-third";
 const DUPLICATE: &str = "Duplicate key exists in unique index 'pk'";
 
