@@ -355,10 +355,15 @@ fn about_switchover(order: &Switchover, set: &SetView, at: u64) -> String {
 
 fn members(paper: Paper, set: &SetView, at: u64) -> String {
     let members = &set.members;
-    let longest = members.iter().map(|m| clean(&m.name).chars().count());
-    let width = longest.max().unwrap_or(0).clamp(6, paper.name_max());
+    let longest = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or(0);
+    // Names get the room that nobody who is behind needs: what tells equal names apart stands at their ends.
+    let lags = longest(&mut members.iter().map(|m| about_lag(m).chars().count()));
+    let spare = BEHIND.saturating_sub(lags.max(6));
+    let names = longest(&mut members.iter().map(|m| clean(&m.name).chars().count()));
+    let width = names.clamp(6, paper.name_max() + spare);
+    let lag_width = BEHIND - width.saturating_sub(paper.name_max());
     let mut out = format!(
-        "\n  {:<width$}  {:<9}  {:<8}  {:>BEHIND$}  {:>4}  {:>7}\n",
+        "\n  {:<width$}  {:<9}  {:<8}  {:>lag_width$}  {:>4}  {:>7}\n",
         "member", "role", "health", "behind", "prio", "written"
     );
     if members.is_empty() {
@@ -372,7 +377,7 @@ fn members(paper: Paper, set: &SetView, at: u64) -> String {
             // What it wrote is old.
             "no agent".to_owned()
         };
-        let behind = short(&about_lag(member), BEHIND);
+        let behind = short(&about_lag(member), lag_width);
         // Who goes first is the same beyond that.
         let priority = member.priority.map(|priority| priority.clamp(-999, 9_999));
         let priority = priority.map_or("?".to_owned(), |priority| priority.to_string());
@@ -383,7 +388,7 @@ fn members(paper: Paper, set: &SetView, at: u64) -> String {
         let health = paper.paint(tone_of(&health), &format!("{health:<8}"));
         let _ = writeln!(
             out,
-            "  {name:<width$}  {role:<9}  {health}  {behind:>BEHIND$}  {priority:>4}  {:>7}",
+            "  {name:<width$}  {role:<9}  {health}  {behind:>lag_width$}  {priority:>4}  {:>7}",
             short(&written, 7)
         );
         let is_well = member.health == "passing" || member.reason.is_empty();
