@@ -1,6 +1,6 @@
 //! Names the leader of a first start where Tarantool's configuration leaves that to others: see [`crate::decide::birth`].
-//! A task of its own beside the agent's loop, which knows of an instance only once that has users. It ends when the replica
-//! set is there and Consul knows it.
+//! A task of its own beside the agent's loop, which knows of an instance only once that has users. It stays when the replica
+//! set is there, so that Consul knows it whatever becomes of its data.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tracing::{debug, info, warn};
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::consul::{Consul, ConsulError};
-use crate::decide::birth::{self, BirthKey, Order, Step};
+use crate::decide::birth::{self, BirthKey, Order, Sight, Step};
 use crate::decide::board;
 use crate::decide::timing::Tick;
 use crate::errors::chain;
@@ -20,6 +20,10 @@ use crate::tarantool::console::{self, ConsoleError, Word};
 
 /// Between two looks. A look costs the instance a line of Lua and Consul a read, for as long as a first start takes.
 const PAUSE: Duration = Duration::from_millis(200);
+/// The same once the replica set is there. A Consul that has lost its data is told anew that it was born.
+const KEEP: Duration = Duration::from_secs(10);
+/// So long no key must have been seen before one is created: whoever knows that the replica set was born has said so by then.
+const MISSING: Duration = Duration::from_secs(15);
 /// An instance that is just being started has no console yet.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -58,12 +62,16 @@ struct Attendant {
 impl Attendant {
     async fn run(self) {
         let mut known = Step::Wait;
+        let mut missing_since = None;
         let mut failing: Option<(Tick, bool)> = None;
         loop {
-            match self.turn().await {
-                Ok((_, Step::End)) => return,
+            let mut pause = PAUSE;
+            match self.turn(&mut missing_since).await {
                 Ok((word, step)) => {
                     failing = None;
+                    if step == Step::End {
+                        pause = KEEP;
+                    }
                     if step != known {
                         say(&word, &step);
                         known = step;
@@ -81,11 +89,11 @@ impl Attendant {
                     failing = Some((since, said || due));
                 }
             }
-            sleep(PAUSE).await;
+            sleep(pause).await;
         }
     }
 
-    async fn turn(&self) -> Result<(Word, Step), BirthError> {
+    async fn turn(&self, missing_since: &mut Option<Tick>) -> Result<(Word, Step), BirthError> {
         let word = self.ask(Order::None).await?;
         let path = format!("{}/{}", self.prefix, word.replicaset);
         let view = self
@@ -101,12 +109,20 @@ impl Attendant {
                 (found.modify_index, Some(key))
             }
         };
+        if view.key.is_some() {
+            *missing_since = None;
+        }
         let step = birth::next(&word.sight, key.as_ref(), &word.instance);
         match &step {
             Step::Wait | Step::LeaveTo(_) | Step::End => {}
             Step::Do(order) => drop(self.ask(*order).await?),
             // Whoever was first: the next look shows.
-            Step::Claim => self.write(&path, index, &word, key, None).await?,
+            Step::Claim => {
+                let now = self.clock.now();
+                if now.since(*missing_since.get_or_insert(now)) >= MISSING {
+                    self.write(&path, index, &word, key, None).await?;
+                }
+            }
             Step::Record { replicaset } => {
                 self.write(&path, index, &word, key, Some(replicaset))
                     .await?;
@@ -149,6 +165,15 @@ fn say(word: &Word, step: &Step) {
         ),
         Step::LeaveTo(leader) => info!(replicaset, leader, "the replica set is to be born there"),
         Step::Record { .. } => info!(replicaset, instance, "the replica set is born"),
-        Step::Wait | Step::Claim | Step::Do(Order::None) | Step::End => {}
+        Step::Claim => info!(
+            replicaset,
+            instance, "Consul knows nothing of this replica set yet: it is born in some seconds"
+        ),
+        Step::Wait if word.sight == Sight::Unborn => info!(
+            replicaset,
+            instance,
+            "the replica set was born before, says its key in births/: this instance waits to join"
+        ),
+        Step::Wait | Step::Do(Order::None) | Step::End => {}
     }
 }

@@ -30,8 +30,8 @@ pub enum Sight {
     Loading,
     /// Its disk is empty, and it waits for the leader to be named.
     Unborn,
-    /// The replica set is born here: nobody has joined, there is no guard, and it is read-only. The configuration's users,
-    /// the agent's among them, come with its first writable moment.
+    /// The replica set is born here, nobody has joined, and there is no guard. The configuration's users, the agent's among
+    /// them, come with its first writable moment.
     Closed,
     /// It is a member.
     Born {
@@ -47,7 +47,8 @@ pub enum Order {
     None,
     /// Name it the leader, unless it finds another.
     Lead,
-    /// Make it writable while it is [`Sight::Closed`]: its replica set has no other member that could be master.
+    /// Make it writable, if it is not, while it is [`Sight::Closed`]: its replica set has no other member that could be
+    /// master. Without a guard it is read-only again soon: see `birth.lua`.
     Open,
 }
 
@@ -84,7 +85,7 @@ pub fn next(sight: &Sight, key: Option<&BirthKey>, own: &str) -> Step {
         },
         (Sight::Born { .. }, Some(_)) => Step::End,
         (Sight::Unborn | Sight::Closed, None) => Step::Claim,
-        // It joins, or has been made writable once before.
+        // It joins, or had others that left.
         (Sight::Unborn, Some(key)) if key.replicaset.is_some() => Step::Wait,
         (Sight::Closed, Some(key)) if key.replicaset.is_some() => Step::End,
         (Sight::Unborn | Sight::Closed, Some(key)) if key.instance != own => {

@@ -20,9 +20,26 @@ return (function(order)
         end
         return said(may and 'unborn' or 'loading')
     end
-    local function is_closed()
-        return box.info.ro and rawget(_G, 'tarsec_guard') == nil and box.space._cluster:len() == 1
+    local function is_alone()
+        return rawget(_G, 'tarsec_guard') == nil and box.space._cluster:len() == 1
     end
-    if order == 'open' and is_closed() then box.cfg{read_only = false} end
-    return said(is_closed() and 'closed' or 'born', info.replicaset and info.replicaset.uuid or info.cluster.uuid)
+    if order == 'open' and is_alone() and box.info.ro then
+        box.cfg{read_only = false}
+        --[[ No guard bounds it before its agent has logged in, which may never come. Others' agents can log in, and gain the
+        lock, once they have the users from here, and are not promoted before a lease has passed, which is 2 s at least. ]]
+        local fiber = require('fiber')
+        local users = data:get('credentials.users', {use_default = true}) or {}
+        local function has_users()
+            for user in pairs(users) do
+                if box.space._user.index.name:get(user) == nil then return false end
+            end
+            return true
+        end
+        fiber.create(function()
+            while rawget(_G, 'tarsec_guard') == nil and not has_users() do fiber.sleep(0.05) end
+            fiber.sleep(1)
+            if rawget(_G, 'tarsec_guard') == nil then box.cfg{read_only = true} end
+        end)
+    end
+    return said(is_alone() and 'closed' or 'born', info.replicaset and info.replicaset.uuid or info.cluster.uuid)
 end)
