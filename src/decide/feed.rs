@@ -133,18 +133,21 @@ impl State {
         since.is_some_and(|since| now.since(since) >= UNFOLLOWED)
     }
 
-    /// What the next record says of members that are split off, after our own last one or a predecessor's: whoever is not
-    /// known to be followed again stays it.
+    /// What the next record says of members that are split off, after our own last one or a predecessor's: a member stays it
+    /// while this instance is to replicate from it and does not.
     pub(super) fn split_off(&self, own: Option<&Record>) -> Vec<String> {
         let Some(probe) = &self.instance.probe else {
             return Vec::new();
         };
         let before = own.or_else(|| self.seen_record());
-        let is_member = |uuid: &&String| probe.replication.iter().any(|it| it.uuid == **uuid);
+        let unfollowed = |uuid: &&String| {
+            let mut peers = probe.replication.iter();
+            let peer = peers.find(|it| it.uuid == **uuid && it.upstream.is_some());
+            peer.is_some() && !probe.follows(uuid)
+        };
         let known = before.into_iter().flat_map(|record| &record.split_off);
-        let known = known.filter(|uuid| **uuid != probe.uuid && !probe.follows(uuid));
         let refused = probe.split_off().map(|peer| &peer.uuid);
-        let all: BTreeSet<&String> = refused.chain(known.filter(is_member)).collect();
+        let all: BTreeSet<&String> = refused.chain(known.filter(unfollowed)).collect();
         all.into_iter().cloned().collect()
     }
 

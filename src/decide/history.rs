@@ -326,6 +326,9 @@ impl super::state::State {
                 acquired_at: now,
                 ..gaining
             });
+        } else if let Some(gained) = self.hold.gained.as_mut().filter(|_| begins) {
+            // Taken again in its term: a Consul that has lost its data counts from the beginning.
+            gained.index = gained.index.min(index);
         }
         if let Some(handover) = &mut self.hold.handover
             && handover.announced.is_none()
