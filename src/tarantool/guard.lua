@@ -88,7 +88,8 @@ local function as_admin(f)
         local ok, result = pcall(f)
         done:put({ok = ok, result = result})
     end)
-    return done:get(QUEUE_PATIENCE_S)
+    local ok, answer = pcall(done.get, done, QUEUE_PATIENCE_S) -- raises where whoever asked is cancelled
+    return ok and answer or nil
 end
 
 -- A fence may have come between the space and its index, so both are looked for.
@@ -233,6 +234,7 @@ local function fence(why)
     state.deadline = 0ULL
     -- A promotion that has yielded sees that its epoch is over.
     state.epoch = state.epoch + 1
+    platform.end_claim()
     if box.info.ro and platform.is_set_read_only() then
         if state.barrier_epoch == state.epoch - 1 then
             -- Nothing was written since the last barrier.
@@ -317,7 +319,7 @@ local function probe()
         leased = state.leased,
         landed = has_landed(),
         -- A promotion that has yielded may still go on.
-        promoting = state.promoting > 0,
+        promoting = state.promoting > 0 or platform.is_claiming(),
         barrier = has_barrier(),
         barrier_failure = barrier_failure(),
         follows = state.follows,
@@ -391,9 +393,8 @@ local function take_queue(term)
         end
     end)
     state.promoting = state.promoting - 1
-    if done == nil or not done.ok then
-        return 'could not take the synchronous queue: ' .. tostring(done and done.result or 'no answer')
-    end
+    local failed = done == nil or not done.ok
+    return failed and 'could not take the synchronous queue: ' .. tostring(done and done.result or 'no answer') or nil
 end
 
 -- The queue is the master's, also where somebody gave it away meanwhile. Nothing of it waits for the grant that looks.
@@ -431,9 +432,7 @@ function guard.promote(agent, term, deadline, fenced_term, needed_age_ns, t0)
             end
             local epoch = state.epoch
             local failure = take_queue(term)
-            if failure ~= nil then
-                return failure
-            end
+            if failure ~= nil then return failure end
             -- That may have waited: look again, and from here to the switch nothing yields.
             if state.owner ~= agent or term < state.term or state.epoch ~= epoch then
                 return 'another word came while the synchronous queue was taken'

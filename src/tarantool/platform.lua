@@ -47,11 +47,13 @@ end
 -- Runs `f` under other settings. A setting that somebody else has changed meanwhile is left as it is.
 function platform.with_settings(changed, f)
     local before = {}
-    for name, value in pairs(changed) do
-        before[name] = box.cfg[name]
-        set(name, value)
-    end
-    local ok, err = pcall(f)
+    local ok, err = pcall(function()
+        for name, value in pairs(changed) do
+            before[name] = box.cfg[name]
+            set(name, value)
+        end
+        f()
+    end)
     for name, value in pairs(changed) do
         if box.cfg[name] == value then
             set(name, before[name])
@@ -112,7 +114,7 @@ local running
 
 local function start_claim()
     local claim = {}
-    fiber.create(function()
+    claim.fiber = fiber.create(function()
         local ok, err = pcall(box.ctl.promote)
         claim.done, claim.failed = true, not ok and err or nil
         running = nil
@@ -121,6 +123,18 @@ local function start_claim()
         running = claim
     end
     return claim
+end
+
+-- Whether one may still write to the WAL.
+function platform.is_claiming()
+    return running ~= nil
+end
+
+-- Of an instance that is fenced: the queue is another's to claim.
+function platform.end_claim()
+    if running ~= nil then
+        running.fiber:cancel()
+    end
 end
 
 -- Makes the queue this instance's within that time, or raises an error. box.ctl.promote() waits for the quorum of the last
