@@ -164,10 +164,25 @@ function cases.a_dead_owners_confirmations_are_not_waited_for_and_one_claim_is_u
     equal(ok, false, 'no quorum in time')
     equal(err, 'the queue still belongs to instance 2', 'its words')
     equal(values.replication_synchro_timeout, 60, "the operator's timeout")
+    equal(platform.is_claiming(), true, 'it may still claim')
     has_quorum = true
     platform.claim_queue(30)
+    equal(platform.is_claiming(), false, 'it has claimed')
     equal(calls, 1, 'the claim that was under way')
     equal(box.info.synchro.queue.owner, box.info.id, 'the owner')
+end
+
+function cases.a_claim_ends_with_the_fence()
+    local box = like_2_11()
+    box.info.synchro.queue.owner = 2
+    function box.ctl.promote() fiber.sleep(60) end
+    local platform = platform_of(box)
+    platform.end_claim()
+    pcall(platform.claim_queue, 0.1)
+    equal(platform.is_claiming(), true, 'it waits')
+    platform.end_claim()
+    fiber.sleep(0)
+    equal(platform.is_claiming(), false, 'it has ended')
 end
 
 function cases.a_rule_of_the_instances_own_is_asked_anew_each_time()
