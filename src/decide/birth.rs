@@ -48,7 +48,7 @@ pub enum Order {
     /// Name it the leader, unless it finds another.
     Lead,
     /// Make it writable, if it is not, while it is [`Sight::Closed`]: its replica set has no other member that could be
-    /// master. Without a guard it is read-only again soon: see `birth.lua`.
+    /// master. Without a guard it is read-only again soon: see `tarantool/console.rs`.
     Open,
 }
 

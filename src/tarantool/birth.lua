@@ -25,8 +25,6 @@ return (function(order)
     end
     if order == 'open' and is_alone() and box.info.ro then
         box.cfg{read_only = false}
-        --[[ No guard bounds it before its agent has logged in, which may never come. Others' agents can log in, and gain the
-        lock, once they have the users from here, and are not promoted before a lease has passed, which is 2 s at least. ]]
         local fiber = require('fiber')
         local users = data:get('credentials.users', {use_default = true}) or {}
         local function has_users()

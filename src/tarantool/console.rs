@@ -12,6 +12,9 @@ use tokio::time::timeout;
 use crate::decide::birth::{Order, Sight};
 
 /// How far the instance is, and what to do there. Without comments, since the console takes it as one line.
+/// No guard bounds an instance that it has opened before that one's agent has logged in, which may never come. So it is
+/// read-only again a second after it has its users: other agents can log in to what has joined, and gain the lock, once they
+/// have the users from here, and promote nothing before a lease has passed, which is 2 s at least.
 const BIRTH: &str = include_str!("birth.lua");
 
 /// Behind each answer.
