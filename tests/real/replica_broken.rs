@@ -66,12 +66,15 @@ pub(crate) async fn stop_applier(scene: &Scene, replica: usize) -> Result<()> {
         let lua = "box.cfg{replication_skip_conflict = true}";
         instance.eval(lua, &[]).await?;
     }
+    // A writer that tried the replica while that is writable by hand would be accepted.
+    scene.writers.keep_quiet(true);
     scene.set.unfollow(replica).await?;
     let insert = "box.space.conflict:insert({1})";
     scene.master().eval(insert, &[]).await?;
     // Its guard fences in the turn after this, too late for a row that is on its way.
     let lua = format!("box.cfg{{read_only = false}} {insert}");
     scene.set[replica].eval(&lua, &[]).await?;
+    scene.writers.keep_quiet(false);
     scene.set.follow_again(replica).await?;
     let words = format!(
         "replication from {} has stopped: Duplicate key exists in unique index",
