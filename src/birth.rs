@@ -61,7 +61,7 @@ struct Attendant {
 
 impl Attendant {
     async fn run(self) {
-        let mut known = Step::Wait;
+        let mut known = None;
         let mut missing_since = None;
         let mut failing: Option<(Tick, bool)> = None;
         loop {
@@ -72,9 +72,10 @@ impl Attendant {
                     if step == Step::End {
                         pause = KEEP;
                     }
-                    if step != known {
+                    let now = Some((word.sight.clone(), step.clone()));
+                    if now != known {
                         say(&word, &step);
-                        known = step;
+                        known = now;
                     }
                 }
                 Err(error) => {

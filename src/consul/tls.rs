@@ -98,14 +98,17 @@ impl Material {
             .map_err(|source| SetupError::Client {
                 source: source.into(),
             })?;
-        let builder = match self.clone().authorities {
+        let Self {
+            authorities,
+            client,
+        } = self.clone();
+        let builder = match authorities {
             None => builder
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(AnyCertificate { provider })),
             Some(authorities) => builder.with_root_certificates(authorities),
         };
-        let (Some((certificate, key)), Some((chain, private))) = (&tls.client, self.clone().client)
-        else {
+        let (Some((certificate, key)), Some((chain, private))) = (&tls.client, client) else {
             return Ok(builder.with_no_client_auth());
         };
         builder

@@ -108,8 +108,7 @@ impl LastMaster {
     pub(super) fn of(record: Option<&Record>, probe: &Probe) -> Option<Self> {
         // Who wrote it and was never promoted may have fewer rows than its predecessor.
         let last = record?.last_masters_word()?;
-        let mut peers = probe.replication.iter();
-        let peer = peers.find(|peer| peer.uuid == last.instance)?;
+        let peer = probe.peer(&last.instance)?;
         Some(Self {
             vclock: last.vclock,
             id: peer.id.to_string(),

@@ -300,10 +300,9 @@ impl Planner<'_> {
     fn heard_at(&self, over_at: Tick) -> Tick {
         let state = self.state;
         let interval = state.settings.timing.liveness_interval();
-        let before = |at: Tick, time: Duration| Tick::at(at.elapsed().saturating_sub(time));
         let by_pings = match state.instance.silent_since {
-            Some(since) => before(since, interval * 6),
-            None => before(over_at, interval * 2),
+            Some(since) => since.before(interval * 6),
+            None => over_at.before(interval * 2),
         };
         by_pings.max(state.instance.probed_at.unwrap_or_default())
     }
@@ -433,9 +432,7 @@ impl State {
     fn how_it_was_lost(&self, instance: &str) -> How {
         let patience_s = self.settings.timing.lease().as_secs_f64() / 2.0;
         let probe = self.instance.probe.as_ref();
-        let mut peers = probe.into_iter().flat_map(|probe| &probe.replication);
-        let upstream = peers.find(|peer| peer.uuid == instance);
-        let upstream = upstream.and_then(|peer| peer.upstream.as_ref());
+        let upstream = probe.and_then(|probe| probe.upstream(instance));
         let speaks = upstream.is_some_and(|upstream| {
             upstream.status == "follow" && upstream.idle_s.is_some_and(|idle| idle < patience_s)
         });

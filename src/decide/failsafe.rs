@@ -131,10 +131,7 @@ impl State {
 
     /// As the instance follows it, else as its agent announces it, else as the instance followed it last.
     pub(super) fn address(&self, probe: &Probe, uuid: &str) -> String {
-        let followed = probe
-            .replication
-            .iter()
-            .any(|peer| peer.uuid == uuid && peer.upstream.is_some());
+        let followed = probe.upstream(uuid).is_some();
         let last = self.instance.peers.get(uuid);
         let announced = self
             .board

@@ -140,11 +140,7 @@ impl State {
             return Vec::new();
         };
         let before = own.or_else(|| self.seen_record());
-        let unfollowed = |uuid: &&String| {
-            let mut peers = probe.replication.iter();
-            let peer = peers.find(|it| it.uuid == **uuid && it.upstream.is_some());
-            peer.is_some() && !probe.follows(uuid)
-        };
+        let unfollowed = |uuid: &&String| probe.upstream(uuid).is_some() && !probe.follows(uuid);
         let known = before.into_iter().flat_map(|record| &record.split_off);
         let refused = probe.split_off().map(|peer| &peer.uuid);
         let all: BTreeSet<&String> = refused.chain(known.filter(unfollowed)).collect();
@@ -177,10 +173,7 @@ impl State {
         let earlier = self.instance.probe.as_ref();
         let grew = earlier.is_some_and(|earlier| earlier.lacks_rows_of(&probe.vclock));
         let arrives = !lacks || grew;
-        let peer = probe
-            .replication
-            .iter()
-            .find(|it| it.uuid == record.instance);
+        let peer = probe.peer(&record.instance);
         let fault = if probe.follows(&record.instance) {
             (!arrives).then(|| Fault {
                 head: format!("{name} is followed, but rows that it has do not arrive"),

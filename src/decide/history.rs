@@ -220,36 +220,35 @@ impl Planner<'_> {
         let lost = state.past.lost.as_ref();
         let lost = lost.filter(|lost| lost.term < line.term);
         let most = line.outage.and_then(|outage| outage.at_most_ms);
-        match (lost, fenced_ago) {
-            (Some(lost), Some(ago)) => {
-                line.ended = Some(How::CutOff);
-                let most = most.map(Duration::from_millis);
-                // Its last accepted word reached Consul between the two.
-                let less = |word: Tick, most: Duration| {
-                    most.saturating_sub(probed_at.since(word).saturating_sub(ago))
-                };
-                line.outage = most.map_or(line.outage, |most| {
-                    let least = less(lost.begun_at, most);
-                    Some(if Some(lost.refresh) == line.last_refresh {
-                        Outage::told(least, less(lost.accepted_at, most))
+        let (ended, outage) = match (lost, fenced_ago) {
+            (Some(lost), ago) => {
+                let outage = ago.zip(most).map(|(ago, most)| {
+                    let most = Duration::from_millis(most);
+                    // Its last accepted word reached Consul between the two.
+                    let less =
+                        |word: Tick| most.saturating_sub(probed_at.since(word).saturating_sub(ago));
+                    let least = less(lost.begun_at);
+                    if Some(lost.refresh) == line.last_refresh {
+                        Outage::told(least, less(lost.accepted_at))
                     } else {
                         // One more word reached Consul, and the answer to it nobody.
                         Outage::of(Some(millis(least)), Some(millis(most)))
-                    })
+                    }
                 });
+                (How::CutOff, outage)
             }
-            (Some(_), None) => line.ended = Some(How::CutOff),
             // An agent that has just come, at an instance whose guard outlived the lease. Whether the lease of its
             // last word reached the guard died with the agent before.
             (None, Some(_)) if probe.guard.last_fence.as_deref() == Some(LEASE_ENDED) => {
-                line.ended = Some(How::AgentLost);
                 let lease = millis(state.settings.timing.lease());
-                line.outage = most.map_or(line.outage, |most| {
-                    Some(Outage::of(Some(most.saturating_sub(lease)), Some(most)))
-                });
+                let outage =
+                    most.map(|most| Outage::of(Some(most.saturating_sub(lease)), Some(most)));
+                (How::AgentLost, outage)
             }
-            (None, _) => {}
-        }
+            (None, _) => return line,
+        };
+        line.ended = Some(ended);
+        line.outage = outage.or(line.outage);
         line
     }
 }
@@ -346,10 +345,9 @@ impl super::state::State {
             && term.is_some_and(|term| probe.is_master(term))
         {
             let ago = Duration::from_nanos(probe.guard.writable_ago_ns.unwrap_or_default());
-            let before = |at: Tick| Tick::at(at.elapsed().saturating_sub(ago));
             gained.promoted = Some(Promoted {
-                earliest: before(asked_at),
-                latest: before(now),
+                earliest: asked_at.before(ago),
+                latest: now.before(ago),
                 at_ms: self.wall_ms.saturating_sub(millis(ago)),
             });
         }

@@ -316,7 +316,7 @@ impl Planner<'_> {
         let lease = self.state.settings.timing.lease();
         if let Some(over_at) = self.state.hold.predecessor_over_at {
             // No record said who served last.
-            let since = Tick::at(over_at.elapsed().saturating_sub(lease));
+            let since = over_at.before(lease);
             if let Some(reason) = self.looks_at_guards(since) {
                 self.refresh_when_due(record.term, false);
                 return reason;

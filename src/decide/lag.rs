@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::board::rows_missing;
+use super::ending::millis;
 use super::observed::Probe;
 use super::record::{Record, Vclock};
 use super::state::{Link, State};
@@ -160,9 +161,7 @@ fn arrival(look: &Look<'_>, now: Tick) -> Arrival {
     let Some(since) = look.failing_since else {
         return Arrival::Arriving;
     };
-    let mut peers = look.probe.replication.iter();
-    let master = peers.find(|peer| peer.uuid == look.record.instance);
-    let upstream = master.and_then(|peer| peer.upstream.as_ref());
+    let upstream = look.probe.upstream(&look.record.instance);
     match (upstream.map(|upstream| &*upstream.status), look.connected) {
         (Some("stopped"), _) => Arrival::Stopped,
         (_, false) => Arrival::Disconnected,
@@ -184,7 +183,7 @@ fn said_lag(probe: &Probe, master: &str) -> Option<Duration> {
 }
 
 fn in_steps(late: Duration) -> u64 {
-    let ms = u64::try_from(late.as_millis()).unwrap_or(u64::MAX);
+    let ms = millis(late);
     ms - ms % STEP_MS
 }
 

@@ -204,10 +204,28 @@ impl Probe {
         !self.ro && self.guard.leased && self.guard.term == term
     }
 
+    /// Whether it runs with `replication_anon`: it has all rows, no component in a vclock, and no place in `_cluster`.
+    #[must_use]
+    pub fn is_anonymous(&self) -> bool {
+        self.id == 0 && self.status == "running"
+    }
+
+    /// That member, as this instance sees it.
+    #[must_use]
+    pub fn peer(&self, uuid: &str) -> Option<&Peer> {
+        self.replication.iter().find(|peer| peer.uuid == uuid)
+    }
+
+    /// How this instance replicates from that one, if it is to.
+    #[must_use]
+    pub fn upstream(&self, uuid: &str) -> Option<&Upstream> {
+        self.peer(uuid)?.upstream.as_ref()
+    }
+
     /// How far that peer has confirmed our rows, while it follows us.
     #[must_use]
     pub fn confirmed_by(&self, instance: &str) -> Option<&Vclock> {
-        let peer = self.replication.iter().find(|peer| peer.uuid == instance)?;
+        let peer = self.peer(instance)?;
         peer.downstream_vclock
             .as_ref()
             .filter(|_| peer.downstream_status.as_deref() == Some("follow"))
@@ -268,11 +286,8 @@ impl Probe {
     /// anything about it: a login that is refused at the first connection shows nowhere.
     #[must_use]
     pub fn may_be_locked_out_by(&self, uuid: &str) -> bool {
-        let peer = self.replication.iter().find(|peer| peer.uuid == uuid);
-        match peer.and_then(|peer| peer.upstream.as_ref()) {
-            Some(upstream) => upstream.locked_out,
-            None => true,
-        }
+        self.upstream(uuid)
+            .is_none_or(|upstream| upstream.locked_out)
     }
 
     /// Whether this instance lacks rows of that vclock.
@@ -285,11 +300,8 @@ impl Probe {
     /// applier_state` in Tarantool's `src/box/applier.h`.
     #[must_use]
     pub fn misses(&self, uuid: &str) -> bool {
-        let mut peers = self.replication.iter();
-        peers.any(|peer| {
-            let status = peer.upstream.as_ref().map(|upstream| &*upstream.status);
-            peer.uuid == uuid && matches!(status, Some("disconnected" | "connect"))
-        })
+        let status = self.upstream(uuid).map(|upstream| &*upstream.status);
+        matches!(status, Some("disconnected" | "connect"))
     }
 
     /// Whether anyone replicates from this instance at all.
@@ -325,7 +337,7 @@ impl Heard {
             let idle = upstream
                 .idle_s
                 .and_then(|s| Duration::try_from_secs_f64(s).ok());
-            let at = idle.map(|idle| Tick::at(now.elapsed().saturating_sub(idle)));
+            let at = idle.map(|idle| now.before(idle));
             let at = at.max(before.map(|before| before.at))?;
             let follows = (upstream.status == "follow").then_some(now);
             let followed_at = follows.or(before.and_then(|before| before.followed_at));

@@ -25,6 +25,12 @@ impl Tick {
         Duration::from_nanos(self.since_start_ns)
     }
 
+    /// So long before this, but not before the agent's clock began.
+    #[must_use]
+    pub fn before(self, by: Duration) -> Self {
+        Self::at(self.elapsed().saturating_sub(by))
+    }
+
     /// How long after `earlier` this is; zero if it is not.
     #[must_use]
     pub fn since(self, earlier: Tick) -> Duration {

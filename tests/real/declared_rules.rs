@@ -1,7 +1,7 @@
 //! What Tarantool 3's declarative configuration says and an agent goes by: who decides, who is isolated, who goes first.
 
 use tarsec_harness::{
-    LogLine, ReplicaSetOptions, Result, Value, World, eventually, json, vshard_root,
+    LogLine, ReplicaSetOptions, Result, Tenure, Value, World, eventually, json, vshard_root,
 };
 
 use crate::declared::calm;
@@ -26,6 +26,16 @@ async fn assert_refused(world: &World, over: Value, words: &str) -> Result<()> {
         .eval("return rawget(_G, 'tarsec_guard') == nil", &[])
         .await?;
     assert_eq!(bare, [Value::Bool(true)]);
+    Ok(())
+}
+
+/// The master of before is a replica like any other, and there was nobody beside these two.
+async fn serves_no_more(scene: Scene, heir: Tenure) -> Result<()> {
+    let index = scene.master.instance;
+    scene
+        .wait_for_check(index, "passing", "replica: the master is")
+        .await?;
+    assert_reigns(&scene.writers.verdict().await?, &[scene.master, heir]);
     Ok(())
 }
 
@@ -106,13 +116,7 @@ async fn a_reload_that_lets_somebody_else_decide_ends_a_masters_time_in_good_ord
             scene.set.declaration().change(&supervised)?;
             old.reload().await?;
             scene.master_agent().start()?;
-            let index = scene.master.instance;
-            scene
-                .wait_for_check(index, "passing", "replica: the master is")
-                .await?;
-            let reigns = [scene.master, heir];
-            assert_reigns(&scene.writers.verdict().await?, &reigns);
-            Ok(())
+            serves_no_more(scene, heir).await
         })
         .await;
 }
@@ -156,13 +160,7 @@ async fn an_isolated_master_gives_its_lock_up_and_is_not_killed() {
 
             declaration.change_instance(old.name(), &json!({"isolated": null}))?;
             old.restart().await?;
-            let index = scene.master.instance;
-            scene
-                .wait_for_check(index, "passing", "replica: the master is")
-                .await?;
-            let reigns = [scene.master, heir];
-            assert_reigns(&scene.writers.verdict().await?, &reigns);
-            Ok(())
+            serves_no_more(scene, heir).await
         })
         .await;
 }
