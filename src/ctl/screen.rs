@@ -355,12 +355,14 @@ fn about_switchover(order: &Switchover, set: &SetView, at: u64) -> String {
 
 fn members(paper: Paper, set: &SetView, at: u64) -> String {
     let members = &set.members;
-    let longest = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or(0);
+    let lags: Vec<String> = members.iter().map(about_lag).collect();
+    let names: Vec<String> = members.iter().map(|m| clean(&m.name)).collect();
+    let longest = |texts: &[String]| texts.iter().map(|text| text.chars().count()).max();
     // Names get the room that nobody who is behind needs: what tells equal names apart stands at their ends.
-    let lags = longest(&mut members.iter().map(|m| about_lag(m).chars().count()));
-    let spare = BEHIND.saturating_sub(lags.max(6));
-    let names = longest(&mut members.iter().map(|m| clean(&m.name).chars().count()));
-    let width = names.clamp(6, paper.name_max() + spare);
+    let spare = BEHIND.saturating_sub(longest(&lags).unwrap_or(0).max(6));
+    let width = longest(&names)
+        .unwrap_or(0)
+        .clamp(6, paper.name_max() + spare);
     let lag_width = BEHIND - width.saturating_sub(paper.name_max());
     let mut out = format!(
         "\n  {:<width$}  {:<9}  {:<8}  {:>lag_width$}  {:>4}  {:>7}\n",
@@ -369,7 +371,7 @@ fn members(paper: Paper, set: &SetView, at: u64) -> String {
     if members.is_empty() {
         out.push_str("  none is known\n");
     }
-    for member in members {
+    for (member, lag) in members.iter().zip(&lags) {
         let name = short(&member.name, width);
         let health = if member.is_looked_after() {
             short(&member.health, 8)
@@ -377,7 +379,7 @@ fn members(paper: Paper, set: &SetView, at: u64) -> String {
             // What it wrote is old.
             "no agent".to_owned()
         };
-        let behind = short(&about_lag(member), lag_width);
+        let behind = short(lag, lag_width);
         // Who goes first is the same beyond that.
         let priority = member.priority.map(|priority| priority.clamp(-999, 9_999));
         let priority = priority.map_or("?".to_owned(), |priority| priority.to_string());
@@ -408,6 +410,7 @@ fn about_role(member: &MemberView, state: SetState) -> &'static str {
         MemberRole::Promoting => "promoting",
         MemberRole::Former => "ex-master",
         MemberRole::Replica => "replica",
+        MemberRole::Anonymous => "anonymous",
     }
 }
 
@@ -421,15 +424,15 @@ fn about_lag(member: &MemberView) -> String {
     } = member;
     match (member.role, behind_rows.zip(*behind_ms).zip(*arrival)) {
         (MemberRole::Master | MemberRole::Promoting | MemberRole::Former, _) => "-".to_owned(),
+        (MemberRole::Replica | MemberRole::Anonymous, None) => "?".to_owned(),
         // What it wrote is old.
-        (MemberRole::Replica, Some(_)) if !member.is_looked_after() => "?".to_owned(),
-        (MemberRole::Replica, None) => "?".to_owned(),
-        (MemberRole::Replica, Some(((rows, ms), Arrival::Arriving))) => {
+        (_, Some(_)) if !member.is_looked_after() => "?".to_owned(),
+        (_, Some(((rows, ms), Arrival::Arriving))) => {
             let unit = if rows == 1 { "row" } else { "rows" };
             let rows = count(rows);
             format!("{rows} {unit}, {}", lateness(Arrival::Arriving, ms))
         }
-        (MemberRole::Replica, Some(((_, ms), arrival))) => lateness(arrival, ms),
+        (_, Some(((_, ms), arrival))) => lateness(arrival, ms),
     }
 }
 

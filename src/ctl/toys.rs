@@ -106,6 +106,7 @@ pub(super) fn member(number: u64) -> Member {
         behind: (number != 1).then(|| behind(0, 0)),
         upstreams: following,
         unfollowed: false,
+        anonymous: false,
         fingerprint: None,
         vshard: None,
         paused: false,

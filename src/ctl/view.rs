@@ -246,6 +246,8 @@ pub(crate) enum MemberRole {
     Former,
     /// None of these.
     Replica,
+    /// The same, and the others do not know it: it never becomes master.
+    Anonymous,
 }
 
 /// All that stands under the cluster's prefix, and its lock keys wherever they are.
@@ -431,6 +433,12 @@ fn behind_holder<'a>(record: &Record, member: &'a Member) -> Option<&'a Behind> 
     behind.filter(|behind| behind.of == record.instance)
 }
 
+/// As an anonymous replica says itself; the holder knows nothing of it.
+fn follows(member: &Member, record: &Record) -> Option<bool> {
+    let status = member.upstreams.get(&record.instance)?;
+    Some(status == "follow")
+}
+
 /// As the catalog shows it but for a pause.
 fn health(member: &Member) -> &str {
     match member.cut_off {
@@ -528,7 +536,7 @@ impl Set<'_> {
 
     fn member(&self, uuid: &str, member: Option<&Member>) -> MemberView {
         let record = self.lock.0.record.as_ref();
-        let role = self.role(uuid);
+        let role = self.role(uuid, member);
         let is_holder = record.is_some_and(|record| record.instance == uuid);
         let holder_name = record.filter(|_| is_holder).map(|record| &record.name);
         let name = member.map(|member| &member.name).or(holder_name);
@@ -547,7 +555,10 @@ impl Set<'_> {
             behind_rows: behind.map(|behind| behind.rows),
             behind_ms: behind.map(|behind| behind.ms),
             arrival: behind.map(|behind| behind.arrival),
-            following: others.and_then(|record| self.following(record, uuid)),
+            following: others.and_then(|record| match member {
+                Some(member) if member.anonymous => follows(member, record),
+                _ => self.following(record, uuid),
+            }),
             excluded: self.excluded(uuid),
             priority: member.map(|member| member.priority),
             written: member.map(|member| member.written),
@@ -576,14 +587,17 @@ impl Set<'_> {
         ballot.excluded.clone().filter(|_| is_on)
     }
 
-    fn role(&self, uuid: &str) -> MemberRole {
+    fn role(&self, uuid: &str, member: Option<&Member>) -> MemberRole {
         let (sight, _) = &self.lock;
         let Some(record) = sight
             .record
             .as_ref()
             .filter(|record| record.instance == uuid)
         else {
-            return MemberRole::Replica;
+            return match member {
+                Some(member) if member.anonymous => MemberRole::Anonymous,
+                _ => MemberRole::Replica,
+            };
         };
         match (record.status, &sight.session) {
             (Status::Active, Some(_)) => MemberRole::Master,

@@ -106,6 +106,9 @@ pub struct Member {
     /// For some time nobody has replicated from it, though others have joined.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unfollowed: bool,
+    /// It is an anonymous replica: the others do not know it, and it never becomes master.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anonymous: bool,
     /// Of its vshard configuration, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,

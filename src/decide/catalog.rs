@@ -304,6 +304,7 @@ impl Planner<'_> {
             behind: self.state.behind(self.now),
             upstreams: upstreams.collect(),
             unfollowed: self.state.is_unfollowed(self.now),
+            anonymous: probe.is_anonymous(),
             fingerprint: look.and_then(|look| look.fingerprint.clone()),
             vshard: self.state.vshard.problem(look),
             problems: self.state.own_problems(),

@@ -225,7 +225,7 @@ impl Planner<'_> {
         {
             return Some("its guard does not answer".to_owned());
         }
-        if probe.id == 0 {
+        if probe.is_anonymous() {
             return Some("it is an anonymous replica".to_owned());
         }
         let halted =

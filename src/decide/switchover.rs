@@ -218,6 +218,11 @@ impl Planner<'_> {
         if member.instance == probe.uuid {
             return Err(format!("{name} is the master already"));
         }
+        if member.anonymous {
+            return Err(format!(
+                "{name} is an anonymous replica, it never becomes master"
+            ));
+        }
         if member.priority < 0 {
             return Err(format!(
                 "{name} never becomes master: its priority is {}",

@@ -85,7 +85,8 @@ function look.at_instance()
         read_only = platform.is_set_read_only(),
         status = info.status,
         vclock = look.vclock_of(info.vclock),
-        id = info.id,
+        -- An anonymous replica has none.
+        id = info.id ~= nil and info.id or 0,
         replication = replication_of(info),
         election_mode = rule.election_mode,
         pid = identity.pid,

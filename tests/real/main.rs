@@ -5,6 +5,7 @@
 
 mod agent_frozen;
 mod agent_killed;
+mod anonymous;
 mod births;
 mod by_hand;
 mod catalog;

@@ -1,5 +1,6 @@
 //! What the screens look like, as files. After a change on purpose, `WRITE_GOLDEN=1` writes them anew.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::super::toys::*;
@@ -249,6 +250,30 @@ fn a_lagging_replica() {
     };
     let keys = Keys::healthy().member(&late).member(&restored);
     assert_screen("lagging", &keys, Verdict::Unwell);
+}
+
+/// The holder's record does not name one: it is its own agent that says whether it follows.
+#[test]
+fn an_anonymous_replica() {
+    let anonymous = Member {
+        anonymous: true,
+        ..member(3)
+    };
+    let mut record = record();
+    record.following.retain(|known| *known != uuid(3));
+    record.members.retain(|known| *known != uuid(3));
+    let keys = Keys::healthy().lock(&record).member(&anonymous);
+    assert_screen("anonymous", &keys, Verdict::Well);
+    let apart = Member {
+        upstreams: BTreeMap::from([(uuid(1), "disconnected".to_owned())]),
+        ..anonymous
+    };
+    let view = keys.member(&apart).view();
+    let notes = &view.replicasets[0].notes;
+    assert_eq!(
+        notes,
+        &[format!("{} does not replicate from the master", name(3))]
+    );
 }
 
 /// Neither zero nor a number that might be fine: that they lack rows, and for how long they have got none.

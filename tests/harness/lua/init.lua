@@ -15,6 +15,7 @@
 --                                                   an empty disk that reaches no peer be born a second time
 --   REPLICATION_USER, REPLICATION_PASSWORD          for the members among themselves
 --   AGENT_USER, AGENT_PASSWORD                      for tarsec
+--   ANONYMOUS=true                                  an anonymous replica of PEERS
 --   WORK_DIR, MEMTX_MEMORY                          data directory, bytes of memory
 --   MEMTX_MVCC=true                                 memtx's transaction manager (2.6.1 and later)
 --   APP                                             a Lua file that returns {bootstrap = function, start = function}
@@ -64,6 +65,8 @@ local options = {
     -- Rows that only an ex-master has must not be able to stop replication by a duplicate key.
     replication_skip_conflict = setting('REPLICATION_SKIP_CONFLICT', 'false') == 'true',
 }
+
+if setting('ANONYMOUS', 'false') == 'true' then options.replication_anon = true end
 
 -- 2.6.0 does not know it.
 if setting('MEMTX_MVCC', 'false') == 'true' then options.memtx_use_mvcc_engine = true end

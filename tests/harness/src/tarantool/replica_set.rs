@@ -33,6 +33,7 @@ pub struct ReplicaSetOptions {
     extra_lua: String,
     unborn: bool,
     declared: Option<Value>,
+    anonymous: bool,
 }
 
 /// Instances that replicate from each other, indexed from 0; the set is born on number 0.
@@ -41,6 +42,7 @@ pub struct ReplicaSet {
     uuid: String,
     instances: Vec<Instance>,
     declaration: Option<Declaration>,
+    anonymous: Option<usize>,
     pub(crate) handle: tokio::runtime::Handle,
 }
 
@@ -57,7 +59,15 @@ impl ReplicaSetOptions {
             extra_lua: String::new(),
             unborn: false,
             declared: None,
+            anonymous: false,
         }
+    }
+
+    /// The last instance is an anonymous replica of the others.
+    #[must_use]
+    pub fn anonymous_last(mut self) -> Self {
+        self.anonymous = true;
+        self
     }
 
     /// Tarantool 3's declarative configuration in one file for all instances, `replication.failover: supervised`, with
@@ -140,6 +150,8 @@ impl ReplicaSet {
         if let Some(over) = &options.declared {
             declaration = Some(Declaration::new(shared, letter, &uuid, &members, over)?);
         }
+        let anonymous = options.anonymous.then(|| members.len() - 1);
+        let named = &members[..anonymous.unwrap_or(members.len())];
         for (index, (own_uuid, addr)) in members.iter().enumerate() {
             let name = format!("{letter}{index}");
             let links = if options.linked {
@@ -147,12 +159,14 @@ impl ReplicaSet {
             } else {
                 Vec::new()
             };
-            let mut env = instance_env(&name, own_uuid, &uuid, addr, &peers(&members, &links));
+            let mut env = instance_env(&name, own_uuid, &uuid, addr, &peers(named, &links));
             env.push(("BOOTSTRAP".to_owned(), (index == 0).to_string()));
             env.push((
                 "WORK_DIR".to_owned(),
                 shared.subdir(&name)?.display().to_string(),
             ));
+            let is_anonymous = (anonymous == Some(index)).to_string();
+            env.push(("ANONYMOUS".to_owned(), is_anonymous));
             env.push(("MEMTX_MEMORY".to_owned(), options.memtx_memory.to_string()));
             env.push(("APP".to_owned(), app.display().to_string()));
             env.push(("EXTRA_LUA".to_owned(), options.extra_lua.clone()));
@@ -182,6 +196,7 @@ impl ReplicaSet {
             uuid,
             instances,
             declaration,
+            anonymous,
             handle: shared.handle.clone(),
         };
         if !options.unborn {
@@ -252,15 +267,17 @@ impl ReplicaSet {
         self.instances.get(follower)?.link_to(source)
     }
 
-    /// Waits until every running member follows every other running one.
+    /// Waits until every running member follows every other running one that is not anonymous.
     ///
     /// # Errors
     /// [`Error::Timeout`].
     pub async fn wait_for_mesh(&self, deadline: Duration) -> Result<()> {
-        let running = self
+        let sources: Vec<usize> = self
             .iter()
             .filter(|instance| instance.process.is_running())
-            .count();
+            .map(|instance| instance.index)
+            .filter(|index| self.anonymous != Some(*index))
+            .collect();
         eventually(deadline, "every member to follow every other", async || {
             for instance in self.iter().filter(|instance| instance.process.is_running()) {
                 let seen = instance
@@ -268,7 +285,8 @@ impl ReplicaSet {
                     .await
                     .map_err(|error| chain(&error))?;
                 let followed = seen.first().and_then(Value::as_u64).unwrap_or(0);
-                if (followed as usize) < running - 1 {
+                let others = sources.iter().filter(|index| **index != instance.index);
+                if (followed as usize) < others.count() {
                     return Err(format!("{} follows {seen:?}", instance.name));
                 }
             }
