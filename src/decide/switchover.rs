@@ -103,10 +103,18 @@ impl Planner<'_> {
     }
 
     fn consider_order(&mut self, index: u64, order: &Switchover, probe: &Probe) {
-        // What was known before the order came may be a refresh interval old: a pause, a member that has fallen ill.
-        let read_at = self.state.board.as_ref().map(|(_, at)| *at);
-        if read_at < Some(self.state.orders.seen_at) {
+        // What was known before the order came may be a refresh interval old: a pause, a member that has fallen ill or is
+        // back.
+        let seen_at = Some(self.state.orders.seen_at);
+        let knows_board = self.state.board.as_ref().map(|(_, at)| *at) >= seen_at;
+        let knows_instance = self.state.instance.answered_begun_at >= seen_at;
+        if !knows_board {
             self.look_at_board(Duration::ZERO);
+        }
+        if !knows_instance && self.may_command_guard() {
+            self.act(Action::Probe);
+        }
+        if !knows_board || !knows_instance {
             return;
         }
         if self.state.lock.outdated {

@@ -14,13 +14,13 @@ pub(crate) struct Rules {
     pub(crate) authorization: Option<String>,
     /// A query parameter that is taken out before Consul sees it.
     pub(crate) swallowed: Option<String>,
-    /// After how long a request is ended that has no answer by then, and how.
+    /// After how long a request that Consul holds is ended, and how.
     pub(crate) ends: Option<(Duration, Ended)>,
     /// Nothing that Consul is asked to hold reaches it, and this is the answer.
     pub(crate) holds_nothing: Option<u16>,
 }
 
-/// How a proxy ends a request that takes too long for it.
+/// How a proxy ends a request that is held too long for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// The connection is closed.
@@ -123,7 +123,7 @@ async fn pass(
     let mut server = TcpStream::connect(consul).await?;
     server.write_all(forwarded.as_bytes()).await?;
     server.write_all(&body).await?;
-    if let Some((after, how)) = rules.ends
+    if let Some((after, how)) = rules.ends.filter(|_| forwarded.contains("&index="))
         && tokio::time::timeout(after, server.readable())
             .await
             .is_err()

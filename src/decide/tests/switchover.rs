@@ -483,6 +483,19 @@ fn whoever_came_instead_says_so() {
     assert!(why.contains("third did not take the lock"), "{why}");
 }
 
+/// Between two refreshes it has come back, and the master replicates from it again.
+#[test]
+fn an_order_is_judged_by_what_the_instance_says_after_it_came() {
+    let mut node = pair();
+    let upstream = node.instance.replication[0].upstream.take();
+    node.lives_on(1.secs());
+    node.instance.replication[0].upstream = upstream;
+    node.is_ordered(order(Some(OTHER)));
+    node.settles();
+    let (state, why) = node.outcome();
+    assert_eq!(state, SwitchoverState::Running, "{why}");
+}
+
 /// It would have what is written alone; a third member that replicates from it, or will, is enough.
 #[test]
 fn a_member_from_whom_nobody_would_replicate_is_refused() {

@@ -49,6 +49,8 @@ pub struct ServiceEntry {
     pub tags: Vec<String>,
     /// Its metadata.
     pub meta: Value,
+    /// Consul's index when it came into the catalog, where it was not before.
+    pub created: u64,
     /// The worst status of its own checks: `passing`, `warning`, `critical`.
     pub status: String,
     /// What its own checks last said.
@@ -319,6 +321,7 @@ fn service_entry(entry: &Value) -> ServiceEntry {
             .map(text)
             .collect(),
         meta: service["Meta"].clone(),
+        created: service["CreateIndex"].as_u64().unwrap_or_default(),
         status: status.to_owned(),
         output: own
             .iter()

@@ -13,9 +13,9 @@ mod idle;
 mod leader;
 mod lost;
 mod report;
-mod strict;
 mod switchover;
 mod vshard;
+mod writes;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -55,7 +55,8 @@ at servers that survive, writers; the longest gap between accepted writes.
 
 The floor is measured in the same run: the same operations, one after the other, by a
 plain client and with no agent. Idle costs: fresh agents at default settings, their
-requests counted by a proxy in front of Consul. What GUARD=strict adds to each write.
+requests counted by a proxy in front of Consul. What the guard adds to each
+write, with GUARD=strict and where memtx has its transaction manager.
 
 Variables:
   TARSEC_BIN     the agent's binary; required
@@ -213,7 +214,7 @@ async fn measure(options: &Options) -> Result<()> {
         let costs = idle::watch(options, &world).await?;
         report::costs(&costs, options.idle);
     }
-    strict::measure(&options.world("bench-strict")?).await?;
+    writes::measure(&options.world("bench-writes")?).await?;
     report::ending();
     Ok(())
 }
