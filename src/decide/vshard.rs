@@ -143,6 +143,29 @@ pub struct Central {
     /// `switchover_delay` of this instance.
     #[serde(default)]
     pub delay_s: Option<f64>,
+    /// `master_weight` of each member of its replica set that has one, by what the configuration calls it.
+    #[serde(default)]
+    pub weights: BTreeMap<String, f64>,
+}
+
+impl Central {
+    /// The master's priority as this configuration has it; what the master's agent wrote may rest on the one before.
+    fn priority_of(&self, master: &Master) -> i64 {
+        let by_name = || self.weights.get(master.instance_name.as_ref()?);
+        let weight = self.weights.get(&master.instance).or_else(by_name);
+        match weight {
+            Some(weight) if master.priority >= 0 => as_priority(*weight),
+            Some(_) | None => master.priority,
+        }
+    }
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "a weight beyond i64 is as good as the greatest one"
+)]
+fn as_priority(weight: f64) -> i64 {
+    weight as i64
 }
 
 /// `masters/<replica-set UUID>`: who is master, written once by whoever begins to serve. One watch on the prefix shows an
@@ -362,11 +385,7 @@ impl State {
             .and_then(|look| look.config.as_ref())
             .and_then(|config| config.weight);
         match weight {
-            #[allow(
-                clippy::cast_possible_truncation,
-                reason = "a weight beyond i64 is as good as the greatest one"
-            )]
-            Some(weight) if own >= 0 => weight as i64,
+            Some(weight) if own >= 0 => as_priority(weight),
             Some(_) | None => own,
         }
     }
@@ -509,7 +528,8 @@ impl Planner<'_> {
             peer.uuid == master.instance && upstream.is_some_and(|up| up.status == "follow")
         });
         let patience = state.settings.timing.healthcheck_timeout();
-        let is_behind = master.priority >= state.priority() || master.instance == probe.uuid;
+        let is_behind =
+            config.priority_of(master) >= state.priority() || master.instance == probe.uuid;
         if is_behind || !is_active || !follows || self.unfit(patience).is_some() {
             return;
         }

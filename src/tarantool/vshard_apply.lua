@@ -139,8 +139,16 @@ local function describe_config(id)
     if config == nil then
         return nil
     end
-    local own = vshard.known and vshard.known.preferences[id] or {}
-    return {index = config.index, refused = config.refused, weight = own.weight, delay_s = own.delay}
+    local own, weights = {}, setmetatable({}, {__serialize = 'map'})
+    for _, replicaset in pairs(vshard.known and vshard.known.cfg.sharding or {}) do
+        if replicaset.replicas[id] ~= nil then
+            own = vshard.known.preferences[id] or own
+            for replica_id in pairs(replicaset.replicas) do
+                weights[replica_id] = (vshard.known.preferences[replica_id] or {}).weight
+            end
+        end
+    end
+    return {index = config.index, refused = config.refused, weight = own.weight, delay_s = own.delay, weights = weights}
 end
 
 -- Whether somebody in these replica sets refuses the login with which vshard connects to them.

@@ -361,6 +361,29 @@ fn master_weight_asks_for_a_switchover_after_its_delay() {
     assert!(!asks(&node));
 }
 
+/// Its agent has not taken the configuration over yet, or has not written what follows from it.
+#[test]
+fn master_weight_compares_the_weights_of_one_configuration() {
+    for (weight, priority, expected) in [
+        (50.0, 0, false),
+        (49.0, 0, true),
+        (49.0, 50, true),
+        (50.0, -1, true),
+    ] {
+        let mut node = preferred(0.0);
+        node.sees_masters(&[Master {
+            priority,
+            ..entry(RS, OTHER, 6)
+        }]);
+        let mut probe = node.instance.probe(node.now);
+        if let Some(config) = probe.vshard.as_mut().and_then(|look| look.config.as_mut()) {
+            config.weights.insert(OTHER.to_owned(), weight);
+        }
+        node.state.instance.probe = Some(probe);
+        assert_eq!(asks(&node), expected, "{weight} {priority}");
+    }
+}
+
 #[test]
 fn master_weight_asks_for_nothing_of_a_master_that_is_preferred_or_not_there() {
     let mut node = preferred(0.0);
