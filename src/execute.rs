@@ -249,9 +249,11 @@ impl Executor {
                 for_all,
             } => {
                 let peers = &self.peers;
+                let answers = peers.ask(term, &instance, lasting, members, for_all).await;
                 Event::PromisesAnswered {
                     reading,
-                    answers: peers.ask(term, &instance, lasting, members, for_all).await,
+                    answers: answers.promises,
+                    unguarded: answers.unguarded,
                 }
             }
             Action::StandDown { down } => self.instance.command(Command::StandDown(down)).await,

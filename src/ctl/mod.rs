@@ -20,6 +20,7 @@ pub mod outcome;
 mod past;
 mod pause;
 mod reader;
+mod role;
 mod screen;
 mod sorted;
 mod status;

@@ -8,6 +8,8 @@ use serde::Serialize;
 use super::agents::AgentState;
 use super::notes;
 use super::past::{RowsAtRisk, rows_at_risk};
+use super::role;
+pub(crate) use super::role::MemberRole;
 use super::sorted::Sorted;
 pub(crate) use super::sorted::Space;
 use crate::consul::Found;
@@ -234,22 +236,6 @@ pub(crate) struct MemberView {
     pub(crate) tarsec_version: String,
 }
 
-/// What the lock makes of a member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum MemberRole {
-    /// It holds the lock and is active.
-    Master,
-    /// It holds the lock and is not writable yet.
-    Promoting,
-    /// It held the lock last.
-    Former,
-    /// None of these.
-    Replica,
-    /// The same, and the others do not know it: it never becomes master.
-    Anonymous,
-}
-
 /// All that stands under the cluster's prefix, and its lock keys wherever they are.
 pub(crate) fn cluster(space: &Space, found: &[Found], signs: &Signs, at_ms: u64) -> ClusterView {
     let sorted = Sorted::of(space, found);
@@ -433,12 +419,6 @@ fn behind_holder<'a>(record: &Record, member: &'a Member) -> Option<&'a Behind> 
     behind.filter(|behind| behind.of == record.instance)
 }
 
-/// As an anonymous replica says itself; the holder knows nothing of it.
-fn follows(member: &Member, record: &Record) -> Option<bool> {
-    let status = member.upstreams.get(&record.instance)?;
-    Some(status == "follow")
-}
-
 /// As the catalog shows it but for a pause.
 fn health(member: &Member) -> &str {
     match member.cut_off {
@@ -536,7 +516,7 @@ impl Set<'_> {
 
     fn member(&self, uuid: &str, member: Option<&Member>) -> MemberView {
         let record = self.lock.0.record.as_ref();
-        let role = self.role(uuid, member);
+        let role = role::of(&self.lock.0, uuid, member);
         let is_holder = record.is_some_and(|record| record.instance == uuid);
         let holder_name = record.filter(|_| is_holder).map(|record| &record.name);
         let name = member.map(|member| &member.name).or(holder_name);
@@ -556,7 +536,7 @@ impl Set<'_> {
             behind_ms: behind.map(|behind| behind.ms),
             arrival: behind.map(|behind| behind.arrival),
             following: others.and_then(|record| match member {
-                Some(member) if member.anonymous => follows(member, record),
+                Some(member) if member.anonymous => role::follows(member, record),
                 _ => self.following(record, uuid),
             }),
             excluded: self.excluded(uuid),
@@ -585,24 +565,5 @@ impl Set<'_> {
         let ballot = self.ballots.get(uuid)?;
         let is_on = ballot.index == self.lock.0.index;
         ballot.excluded.clone().filter(|_| is_on)
-    }
-
-    fn role(&self, uuid: &str, member: Option<&Member>) -> MemberRole {
-        let (sight, _) = &self.lock;
-        let Some(record) = sight
-            .record
-            .as_ref()
-            .filter(|record| record.instance == uuid)
-        else {
-            return match member {
-                Some(member) if member.anonymous => MemberRole::Anonymous,
-                _ => MemberRole::Replica,
-            };
-        };
-        match (record.status, &sight.session) {
-            (Status::Active, Some(_)) => MemberRole::Master,
-            (Status::Promoting, Some(_)) => MemberRole::Promoting,
-            (Status::Fenced, Some(_)) | (_, None) => MemberRole::Former,
-        }
     }
 }

@@ -112,9 +112,11 @@ impl State {
             Event::SwitchoverWritten { result } => self.switchover_written(result, now),
             Event::HistoryRead { result } => self.history_read(result, now),
             Event::HistoryWritten { term, result } => self.history_written(term, result, now),
-            Event::PromisesAnswered { reading, answers } => {
-                self.promises_answered(reading, &answers, now);
-            }
+            Event::PromisesAnswered {
+                reading,
+                answers,
+                unguarded,
+            } => self.promises_answered(reading, &answers, unguarded, now),
             Event::Vshard(event) => self.vshard_happened(event, now),
             Event::StopRequested { signal } => {
                 self.stopping = self.stopping.or(Some((signal, now)))

@@ -294,6 +294,7 @@ impl State {
             self.hold.before = self.hold.attempted_after;
             self.hold.promised = None;
             self.hold.asked = None;
+            self.hold.unguarded = None;
         }
         self.highest_term = self.highest_term.max(attempt.record.term);
         self.note_accepted(&attempt, now);

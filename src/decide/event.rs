@@ -1,6 +1,6 @@
 //! What can happen to an agent. Past tense: adapters report, they never decide.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -163,6 +163,8 @@ pub enum Event {
         reading: Reading,
         /// By instance UUID: whether it promised, and if not why.
         answers: BTreeMap<String, Result<(), String>>,
+        /// Those that are writable without a guard, so that nothing would fence them.
+        unguarded: BTreeSet<String>,
     },
     /// Others are found under our service's name, or are found there no more.
     NeighboursSeen(Neighbours),

@@ -169,6 +169,7 @@ impl State {
         &mut self,
         reading: Reading,
         answers: &BTreeMap<String, Result<(), String>>,
+        unguarded: BTreeSet<String>,
         now: Tick,
     ) {
         self.pending.promises = false;
@@ -183,6 +184,7 @@ impl State {
         {
             return;
         }
+        self.hold.unguarded = Some(unguarded);
         let refusals: Vec<String> = asked
             .members
             .iter()

@@ -58,6 +58,8 @@ pub struct Hold {
     pub promised: Option<Reading>,
     /// Why the members did not promise the last time.
     pub unpromised: Option<String>,
+    /// Members that were writable without a guard when they were asked last; `None`: they have not answered in this term.
+    pub unguarded: Option<BTreeSet<String>>,
     /// How this term was gained; `None`: by an agent before us.
     pub gained: Option<Gained>,
     /// The same for the step under way.

@@ -305,7 +305,9 @@ impl Planner<'_> {
         {
             self.wake(until);
             self.refresh_when_due(record.term, false);
-            self.asks_everybody(record, probe);
+            if self.state.holds_unrecorded_since().is_some() {
+                self.asks_everybody(record, probe);
+            }
             return Reason::WaitingForPredecessor { until };
         }
         if let Some(until) = self.state.promised_until(self.state.hold.before, self.now) {
@@ -321,6 +323,10 @@ impl Planner<'_> {
                 self.refresh_when_due(record.term, false);
                 return reason;
             }
+        }
+        if let Some(reason) = self.waits_for_unguarded(record, probe) {
+            self.refresh_when_due(record.term, false);
+            return reason;
         }
         if self
             .state

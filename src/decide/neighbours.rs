@@ -122,7 +122,8 @@ impl State {
                 record.name, record.replicaset
             )
         });
-        foreign.into_iter().chain(other).collect()
+        let unguarded = self.unguarded_words();
+        foreign.into_iter().chain(other).chain(unguarded).collect()
     }
 
     /// The record in the lock key, if it is another replica set's.

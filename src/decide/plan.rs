@@ -462,6 +462,11 @@ pub enum Reason {
         /// Until then.
         until: Tick,
     },
+    /// The first master of a replica set, beside a member that is writable and has no agent.
+    WritableWithoutGuard {
+        /// Who, and what to do.
+        why: String,
+    },
     /// An operator wished another master.
     SwitchingOver {
         /// Whom.
@@ -550,6 +555,7 @@ impl fmt::Display for Reason {
             Self::WaitingForPromise { .. } => f.write_str(
                 "waits until every promise is certainly over that keeps another instance master without Consul",
             ),
+            Self::WritableWithoutGuard { why } => write!(f, "holds the lock; {why}"),
             Self::SwitchingOver { to } => write!(f, "switches over to {to}"),
             Self::MasterPaused { words, lacking: None } => {
                 write!(f, "master, {words}: its guard stands down, nothing fences it")

@@ -1,7 +1,7 @@
 -- tarsec's guard: keeps this instance read-only except under a lease, whatever becomes of the agent.
 --
 -- What differs between Tarantool's versions stands in platform.lua, what the instance says of itself in look.lua, what a
--- guard promises in promises.lua; these are evaluated first.
+-- guard promises in promises.lua, its barrier in barrier.lua; these are evaluated first.
 -- One global table, `tarsec_guard`. The agent evaluates this file at every attach; a guard of the same version
 -- stays as it is, an older one hands its state over. All times are clock.monotonic64() of this process, never
 -- fiber.clock(), which stands still within a turn of the event loop.
@@ -11,6 +11,7 @@ local VERSION = 7
 local clock = require('clock')
 local fiber = require('fiber')
 local log = require('log')
+local barrier = require('tarsec.barrier')
 local look = require('tarsec.look')
 local platform = require('tarsec.platform')
 local promises = require('tarsec.promises')
@@ -54,11 +55,8 @@ local state = previous ~= nil and previous.state or {
 state.born = state.born or clock.monotonic64()
 
 -- `outlived`: triggers of the guard before, which go once this one's are there.
-local guard = {version = VERSION, state = state, outlived = previous and previous.mvcc}
+local guard = {version = VERSION, state = state, outlived = previous and previous.mvcc, write_nothing = barrier.write_nothing}
 
--- A local space: a write to it is allowed while read-only, is not replicated, and returns behind all commits in
--- flight, because the WAL is one queue.
-local BARRIER_SPACE = '_tarsec_barrier'
 -- How long the fencing fiber sleeps at most while nothing can happen.
 local IDLE_S = 0.5
 -- The longest a fence waits for its barrier; the fiber behind it goes on.
@@ -70,6 +68,8 @@ local QUEUE_LOOK_S = 0.005
 -- With GUARD=strict a commit that lands after the lease kills the process, so that the fence comes earlier than the
 -- lease's end by what a commit in flight takes to land on a disk that is busy.
 local LANDING_S = 0.1
+-- The longest that an instance which was writable before it had a guard stays so.
+local PREPARING_NS = 500 * 1000000ULL
 -- No lease is longer (a minute, and something for the way): a deadline beyond that comes from another clock.
 local LEASE_MAX_NS = 61 * 1000000000ULL
 
@@ -90,12 +90,6 @@ local function as_admin(f)
     end)
     local ok, answer = pcall(done.get, done, QUEUE_PATIENCE_S) -- raises where whoever asked is cancelled
     return ok and answer or nil
-end
-
--- A fence may have come between the space and its index, so both are looked for.
-local function has_barrier()
-    local space = box.space[BARRIER_SPACE]
-    return space ~= nil and space.index[0] ~= nil
 end
 
 -- Triggers on every space, where the instance or its agent asks for them: mvcc.lua and strict.lua have been evaluated
@@ -126,39 +120,13 @@ function guard.set_triggers(strict)
     guard.changed:broadcast()
 end
 
-local function keep_old(old)
-    return old
-end
-
--- A guard before this one may have left a trigger of its own there.
-local function keeps_old(space)
-    for _, trigger in pairs(space:before_replace()) do
-        if trigger == keep_old then
-            return true
-        end
-    end
-    return false
-end
-
--- One entry in the WAL that changes nothing and needs no memory for rows, so that it can be written when memtx_memory is
--- used up: the trigger makes a NOP of the statement. On 2.10 and later a NOP does not join the queue of synchronous
--- transactions. Any other write to a local space does where rows wait there, and then 3.8.0 takes no PROMOTE any more,
--- neither its own nor the next master's ("request lsn out of queue range").
-function guard.write_nothing()
-    local space = box.space[BARRIER_SPACE]
-    if not keeps_old(space) then
-        space:before_replace(keep_old)
-    end
-    return pcall(space.replace, space, {1})
-end
-
 -- Why there can be no barrier now; nil: there is no need, or one is under way and may hang.
 local function barrier_failure()
     if state.leased or guard.passing or state.barrier_epoch == state.epoch then
         return nil
     end
-    if not has_barrier() then
-        return state.dirty and (state.space_failure or ('there is no space %s'):format(BARRIER_SPACE)) or nil
+    if not barrier.exists() then
+        return state.dirty and (state.space_failure or ('there is no space %s'):format(barrier.SPACE)) or nil
     end
     local failure = state.barrier_failure
     return failure and failure.epoch == state.epoch and failure.why or nil
@@ -210,10 +178,7 @@ local function pass_barrier()
 end
 
 local function create_spaces()
-    if not has_barrier() and not box.info.ro then
-        local space = box.schema.space.create(BARRIER_SPACE, {is_local = true, if_not_exists = true})
-        space:create_index('primary', {if_not_exists = true})
-    end
+    barrier.create()
     if guard.mvcc ~= nil then
         guard.mvcc.create_space()
     end
@@ -224,11 +189,18 @@ local function create_spaces()
 end
 
 local function has_landed()
-    return not state.leased and (state.barrier_epoch == state.epoch or not (state.dirty or has_barrier()))
+    return not state.leased and (state.barrier_epoch == state.epoch or not (state.dirty or barrier.exists()))
+end
+
+-- Since when nothing can be written: a reload of its configuration, or a hand, may have been first.
+local function read_only_since()
+    local since = guard.read_only_since
+    local is_of_now = box.info.ro and since ~= nil and (state.writable_at == nil or since > state.writable_at)
+    return is_of_now and since or clock.monotonic64()
 end
 
 local function fence(why)
-    state.fenced_at = (state.leased or not box.info.ro) and clock.monotonic64() or state.fenced_at
+    state.fenced_at = (state.leased or not box.info.ro) and read_only_since() or state.fenced_at
     state.leased = false
     state.stood_down = false
     state.deadline = 0ULL
@@ -254,7 +226,7 @@ local function fence(why)
 end
 
 local function needs_barrier()
-    return not state.leased and state.barrier_epoch ~= state.epoch and has_barrier()
+    return not state.leased and state.barrier_epoch ~= state.epoch and barrier.exists()
 end
 
 -- In a fiber of its own: behind a disk that hangs it would keep the fencing fiber from the next lease's end.
@@ -274,7 +246,7 @@ end
 
 -- The first promotion makes them, and where its memory is used up every grant tries again.
 local function start_spaces()
-    if has_barrier() and (guard.mvcc == nil or guard.mvcc.has_space()) and state.named_term == state.term then
+    if barrier.exists() and (guard.mvcc == nil or guard.mvcc.has_space()) and state.named_term == state.term then
         return
     end
     fiber.create(function()
@@ -287,8 +259,26 @@ local function start_spaces()
     end)
 end
 
+-- An instance that somebody else has made master until now, without tarsec, has no barrier yet, and none can be made once it
+-- is read-only; without one nobody knows when its last commits have landed, and a successor waits for a lease.
+local function prepare()
+    guard.preparing_until = clock.monotonic64() + PREPARING_NS
+    fiber.create(function()
+        local ok, err = pcall(barrier.create)
+        if not ok then
+            log.error('tarsec: could not create %s: %s', barrier.SPACE, err)
+        end
+        guard.preparing_until = nil
+        guard.changed:broadcast()
+    end)
+end
+
 -- One turn of the fencing fiber.
 local function watch()
+    if guard.preparing_until ~= nil and not state.leased and clock.monotonic64() < guard.preparing_until then
+        guard.changed:wait(tonumber(guard.preparing_until - clock.monotonic64()) / 1e9)
+        return
+    end
     if state.stood_down then
         guard.changed:wait(IDLE_S)
         return
@@ -320,7 +310,7 @@ local function probe()
         landed = has_landed(),
         -- A promotion that has yielded may still go on.
         promoting = state.promoting > 0 or platform.is_claiming(),
-        barrier = has_barrier(),
+        barrier = barrier.exists(),
         barrier_failure = barrier_failure(),
         follows = state.follows,
         fences = state.fences,
@@ -576,6 +566,11 @@ local function keep_fencing()
             return
         end
         local ok, err = pcall(watch)
+        if not ok and guard.is_stopping then
+            -- From 3.0 on an instance that stops waits for every fiber to end.
+            fence('its instance is being stopped')
+            return
+        end
         if not ok then
             log.error('tarsec: the guard stumbled and goes on: %s', err)
             if not pcall(fiber.sleep, 0.01) then
@@ -595,5 +590,8 @@ function guard.keep_watching()
 end
 
 rawset(_G, 'tarsec_guard', guard)
+if not box.info.ro and not barrier.exists() then
+    prepare()
+end
 guard.keep_watching()
 return true

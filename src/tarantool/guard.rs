@@ -22,6 +22,9 @@ const LOOK: &str = include_str!("look.lua");
 /// What the guard promises to others' agents; likewise.
 const PROMISES: &str = include_str!("promises.lua");
 
+/// What its fences wait for; likewise.
+const BARRIER: &str = include_str!("barrier.lua");
+
 /// The guard itself; evaluating it where it already runs changes nothing.
 const SOURCE: &str = include_str!("guard.lua");
 
@@ -36,6 +39,9 @@ const MVCC: &str = include_str!("mvcc.lua");
 
 /// How its agent learns that the configuration isolates the instance; likewise.
 const ISOLATION: &str = include_str!("isolation.lua");
+
+/// When its instance turned read-only, and that it is being stopped; likewise.
+const MOMENTS: &str = include_str!("moments.lua");
 
 /// What `GUARD=strict` adds to it; likewise.
 const STRICT: &str = include_str!("strict.lua");
@@ -171,9 +177,11 @@ impl Guard {
         deadline: Duration,
     ) -> Result<(Self, Probe), GuardError> {
         let strict = mode == GuardMode::Strict;
-        for source in [LOOK, PROMISES, SOURCE, SYNCHRO, WRITES, MVCC, ISOLATION]
-            .into_iter()
-            .chain(strict.then_some(STRICT))
+        for source in [
+            LOOK, PROMISES, BARRIER, SOURCE, SYNCHRO, WRITES, MVCC, ISOLATION, MOMENTS,
+        ]
+        .into_iter()
+        .chain(strict.then_some(STRICT))
         {
             let _: bool =
                 conn.eval(source, &(), deadline)

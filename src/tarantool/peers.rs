@@ -1,6 +1,6 @@
 //! The other members' guards, asked by the master's agent for their promises (R6).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -46,6 +46,57 @@ type Question<'a> = (
     Option<&'a Vclock>,
 );
 
+/// What the members said, by instance UUID.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Answers {
+    /// Whether each promised, and if not why.
+    pub promises: BTreeMap<String, Result<(), String>>,
+    /// Those that are writable while no guard is there that could fence them.
+    pub unguarded: BTreeSet<String>,
+}
+
+/// Why one did not promise.
+#[derive(Debug, PartialEq, Eq)]
+struct Refused {
+    why: String,
+    unguarded: bool,
+}
+
+impl From<String> for Refused {
+    fn from(why: String) -> Self {
+        Self {
+            why,
+            unguarded: false,
+        }
+    }
+}
+
+/// Why there is no answer.
+enum Unanswered {
+    /// The instance is there, and has none.
+    NoGuard(Connection),
+    Because(String),
+}
+
+impl Unanswered {
+    fn of(error: &RequestError, connection: Connection) -> Self {
+        match error.code() {
+            Some(code::NO_SUCH_PROC) => Self::NoGuard(connection),
+            Some(_) | None => Self::Because(chain(error)),
+        }
+    }
+}
+
+/// What an instance without a guard is asked.
+const UNGUARDED: &str = "return {uuid = box.info.uuid, ro = box.info.ro}";
+
+/// And what it says.
+#[derive(Debug, Deserialize)]
+struct Bare {
+    uuid: String,
+    ro: bool,
+}
+
 impl Peers {
     /// Nobody is connected to before somebody is asked. `config` says as whom to talk to them; each question has
     /// `deadline` to be answered.
@@ -67,7 +118,7 @@ impl Peers {
         lasting: Duration,
         members: BTreeMap<String, String>,
         for_all: Option<Vclock>,
-    ) -> BTreeMap<String, Result<(), String>> {
+    ) -> Answers {
         self.connections()
             .retain(|known, _| members.values().any(|address| address == known));
         let lasting_ns = u64::try_from(lasting.as_nanos()).unwrap_or(u64::MAX);
@@ -77,7 +128,21 @@ impl Peers {
             let answer = self.ask_one(uuid, address, &question).await;
             (uuid.clone(), answer)
         });
-        join_all(answers).await.into_iter().collect()
+        let mut all = Answers::default();
+        for (uuid, answer) in join_all(answers).await {
+            if matches!(
+                answer,
+                Err(Refused {
+                    unguarded: true,
+                    ..
+                })
+            ) {
+                all.unguarded.insert(uuid.clone());
+            }
+            all.promises
+                .insert(uuid, answer.map_err(|refused| refused.why));
+        }
+        all
     }
 
     async fn ask_one(
@@ -85,41 +150,64 @@ impl Peers {
         uuid: &str,
         address: &str,
         question: &Question<'_>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Refused> {
         if address.is_empty() {
-            return Err("where it can be reached is not known".to_owned());
+            return Err("where it can be reached is not known".to_owned().into());
         }
         let Ok(reply) = timeout(self.deadline, self.exchange(address, question)).await else {
             // Whatever that connection is good for, the next question comes over a new one.
             self.connections().remove(address);
-            return Err(format!(
-                "{address} did not answer within {:?}",
-                self.deadline
-            ));
+            let why = format!("{address} did not answer within {:?}", self.deadline);
+            return Err(why.into());
         };
-        match reply.map_err(|why| format!("{address}: {why}"))? {
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(Unanswered::NoGuard(connection)) => {
+                return Err(self.without_guard(uuid, address, &connection).await);
+            }
+            Err(Unanswered::Because(why)) => return Err(format!("{address}: {why}").into()),
+        };
+        let refused = match reply {
             Reply { uuid: found, .. } if found != uuid => {
-                Err(format!("another instance ({found}) answers at {address}"))
+                format!("another instance ({found}) answers at {address}")
             }
             Reply {
                 promised: true,
                 for_all,
                 ..
-            } if for_all || question.3.is_none() => Ok(()),
-            Reply { promised: true, .. } => Err(
-                "its guard is of an earlier version, which does not say whom it knows".to_owned(),
-            ),
-            Reply { refused, .. } => Err(refused.unwrap_or_else(|| "it refused".to_owned())),
+            } if for_all || question.3.is_none() => return Ok(()),
+            Reply { promised: true, .. } => {
+                "its guard is of an earlier version, which does not say whom it knows".to_owned()
+            }
+            Reply { refused, .. } => refused.unwrap_or_else(|| "it refused".to_owned()),
+        };
+        Err(refused.into())
+    }
+
+    /// No agent ever attached there since its process began: nothing would make it read-only.
+    async fn without_guard(&self, uuid: &str, address: &str, connection: &Connection) -> Refused {
+        let word = connection.eval(UNGUARDED, &(), self.deadline).await;
+        let unguarded = word.is_ok_and(|word: Bare| word.uuid == uuid && !word.ro);
+        let besides = if unguarded {
+            ", and it is writable"
+        } else {
+            ""
+        };
+        Refused {
+            why: format!("{address}: it has no guard, since no agent ever attached{besides}"),
+            unguarded,
         }
     }
 
     /// Over the connection that stands, or a new one. A promise may be asked for twice.
-    async fn exchange(&self, address: &str, question: &Question<'_>) -> Result<Reply, String> {
+    async fn exchange(&self, address: &str, question: &Question<'_>) -> Result<Reply, Unanswered> {
         let known = self.connections().get(address).cloned();
         if let Some(connection) = known {
             match self.call(&connection, question).await {
                 Err(RequestError::Closed(_)) => {}
-                answered => return answered.map_err(|error| words(&error)),
+                answered => {
+                    return answered.map_err(|error| Unanswered::of(&error, connection));
+                }
             }
         }
         let config = TarantoolConfig {
@@ -128,12 +216,12 @@ impl Peers {
         };
         let connection = Connection::open(&config, self.deadline)
             .await
-            .map_err(|error| chain(&error))?;
+            .map_err(|error| Unanswered::Because(chain(&error)))?;
         self.connections()
             .insert(address.to_owned(), connection.clone());
         self.call(&connection, question)
             .await
-            .map_err(|error| words(&error))
+            .map_err(|error| Unanswered::of(&error, connection))
     }
 
     async fn call(
@@ -161,14 +249,6 @@ fn parse(address: &str) -> TarantoolAddr {
         None if address.starts_with('/') => TarantoolAddr::Unix(PathBuf::from(address)),
         None => TarantoolAddr::Tcp(address.to_owned()),
     }
-}
-
-fn words(error: &RequestError) -> String {
-    if error.code() == Some(code::NO_SUCH_PROC) {
-        return "it has no guard that could promise: no agent of this version ever attached"
-            .to_owned();
-    }
-    chain(error)
 }
 
 #[cfg(test)]
@@ -221,7 +301,7 @@ mod tests {
         let answers = peers
             .ask(7, "a", LASTING, members([]), Some(Vclock::new()))
             .await;
-        assert!(answers.is_empty());
+        assert_eq!(answers, Answers::default());
     }
 
     /// The silent one costs the others nothing, and itself no more than the deadline.
@@ -242,7 +322,8 @@ mod tests {
         let answers = peers(Duration::from_millis(200))
             .ask(7, "a", LASTING, asked, None)
             .await;
-        let why = |uuid: &str| answers[uuid].clone().unwrap_err();
+        assert!(answers.unguarded.is_empty());
+        let why = |uuid: &str| answers.promises[uuid].clone().unwrap_err();
         // Whichever limit is first: ours, or that of the connection.
         let said = why("silent");
         assert!(said.contains("within 200ms"), "{said}");

@@ -10,9 +10,9 @@ if guard.take_synchro_queue ~= nil then
 end
 
 local log = require('log')
+local barrier = require('tarsec.barrier')
 local platform = require('tarsec.platform')
 
-local BARRIER_SPACE = '_tarsec_barrier'
 -- On 2.6 the queue is waited for for twice this time, in which confirmations under way arrive and the last rows land
 -- in the WAL: one that has not landed by then is rolled back.
 local CLEARING_TIMEOUT_S = 0.05
@@ -26,11 +26,6 @@ local function has_synchronous_space()
         end
     end
     return false
-end
-
-local function has_barrier()
-    local space = box.space[BARRIER_SPACE]
-    return space ~= nil and space.index[0] ~= nil
 end
 
 -- 2.6 does not say whether rows wait in the queue, but while another instance's do, no local write is accepted, not
@@ -48,7 +43,7 @@ local function clear_queue()
         return
     end
     local settings = {replication_synchro_timeout = CLEARING_TIMEOUT_S}
-    if has_barrier() then
+    if barrier.exists() then
         if not holds_rows_of_another() then
             return
         end

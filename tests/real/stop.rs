@@ -159,3 +159,32 @@ async fn a_hang_up_changes_nothing_but_is_answered_in_the_log() {
         })
         .await;
 }
+
+/// From 3.0 on an instance that stops waits for all fibers: the guard's end with it.
+#[tokio::test]
+async fn an_instance_that_is_stopped_does_not_wait_for_its_guard() {
+    world()
+        .story("instance-stopped", async |world| {
+            let mut scene = Scene::start(world, 2).await?;
+            let replica = scene.replica();
+            scene.set[replica].stop().await?;
+            scene.set[replica].start().await?;
+            scene.set.wait_for_mesh(SOON).await?;
+            scene
+                .wait_for_check(replica, "passing", "replica: the master is")
+                .await?;
+            let old = scene.master;
+            scene.master().stop().await?;
+            scene.master = scene.wait_for_heir(SOON).await?;
+            for instance in scene.set.iter() {
+                let log = instance.process().stderr()?;
+                for words in ["cannot gracefully shutdown", "the guard stumbled"] {
+                    assert!(!log.contains(words), "{}: {words}", instance.name());
+                }
+            }
+            let heir = scene.master;
+            assert_reigns(&scene.writers.verdict().await?, &[old, heir]);
+            Ok(())
+        })
+        .await;
+}

@@ -38,8 +38,15 @@ async fn wait_for_health(
 async fn router_killed(world: &World, root: &Path) -> Result<()> {
     let mut shards = Shards::start(world, root).await?;
     wait_for_health(&shards, world, 1, "passing", "every replica set").await?;
-    let services = shards.consul.api()?.service("tarantool-router").await?;
-    assert_eq!(services.len(), 2, "{services:?}");
+    eventually(LATE, "both routers in the catalog", async || {
+        let api = shards.consul.api().map_err(|error| error.to_string())?;
+        let services = api.service("tarantool-router").await;
+        let services = services.map_err(|error| error.to_string())?;
+        (services.len() == 2)
+            .then_some(())
+            .ok_or_else(|| format!("{services:?}"))
+    })
+    .await?;
 
     shards.cluster.routers[1].kill().await?;
     wait_for_health(&shards, world, 1, "critical", "cannot be reached").await?;

@@ -387,6 +387,7 @@ impl Chaos {
         {
             self.promised.push((*term, reading.t0));
             Some(Event::PromisesAnswered {
+                unguarded: Default::default(),
                 reading: *reading,
                 answers: members.keys().map(|uuid| (uuid.clone(), Ok(()))).collect(),
             })

@@ -78,6 +78,7 @@ fn without_consul(node: &mut Node, plan: &Plan, member: impl Fn(&str) -> Result<
         {
             let answers = members.keys().map(|uuid| (uuid.clone(), member(uuid)));
             node.hears(Event::PromisesAnswered {
+                unguarded: Default::default(),
                 reading: *reading,
                 answers: answers.collect(),
             });
@@ -160,6 +161,7 @@ fn the_lease_counts_from_the_clock_read_before_the_members_were_asked() {
     node.passes(700.ms());
     node.answers(&Action::Probe);
     node.hears(Event::PromisesAnswered {
+        unguarded: Default::default(),
         reading,
         answers: all_promise(&members),
     });
@@ -210,6 +212,7 @@ fn no_answer_is_no_promise() {
     let mut node = safe_master();
     let (_, reading) = asks(&mut node);
     node.hears(Event::PromisesAnswered {
+        unguarded: Default::default(),
         reading,
         answers: BTreeMap::from([(OTHER.to_owned(), Ok(()))]),
     });
@@ -247,6 +250,7 @@ fn promises_that_come_after_consul_has_answered_do_not_count() {
     let (members, reading) = asks(&mut node);
     node.watch_shows_lock();
     node.hears(Event::PromisesAnswered {
+        unguarded: Default::default(),
         reading,
         answers: all_promise(&members),
     });
@@ -265,6 +269,7 @@ fn promises_for_another_reading_do_not_count() {
         ..reading
     };
     node.hears(Event::PromisesAnswered {
+        unguarded: Default::default(),
         reading: later,
         answers: all_promise(&members),
     });
@@ -277,6 +282,7 @@ fn promises_asked_for_another_term_do_not_count() {
     let (members, reading) = asks(&mut node);
     node.state.hold.record.as_mut().expect("a record").term = 8;
     node.hears(Event::PromisesAnswered {
+        unguarded: Default::default(),
         reading,
         answers: all_promise(&members),
     });
@@ -290,6 +296,7 @@ fn promises_for_a_process_that_is_gone_do_not_count() {
     node.instance.restart(node.now);
     node.attaches();
     node.hears(Event::PromisesAnswered {
+        unguarded: Default::default(),
         reading,
         answers: all_promise(&members),
     });

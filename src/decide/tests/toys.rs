@@ -19,6 +19,8 @@ use crate::decide::vshard::{VshardAction, VshardEvent};
 /// Consul, as far as one lock key needs it.
 #[derive(Debug, Default)]
 pub(super) struct ToyLock {
+    /// Members that are writable and have no guard.
+    pub(super) unguarded: std::collections::BTreeSet<String>,
     pub(super) index: u64,
     pub(super) key: Option<ToyKey>,
     /// Living sessions and when each was last renewed.
@@ -343,6 +345,7 @@ impl ToyLock {
             Action::AskPromises {
                 members, reading, ..
             } => Event::PromisesAnswered {
+                unguarded: self.unguarded.clone(),
                 reading: *reading,
                 answers: members
                     .keys()
@@ -416,6 +419,7 @@ pub(super) fn lost(action: &Action, asked_at: Tick) -> Option<Event> {
         Action::AskPromises {
             members, reading, ..
         } => Event::PromisesAnswered {
+            unguarded: Default::default(),
             reading: *reading,
             answers: members
                 .keys()

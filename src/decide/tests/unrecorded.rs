@@ -6,7 +6,7 @@ use super::fixtures::*;
 use crate::decide::event::Event;
 use crate::decide::observed::Peer;
 use crate::decide::plan::{Action, Reason};
-use crate::decide::state::Reading;
+use crate::decide::state::{Reading, State};
 
 fn peer(uuid: &str) -> Peer {
     Peer {
@@ -58,6 +58,7 @@ fn answered(node: &mut Node, (members, reading): &Question, silent: Option<&str>
     };
     let answers = members.keys().map(|uuid| (uuid.clone(), answer(uuid)));
     node.hears(Event::PromisesAnswered {
+        unguarded: Default::default(),
         reading: *reading,
         answers: answers.collect(),
     });
@@ -112,6 +113,31 @@ fn where_one_does_not_answer_a_lease_is_waited_for_and_everybody_asked_again() {
         assert!(node.now.since(began) < LEASE_AND_MARGIN * 2);
     }
     assert!(node.now.since(began) > LEASE_AND_MARGIN - 1.secs());
+}
+
+/// Until now it was master without tarsec. No lease ends there, however long one waits; nor does a restart forget it.
+#[test]
+fn nobody_is_promoted_beside_a_writable_member_without_a_guard() {
+    let mut node = first_of_two();
+    node.lock.unguarded.insert(OTHER.to_owned());
+    let waits = |node: &mut Node| {
+        for _ in 0..50 {
+            node.round();
+            assert!(!node.instance.is_writable());
+            node.passes(250.ms());
+        }
+        let reason = node.plan().reason;
+        let said = reason.to_string();
+        assert!(said.contains("is writable and has no agent"), "{said}");
+        let problems = node.state.problems();
+        assert!(problems.iter().any(|it| said.ends_with(it)), "{problems:?}");
+    };
+    waits(&mut node);
+    node.state = State::new(node.state.settings.clone());
+    let mut node = node.attached().seeing_lock();
+    waits(&mut node);
+    node.lock.unguarded.clear();
+    node.comes_to(is_promotion);
 }
 
 /// An instance that is not registered may not know the others.

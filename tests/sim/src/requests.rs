@@ -538,6 +538,7 @@ impl World {
         self.step(
             agent,
             Event::PromisesAnswered {
+                unguarded: Default::default(),
                 reading: asking.reading,
                 answers: asking.answers,
             },

@@ -128,6 +128,7 @@ pub(super) fn any_event(now: Tick) -> impl Strategy<Value = Event> {
         1 => any::<bool>().prop_map(|ok| Event::MemberEnded { result: if ok { Ok(()) } else { Err(fault()) } }),
         1 => any::<u64>().prop_map(|term| Event::BoardRead { result: Ok(Box::new(board_with_term(term % 99))) }),
         1 => (0..2_000_u64, any::<bool>()).prop_map(move |(before_ms, ok)| Event::PromisesAnswered {
+            unguarded: Default::default(),
             reading: Reading {
                 t0: ToyInstance::new(OWN).clock(now),
                 reply_at: Tick::at(999.secs() + before_ms.ms()),

@@ -140,6 +140,7 @@ impl World {
         asked.told = true;
         let (at, agent) = (asked.at, asked.agent);
         let event = Event::PromisesAnswered {
+            unguarded: Default::default(),
             reading: asked.reading,
             answers: asked.answers.clone(),
         };

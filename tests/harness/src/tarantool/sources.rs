@@ -4,15 +4,17 @@
 pub const PLATFORM: &str = include_str!("../../../../src/tarantool/platform.lua");
 
 /// The guard as an agent with `GUARD=lease` installs it, to be evaluated in this order.
-pub const GUARD: [&str; 8] = [
+pub const GUARD: [&str; 10] = [
     PLATFORM,
     include_str!("../../../../src/tarantool/look.lua"),
     include_str!("../../../../src/tarantool/promises.lua"),
+    include_str!("../../../../src/tarantool/barrier.lua"),
     include_str!("../../../../src/tarantool/guard.lua"),
     include_str!("../../../../src/tarantool/synchro.lua"),
     include_str!("../../../../src/tarantool/writes.lua"),
     include_str!("../../../../src/tarantool/mvcc.lua"),
     include_str!("../../../../src/tarantool/isolation.lua"),
+    include_str!("../../../../src/tarantool/moments.lua"),
 ];
 
 /// What `GUARD=strict` adds to it, evaluated last.

@@ -424,6 +424,7 @@ impl World {
             answers.insert(own, answer);
         }
         Event::PromisesAnswered {
+            unguarded: Default::default(),
             reading: *reading,
             answers,
         }
