@@ -158,6 +158,20 @@ impl Planner<'_> {
         })
     }
 
+    /// Of an agent that is about to end, and is not to leave a healthy member behind for as long as its check's TTL runs, nor
+    /// one of which nobody knows why. Consul has one chance to be told.
+    pub(super) fn has_said_that_it_is_critical(&self) -> bool {
+        let (state, catalog) = (self.state, &self.state.catalog);
+        if state.lock.outdated || state.lock.sight.is_none() {
+            return true;
+        }
+        let told = catalog.told.as_ref();
+        let told = told.is_none_or(|entry| entry.health == Health::Critical);
+        let written = catalog.member.as_ref();
+        let written = written.is_none_or(|member| member.health == Health::Critical.name());
+        (told || catalog.retry_at.is_some()) && (written || catalog.member_retry_at.is_some())
+    }
+
     fn health(&self, reason: &Reason) -> (Health, String) {
         let instance = &self.state.instance;
         let words = reason.to_string();
@@ -190,6 +204,9 @@ impl Planner<'_> {
                 Health::Critical,
                 format!("its status is '{}'; {words}", probe.status),
             );
+        }
+        if self.unsuitable().is_some() {
+            return (Health::Critical, words);
         }
         if let Some(why) = self.state.split_off_words() {
             return (Health::Critical, format!("{words}; {why}"));

@@ -94,7 +94,7 @@ impl Planner<'_> {
         if let Some(why) = self.unsuitable() {
             if self.state.holds_lock() {
                 let _ = self.give_up(&why);
-            } else {
+            } else if self.has_said_that_it_is_critical() {
                 self.act(Action::Exit {
                     how: Ending::Unsuitable,
                 });

@@ -99,6 +99,10 @@ async fn a_reload_that_lets_somebody_else_decide_ends_a_masters_time_in_good_ord
             };
             assert!(scene.master_agent().logs()?.iter().any(released));
             let heir = scene.wait_for_heir(SOON).await?;
+            let words = "replication.failover is 'manual'";
+            scene
+                .wait_for_check(scene.master.instance, "critical", words)
+                .await?;
 
             // Somebody would have it writable; the guard that stayed behind would not.
             old.set_writable(true).await?;

@@ -3,7 +3,7 @@
 use super::fixtures::*;
 use crate::decide::declared::Declared;
 use crate::decide::event::Event;
-use crate::decide::plan::{Action, Ending, Reason};
+use crate::decide::plan::{Action, Ending, Health, Reason};
 
 #[test]
 fn an_agent_that_was_superseded_touches_nothing_and_ends() {
@@ -151,6 +151,31 @@ fn a_holder_whose_instance_turns_unsuitable_fences_and_releases_before_it_ends()
             ]
         ),
         "{said:?}"
+    );
+}
+
+/// Its check would pass for as long as the TTL runs, and its key would say that all is well for good.
+#[test]
+fn an_agent_whose_instance_turns_unsuitable_says_so_before_it_ends() {
+    let mut node = replica().settled();
+    node.lives_on(1.secs());
+    node.instance.election_mode = Some("manual".to_owned());
+    node.answers(&Action::Probe);
+    let end = node.runs_until(|action| matches!(action, Action::Exit { .. }));
+    assert!(matches!(
+        end,
+        Action::Exit {
+            how: Ending::Unsuitable
+        }
+    ));
+    let told = node.state.catalog.told.clone().expect("an entry");
+    assert_eq!(told.health, Health::Critical);
+    let key = node.state.catalog.member.clone().expect("a key");
+    assert_eq!(key.health, "critical");
+    assert!(
+        key.reason.contains("election_mode is 'manual'"),
+        "{}",
+        key.reason
     );
 }
 
