@@ -161,13 +161,14 @@ fn an_agent_whose_instance_turns_unsuitable_says_so_before_it_ends() {
     node.lives_on(1.secs());
     node.instance.election_mode = Some("manual".to_owned());
     node.answers(&Action::Probe);
-    let end = node.runs_until(|action| matches!(action, Action::Exit { .. }));
-    assert!(matches!(
-        end,
-        Action::Exit {
-            how: Ending::Unsuitable
-        }
-    ));
+    let first = node.turn();
+    assert!(!does!(first, Action::Exit { .. }), "{first:?}");
+    for action in &first.actions {
+        node.answers(action);
+    }
+    let last = node.plan();
+    let how = part!(last, Action::Exit { how } => *how);
+    assert_eq!(how, Some(Ending::Unsuitable), "{last:?}");
     let told = node.state.catalog.told.clone().expect("an entry");
     assert_eq!(told.health, Health::Critical);
     let key = node.state.catalog.member.clone().expect("a key");
