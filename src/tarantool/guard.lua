@@ -1,12 +1,13 @@
 -- tarsec's guard: keeps this instance read-only except under a lease, whatever becomes of the agent.
 --
 -- What differs between Tarantool's versions stands in platform.lua, what the instance says of itself in look.lua, what a
--- guard promises in promises.lua, its barrier in barrier.lua; these are evaluated first.
+-- guard promises in promises.lua, its barrier in barrier.lua, whom it replicates from in replication.lua; these are
+-- evaluated first.
 -- One global table, `tarsec_guard`. The agent evaluates this file at every attach; a guard of the same version
 -- stays as it is, an older one hands its state over. All times are clock.monotonic64() of this process, never
 -- fiber.clock(), which stands still within a turn of the event loop.
 
-local VERSION = 7
+local VERSION = 8
 
 local clock = require('clock')
 local fiber = require('fiber')
@@ -15,6 +16,7 @@ local barrier = require('tarsec.barrier')
 local look = require('tarsec.look')
 local platform = require('tarsec.platform')
 local promises = require('tarsec.promises')
+local replication = require('tarsec.replication')
 
 if type(box.cfg) == 'function' then
     error('tarsec: box.cfg{} has not been called yet')
@@ -182,7 +184,7 @@ local function create_spaces()
     if guard.mvcc ~= nil then
         guard.mvcc.create_space()
     end
-    if not box.info.ro then
+    if not box.info.ro and platform.is_to_lead_joins() then
         platform.lead_joins()
         state.named_term = state.term
     end
@@ -246,7 +248,8 @@ end
 
 -- The first promotion makes them, and where its memory is used up every grant tries again.
 local function start_spaces()
-    if barrier.exists() and (guard.mvcc == nil or guard.mvcc.has_space()) and state.named_term == state.term then
+    local named = state.named_term == state.term or not platform.is_to_lead_joins()
+    if barrier.exists() and (guard.mvcc == nil or guard.mvcc.has_space()) and named then
         return
     end
     fiber.create(function()
@@ -284,11 +287,12 @@ local function watch()
         return
     end
     if state.leased then
+        replication.free_master(state)
         local seconds = left_s() - (guard.is_strict and LANDING_S or 0)
         if seconds <= 0 then
             fence('its lease ended')
         else
-            guard.changed:wait(seconds)
+            guard.changed:wait(math.min(seconds, IDLE_S))
             return
         end
     elseif not (box.info.ro and platform.is_set_read_only()) then
@@ -301,6 +305,7 @@ local function watch()
 end
 
 local function probe()
+    replication.free_master(state)
     local word = look.at_instance()
     word.guard = {
         session = state.session,
@@ -312,7 +317,7 @@ local function probe()
         promoting = state.promoting > 0 or platform.is_claiming(),
         barrier = barrier.exists(),
         barrier_failure = barrier_failure(),
-        follows = state.follows,
+        follows = replication.follows(state),
         fences = state.fences,
         unleased = state.unleased,
         last_fence = state.last_fence,
@@ -442,6 +447,7 @@ function guard.promote(agent, term, deadline, fenced_term, needed_age_ns, t0)
         state.promise = nil
         local was_ro = box.info.ro
         platform.set_read_only(false)
+        replication.free_master(state)
         state.writable_at = (was_ro or state.writable_at == nil) and clock.monotonic64() or state.writable_at
         if box.info.ro then
             fence('its promotion had no effect')
@@ -521,24 +527,9 @@ function guard.observe(agent, term)
     end)
 end
 
--- Whether replication is pointed at that address with another login than this one.
-local function has_other_login(uri, name)
-    local present = box.cfg.replication
-    if type(present) == 'table' then
-        present = #present == 1 and present[1] or nil
-    end
-    return type(present) == 'string' and present ~= uri and present:gsub('^.-@', '') == name
-end
-
--- Replicate from this URI alone, or from nobody. `again`: with this login where it was another. Whatever else has been set
--- since is somebody's intention.
 function guard.follow(agent, uri, name, again)
     return answer(agent, function()
-        if again and not has_other_login(uri, name) then
-            return
-        end
-        platform.replicate_from(uri ~= '' and {uri} or {})
-        state.follows = name
+        replication.follow(state, uri, name, again)
     end)
 end
 
@@ -553,6 +544,7 @@ function guard.deadline()
 end
 
 guard.changed = fiber.cond()
+platform.on_status(function() guard.changed:broadcast() end)
 guard.answered = fiber.cond() -- its agent gets an answer
 
 -- Fences until a later guard takes over. Who removes the global or kills this fiber has not removed the rule.

@@ -25,6 +25,9 @@ const PROMISES: &str = include_str!("promises.lua");
 /// What its fences wait for; likewise.
 const BARRIER: &str = include_str!("barrier.lua");
 
+/// Whom it replicates from; likewise.
+const REPLICATION: &str = include_str!("replication.lua");
+
 /// The guard itself; evaluating it where it already runs changes nothing.
 const SOURCE: &str = include_str!("guard.lua");
 
@@ -178,7 +181,16 @@ impl Guard {
     ) -> Result<(Self, Probe), GuardError> {
         let strict = mode == GuardMode::Strict;
         for source in [
-            LOOK, PROMISES, BARRIER, SOURCE, SYNCHRO, WRITES, MVCC, ISOLATION, MOMENTS,
+            LOOK,
+            PROMISES,
+            BARRIER,
+            REPLICATION,
+            SOURCE,
+            SYNCHRO,
+            WRITES,
+            MVCC,
+            ISOLATION,
+            MOMENTS,
         ]
         .into_iter()
         .chain(strict.then_some(STRICT))

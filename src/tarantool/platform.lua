@@ -75,6 +75,31 @@ function platform.replicate_from(uris)
     end)
 end
 
+-- Whether it is read-only though nobody has set it so. Before 2.10 it does not say why, and only an orphan is.
+function platform.is_orphan()
+    local info = box.info
+    return info.ro and not platform.is_set_read_only() and (info.ro_reason or 'orphan') == 'orphan'
+end
+
+-- Makes an orphan a member like any other, which Tarantool does where its quorum is zero. Does not yield.
+function platform.end_orphanhood()
+    local function ask_nobody()
+        platform.with_settings({replication_connect_quorum = 0}, function() end)
+    end
+    if box.cfg.bootstrap_strategy == nil then
+        return ask_nobody()
+    end
+    -- Only `legacy` looks at that quorum.
+    platform.with_settings({bootstrap_strategy = 'legacy'}, ask_nobody)
+end
+
+-- Calls `f` whenever box.info.status or box.info.ro has changed, where the instance tells so (since 2.10).
+function platform.on_status(f)
+    if box.watch ~= nil then
+        box.watch('box.status', f)
+    end
+end
+
 -- Whether these words of an error (or nil) refuse a user's login. An unknown user is told so before 2.11 alone.
 function platform.refuses_login(words)
     words = words ~= nil and tostring(words) or ''
@@ -231,14 +256,16 @@ function platform.rule()
     return {election_mode = box.cfg.election_mode, declared = platform.declared()}
 end
 
--- Names the writable instance the one that new members join from. Where the configuration leaves leaders to others
--- (bootstrap_strategy `supervised` or `native` under a supervised failover) nobody moves that along with the master's role,
--- and once the instance that was named is gone nobody can join.
-function platform.lead_joins()
+-- Whether the master is to be named the one that new members join from: where the configuration leaves leaders to others
+-- (bootstrap_strategy `supervised` or `native` under a supervised failover), maybe since a reload, nobody moves that along
+-- with the master's role, and once the instance that was named is gone nobody can join.
+function platform.is_to_lead_joins()
     local declared = box.cfg.bootstrap_strategy == 'supervised' and platform.declared()
-    if not declared or declared.failover ~= 'supervised' then
-        return
-    end
+    return declared and declared.failover == 'supervised'
+end
+
+-- Names this instance, which is writable, that one.
+function platform.lead_joins()
     local row = box.space._schema:get({'bootstrap_leader_uuid'})
     if row == nil or row[2] ~= box.info.uuid then
         box.ctl.make_bootstrap_leader()

@@ -39,6 +39,7 @@ mod operator;
 mod pause;
 mod platform;
 mod problems;
+mod reloads;
 mod replica_broken;
 mod scene;
 mod secrets;

@@ -4,11 +4,12 @@
 pub const PLATFORM: &str = include_str!("../../../../src/tarantool/platform.lua");
 
 /// The guard as an agent with `GUARD=lease` installs it, to be evaluated in this order.
-pub const GUARD: [&str; 10] = [
+pub const GUARD: [&str; 11] = [
     PLATFORM,
     include_str!("../../../../src/tarantool/look.lua"),
     include_str!("../../../../src/tarantool/promises.lua"),
     include_str!("../../../../src/tarantool/barrier.lua"),
+    include_str!("../../../../src/tarantool/replication.lua"),
     include_str!("../../../../src/tarantool/guard.lua"),
     include_str!("../../../../src/tarantool/synchro.lua"),
     include_str!("../../../../src/tarantool/writes.lua"),
