@@ -24,8 +24,10 @@ pub(crate) struct OwnService(Arc<Mutex<Last>>);
 struct Last {
     /// `None`: this agent has not begun to register anything.
     id: Option<String>,
-    /// What was registered for this instance under other ids is gone.
+    /// What was registered for this instance under other ids is gone, and so is `before`.
     alone: bool,
+    /// What this agent registered for the instance that was there before this one, which was set up anew.
+    before: Option<String>,
 }
 
 impl OwnService {
@@ -37,9 +39,11 @@ impl OwnService {
     fn begins(&self, id: &str) -> bool {
         let mut last = self.last();
         if last.id.as_deref() != Some(id) {
+            let before = last.id.take().or_else(|| last.before.take());
             *last = Last {
                 id: Some(id.to_owned()),
                 alone: false,
+                before,
             };
         }
         last.alone
@@ -128,10 +132,19 @@ pub(crate) async fn tell(
     Ok(true)
 }
 
-/// Removes what was registered for the same instance under another id: by an agent of a version whose ids had no UUID, or
-/// before the address or the name changed. It would stand there as critical, or for a moment as a second master.
+/// Removes what this agent registered for the instance that was there before, and what was registered for this one under
+/// another id: by an agent of a version whose ids had no UUID, or before the address or the name changed. It would stand
+/// there as critical, or for a moment as a second master.
 async fn end_others(consul: &Consul, own: &OwnService, instance: &str, id: &str) {
+    let before = own.last().before.clone();
     let ended = async {
+        if let Some(before) = before {
+            tracing::info!(
+                service = before,
+                "removing the registration of the instance before this one"
+            );
+            consul.deregister(&before).await?;
+        }
         for other in consul.services_of(instance).await? {
             if other != id {
                 tracing::info!(
@@ -144,7 +157,11 @@ async fn end_others(consul: &Consul, own: &OwnService, instance: &str, id: &str)
         Ok::<(), crate::consul::ConsulError>(())
     };
     match ended.await {
-        Ok(()) => own.last().alone = true,
+        Ok(()) => {
+            let mut last = own.last();
+            last.alone = true;
+            last.before = None;
+        }
         // It is tried again with the next registration; without it they turn critical and go by themselves.
         Err(error) => tracing::debug!(error = chain(&error), "older registrations not looked for"),
     }

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::view::{ClusterView, MemberView, SetView};
+use super::notes;
+use super::view::{ClusterView, MemberRole, MemberView, SetState, SetView};
 use crate::consul::{Consul, Keeper};
 use crate::decide::board::ServiceRef;
+use crate::decide::record::Record;
 
 /// What is known of an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -60,6 +62,16 @@ fn about(name: &str, state: AgentState) -> Option<String> {
     Some(format!("the agent of {name} {what}"))
 }
 
+fn about_member(member: &MemberView) -> Option<String> {
+    let words = about(&member.name, member.agent?)?;
+    Some(match member.agent? {
+        AgentState::Unregistered => {
+            format!("{words}; if its instance is gone for good, delete its row in _cluster")
+        }
+        AgentState::Alive | AgentState::Silent | AgentState::MachineSilent => words,
+    })
+}
+
 impl ClusterView {
     /// The same with what is known of the agents.
     pub(super) fn with_agents(mut self, keepers: &Keepers) -> Self {
@@ -77,15 +89,27 @@ impl ClusterView {
 }
 
 impl SetView {
+    /// Whether a master that serves does not have this replica among its members.
+    pub(super) fn is_unnamed(&self, member: &MemberView) -> bool {
+        let record = self.lock.record.as_ref();
+        let named = |record: &Record| record.members.contains(&member.instance);
+        matches!(self.state, SetState::Master | SetState::Silent)
+            && member.role == MemberRole::Replica
+            && record.is_some_and(|record| !record.members.is_empty() && !named(record))
+    }
+
     fn hear(&mut self, keepers: &Keepers) {
         for member in &mut self.members {
             member.agent = state_of(member.service.as_ref(), keepers);
         }
-        let notes = self.members.iter().filter_map(|member| {
-            let state = member.agent?;
-            about(&member.name, state)
-        });
-        let notes: Vec<String> = notes.collect();
+        let has_left = |member: &MemberView| self.is_unnamed(member) && !member.is_looked_after();
+        let left: Vec<bool> = self.members.iter().map(has_left).collect();
+        for (member, left) in self.members.iter_mut().zip(left) {
+            member.left = left;
+        }
+        self.notes.extend(notes::of_unnamed(self));
+        let stayed = self.members.iter().filter(|member| !member.left);
+        let notes: Vec<String> = stayed.filter_map(about_member).collect();
         self.notes.extend(notes);
         self.verdict = self.judge();
     }
@@ -150,6 +174,36 @@ mod tests {
         assert!(notes.contains(&silent) && notes.contains(&gone), "{notes}");
         let view = heard(&[(1, Keeper::Heard), (2, Keeper::Lost), (3, Keeper::Heard)]);
         assert_eq!(agent(&view, 2), Some(AgentState::MachineSilent));
+        assert_eq!(view.verdict, Verdict::Unwell);
+    }
+
+    #[test]
+    fn a_member_that_left_is_no_problem_and_one_that_runs_is() {
+        let mut gone = member(4);
+        gone.health = "critical".to_owned();
+        let heard = |fourth: Option<Keeper>| {
+            let mut known = vec![(1, Keeper::Heard), (2, Keeper::Heard), (3, Keeper::Heard)];
+            known.extend(fourth.map(|it| (4, it)));
+            let view = Keys::healthy().member(&gone).view();
+            view.with_agents(&keepers(&known))
+        };
+        let left = |view: &ClusterView| view.replicasets[0].members.iter().any(|it| it.left);
+        for fourth in [None, Some(Keeper::Silent), Some(Keeper::Lost)] {
+            let view = heard(fourth);
+            assert_eq!((view.verdict, left(&view)), (Verdict::Well, true));
+            assert_eq!(view.replicasets[0].notes, [""; 0]);
+        }
+        let view = heard(Some(Keeper::Heard));
+        assert_eq!((view.verdict, left(&view)), (Verdict::Unwell, false));
+        let known = format!("{} is critical", name(4));
+        assert_eq!(view.replicasets[0].notes, [known]);
+    }
+
+    #[test]
+    fn a_member_that_the_master_knows_has_not_left() {
+        let view = heard(&[(1, Keeper::Heard), (2, Keeper::Heard)]);
+        let notes = view.replicasets[0].notes.join("\n");
+        assert!(notes.contains("delete its row in _cluster"), "{notes}");
         assert_eq!(view.verdict, Verdict::Unwell);
     }
 

@@ -20,16 +20,27 @@ pub(super) fn of(
     problems: Vec<String>,
 ) -> Vec<String> {
     let mut notes = Vec::new();
+    // Of the others their agents decide: `of_unnamed`.
+    let members = view.members.iter();
+    let named = members.filter(|member| !view.is_unnamed(member));
     notes.extend(about_lock(view, error));
     notes.extend(about_pause(view));
     notes.extend(problems);
     notes.extend(view.members.iter().filter_map(about_candidate));
-    notes.extend(view.members.iter().filter_map(about_member));
-    let vshard = |member: &MemberView| {
-        let problem = member.vshard.as_ref()?;
-        Some(format!("vshard in {}: {problem}", member.name))
-    };
-    notes.extend(view.members.iter().filter_map(vshard));
+    notes.extend(named.clone().filter_map(about_member));
+    notes.extend(named.filter_map(about_its_vshard));
+    notes
+}
+
+/// All about members that the master does not name, where they have not left.
+pub(super) fn of_unnamed(view: &SetView) -> Vec<String> {
+    let mut notes = Vec::new();
+    for member in view.members.iter().filter(|member| view.is_unnamed(member)) {
+        if !member.left {
+            notes.extend(about_member(member));
+            notes.extend(about_its_vshard(member));
+        }
+    }
     notes
 }
 
@@ -159,6 +170,11 @@ fn about_pause(view: &SetView) -> Option<String> {
 fn about_candidate(member: &MemberView) -> Option<String> {
     let why = member.excluded.as_ref()?;
     Some(format!("{} does not run for master: {why}", member.name))
+}
+
+fn about_its_vshard(member: &MemberView) -> Option<String> {
+    let problem = member.vshard.as_ref()?;
+    Some(format!("vshard in {}: {problem}", member.name))
 }
 
 fn about_member(member: &MemberView) -> Option<String> {

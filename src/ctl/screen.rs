@@ -373,7 +373,9 @@ fn members(paper: Paper, set: &SetView, at: u64) -> String {
     }
     for (member, lag) in members.iter().zip(&lags) {
         let name = short(&member.name, width);
-        let health = if member.is_looked_after() {
+        let health = if member.left {
+            "-".to_owned()
+        } else if member.is_looked_after() {
             short(&member.health, 8)
         } else {
             // What it wrote is old.
@@ -409,6 +411,7 @@ fn about_role(member: &MemberView, state: SetState) -> &'static str {
         MemberRole::Master => "MASTER",
         MemberRole::Promoting => "promoting",
         MemberRole::Former => "ex-master",
+        MemberRole::Replica if member.left => "left",
         MemberRole::Replica => "replica",
         MemberRole::Anonymous => "anonymous",
     }

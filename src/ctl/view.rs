@@ -214,6 +214,9 @@ pub(crate) struct MemberView {
     pub(crate) written: Option<u64>,
     /// The same in milliseconds.
     pub(crate) written_ms: Option<u64>,
+    /// The master does not know it, and its agent is gone or looks after another instance: all that is left is its key.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) left: bool,
     /// Its agent does not act because of a pause.
     pub(crate) paused: bool,
     /// Its agent's word that its guard may stand down for a pause.
@@ -543,6 +546,7 @@ impl Set<'_> {
             priority: member.map(|member| member.priority),
             written: member.map(|member| member.written),
             written_ms: member.map(|member| moment_ms(member.written_ms, member.written)),
+            left: false,
             paused: member.is_some_and(|member| member.paused),
             stands_down: member.is_some_and(|member| member.stands_down),
             agent: None,

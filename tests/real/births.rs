@@ -1,11 +1,13 @@
 //! A replica set from nothing by Tarantool 3's declarative configuration, under each `replication.bootstrap_strategy` that
-//! leaves the choice of a leader open. Nobody waits for a lease, and there is one birth.
+//! leaves the choice of a leader open. Nobody waits for a lease, and there is one birth. Tarantool itself refuses the others.
 
 use tarsec_harness::{
     Agent, Consul, LogLine, ReplicaSet, ReplicaSetOptions, Result, Value, World, eventually, json,
 };
 
+use crate::declared::calm;
 use crate::first_start::{assert_serves, long_lease};
+use crate::scene::Scene;
 use crate::support::{SOON, knows_no_declarations, world};
 
 async fn unborn(world: &World, strategy: &str) -> Result<ReplicaSet> {
@@ -108,4 +110,51 @@ async fn a_replica_set_that_is_bootstrapped_natively_is_born_once() {
         return;
     }
     is_born_once("births-native", "native").await;
+}
+
+/// A strategy for one replica set, with the leader that it asks for.
+fn strategy(strategy: &str, set: &str) -> Value {
+    let leader = (strategy == "config").then(|| format!("{set}1"));
+    json!({
+        "replication": {"bootstrap_strategy": strategy},
+        "groups": {"storages": {"replicasets": {set: {"bootstrap_leader": leader}}}},
+    })
+}
+
+#[tokio::test]
+async fn strategies_without_a_choice_are_refused_by_tarantool_and_a_reload_to_one_changes_nothing()
+{
+    if knows_no_declarations(
+        "strategies_without_a_choice_are_refused_by_tarantool_and_a_reload_to_one_changes_nothing",
+    ) {
+        return;
+    }
+    let refusal = "it is not supported with \"replication.failover\" = \"supervised\"";
+    world()
+        .story("births-refused", async |world| {
+            let options = ReplicaSetOptions::of(2).declared(json!({}));
+            let scene = Scene::start_with(world, options, calm, |writers| writers).await?;
+            for (name, set) in [("config", "b"), ("legacy", "c")] {
+                let options = ReplicaSetOptions::of(2).declared(strategy(name, set));
+                let refused = world.replica_set_with(options.unborn()).await?;
+                refused[0].launch()?;
+                refused[0].process().wait(SOON).await?;
+                let last = refused[0].process().tail(3);
+                assert!(last.contains(refusal), "{last}");
+
+                let declaration = scene.set.declaration();
+                declaration.change(&strategy(name, "a"))?;
+                for instance in scene.set.iter() {
+                    let error = instance.reload().await.unwrap_err().to_string();
+                    assert!(error.contains(refusal), "{error}");
+                }
+            }
+            scene.set.declaration().change(&strategy("auto", "a"))?;
+            for instance in scene.set.iter() {
+                assert_eq!(instance.reload().await?, [""; 0]);
+            }
+            scene.wait_for_refreshes().await?;
+            scene.assert_undisturbed().await
+        })
+        .await;
 }
