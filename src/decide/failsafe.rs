@@ -184,7 +184,9 @@ impl State {
         {
             return;
         }
-        self.hold.unguarded = Some(unguarded);
+        if asked.for_all {
+            self.hold.unguarded = Some(unguarded);
+        }
         let refusals: Vec<String> = asked
             .members
             .iter()

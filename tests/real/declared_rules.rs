@@ -5,7 +5,8 @@ use tarsec_harness::{
 };
 
 use crate::declared::calm;
-use crate::scene::{Scene, assert_reigns, guard};
+use crate::endings::{assert_within, ends, line_of};
+use crate::scene::{SOME_WRITES, Scene, assert_reigns, guard};
 use crate::support::{SOON, knows_no_declarations, world};
 
 /// One instance of a set with these values; its agent ends at once and says this.
@@ -99,6 +100,10 @@ async fn a_reload_that_lets_somebody_else_decide_ends_a_masters_time_in_good_ord
             };
             assert!(scene.master_agent().logs()?.iter().any(released));
             let heir = scene.wait_for_heir(SOON).await?;
+            // Tarantool makes it read-only before the guard does.
+            scene.writers.wait_for_writes(SOME_WRITES, SOON).await?;
+            let line = line_of(world, &scene, heir.term).await?;
+            assert_within(&line, ends(&scene, heir));
             let words = "replication.failover is 'manual'";
             scene
                 .wait_for_check(scene.master.instance, "critical", words)

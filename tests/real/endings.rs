@@ -25,7 +25,7 @@ fn bound(line: &Value, name: &str) -> u64 {
 }
 
 /// The line that `tarsec history --json` prints of this term.
-async fn line_of(world: &World, scene: &Scene, term: u64) -> Result<Value> {
+pub(crate) async fn line_of(world: &World, scene: &Scene, term: u64) -> Result<Value> {
     let board = world.board(&scene.consul, &scene.set);
     board.wait_for_history(term, SOON).await?;
     let said = world
@@ -63,7 +63,7 @@ fn gap_ms(verdict: &Verdict) -> u64 {
 
 /// The bounds hold against what the writers saw: each write was accepted within the time of being writable, and was
 /// tried again and again.
-fn assert_within(line: &Value, gap_ms: u64) {
+pub(crate) fn assert_within(line: &Value, gap_ms: u64) {
     let (least, most) = (bound(line, "at_least_ms"), bound(line, "at_most_ms"));
     assert!(least <= most, "{line}");
     assert!(least <= gap_ms, "the writers saw {gap_ms} ms: {line}");
@@ -73,7 +73,7 @@ fn assert_within(line: &Value, gap_ms: u64) {
     );
 }
 
-fn ends(scene: &Scene, heir: Tenure) -> u64 {
+pub(crate) fn ends(scene: &Scene, heir: Tenure) -> u64 {
     let verdict = scene.writers.so_far().judge();
     assert_reigns(&verdict, &[scene.master, heir]);
     gap_ms(&verdict)
