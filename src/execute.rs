@@ -236,7 +236,7 @@ impl Executor {
             Action::ReadHistory => Event::HistoryRead {
                 result: self.read_history().await,
             },
-            Action::WriteHistory { line } => Event::HistoryWritten {
+            Action::WriteHistory { line, .. } => Event::HistoryWritten {
                 term: line.term,
                 result: self.write_history(&line).await,
             },

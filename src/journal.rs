@@ -424,7 +424,7 @@ pub(crate) fn action(said: &mut Said, action: &Action) {
             );
         }
         Action::StandDown { down: false } => info!("the pause is over: the guard stands up"),
-        Action::WriteHistory { line } => past::history(said, line),
+        Action::WriteHistory { line, over } => past::history(said, line, *over),
         Action::Probe
         | Action::Remember { .. }
         | Action::Grant { .. }

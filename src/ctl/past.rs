@@ -31,8 +31,10 @@ pub(crate) struct RowsAtRisk {
     pub(crate) known: Option<Known>,
     /// How many rows it may have written since, by its rate.
     pub(crate) estimate_rows: Option<u64>,
-    /// What it brought back: exact.
+    /// What it brought back.
     pub(crate) returned: Option<Returned>,
+    /// The one before is master again itself: it came back without these rows.
+    pub(crate) same_master: bool,
 }
 
 /// Changes of hands that may have cost rows, of a history that begins with the newest.
@@ -53,6 +55,7 @@ pub(super) fn rows_at_risk(history: &[HistoryLine]) -> Vec<RowsAtRisk> {
             known: line.risk_known,
             estimate_rows: line.estimate_rows(),
             returned: line.returned.clone(),
+            same_master: line.is_same_master(),
         })
         .collect()
 }
@@ -103,14 +106,19 @@ pub(super) fn about_risk(risk: &RowsAtRisk, at_ms: u64) -> String {
         risk.term
     );
     match &risk.returned {
+        None if risk.same_master => format!("{lacked}; it came back without them"),
         None => format!("{lacked}; it has not come back yet"),
         Some(back) => format!("{lacked}; it {}", about_return(back, at_ms)),
     }
 }
 
 fn about_return(back: &Returned, at_ms: u64) -> String {
+    let at_most = match back.known {
+        Some(Known::AtMost) => "at most ",
+        Some(_) | None => "",
+    };
     format!(
-        "came back {} with {} that its successor lacked",
+        "came back {} with {at_most}{} that its successor lacked",
         ago(moment_ms(back.at_ms, back.at), at_ms),
         rows(back.rows)
     )

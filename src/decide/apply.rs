@@ -223,7 +223,7 @@ impl State {
                 self.begin_switchover(switchover, to.clone())
             }
             Action::ReadHistory => self.pending.history = true,
-            Action::WriteHistory { line } => self.begin_history(line),
+            Action::WriteHistory { line, .. } => self.begin_history(line),
             Action::AskPromises {
                 term,
                 members,
@@ -385,7 +385,7 @@ impl State {
     }
 
     /// Whatever becomes of the instance and of the next refresh: our last word is to say that it was promoted.
-    fn note_base(&mut self) {
+    pub(super) fn note_base(&mut self) {
         let (Some(record), Some(probe)) = (&mut self.hold.record, &self.instance.probe) else {
             return;
         };

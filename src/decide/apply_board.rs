@@ -185,7 +185,7 @@ impl State {
         match result {
             Ok(lines) => {
                 self.past.reads = self.past.reads.saturating_add(1);
-                self.pending.history_retry_at = Some(now + READ_AGAIN);
+                self.past.read_again_at = Some(now + READ_AGAIN);
                 self.past.last = lines.last().cloned();
                 self.past.lines = Some(lines);
             }
@@ -206,6 +206,9 @@ impl State {
                 if let Some(gained) = self.hold.gained.as_mut().filter(|_| own == Some(term)) {
                     gained.told = true;
                 }
+                self.past.untold.retain(|line| line.term != term);
+                self.past.denied = false;
+                self.pending.history_retry_at = None;
                 if let Some(line) = self.past.writing.take() {
                     self.interruptions_told(&line);
                 }
@@ -224,6 +227,7 @@ impl State {
 
     fn history_call_failed(&mut self, fault: ConsulFault, now: Tick) {
         self.pending.history_retry_at = Some(now + CONSUL_RETRY);
+        self.past.denied = fault.denied;
         self.consul_fault = Some(fault);
     }
 }

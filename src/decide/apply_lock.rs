@@ -87,7 +87,7 @@ impl State {
         self.lock.unreadable = false;
         self.keep_session_of_key(now);
         if self.holds_lock() {
-            self.yield_to_higher_term();
+            self.yield_to_higher_term(now);
             self.accept_found_attempt(now);
             self.adopt_hold(now);
         } else if let Some(own) = &self.hold.record {
@@ -112,7 +112,7 @@ impl State {
                         .map_or(self.hold.accepted_at, |it| it.reply_at),
                     accepted_at: self.hold.accepted_at,
                 });
-                self.forget_hold();
+                self.forget_hold(now);
                 self.comes_back();
             }
         }
@@ -230,7 +230,8 @@ impl State {
     }
 
     /// It is over. What was written under it must not look like what is written later.
-    fn forget_hold(&mut self) {
+    fn forget_hold(&mut self, now: Tick) {
+        self.keep_untold(now);
         self.hold = Hold {
             refresh_sent: self.hold.refresh_sent,
             ..Hold::default()
@@ -238,7 +239,7 @@ impl State {
     }
 
     /// Another agent of our instance has begun a higher term under our session. Ours is over, and is not written again.
-    fn yield_to_higher_term(&mut self) {
+    fn yield_to_higher_term(&mut self, now: Tick) {
         let (Some(own), Some(seen)) = (&self.hold.record, self.seen_record()) else {
             return;
         };
@@ -246,7 +247,7 @@ impl State {
             && seen.instance == own.instance
             && seen.agent != self.settings.agent
         {
-            self.forget_hold();
+            self.forget_hold(now);
         }
     }
 
@@ -299,6 +300,10 @@ impl State {
         self.highest_term = self.highest_term.max(attempt.record.term);
         self.note_accepted(&attempt, now);
         self.hold.record = Some(attempt.record);
+        if self.is_serving() {
+            // It may have been sent before the promotion was heard of.
+            self.note_base();
+        }
     }
 
     pub(super) fn lock_step_ended(
@@ -409,7 +414,7 @@ impl State {
             until: now + timing.lease() * 2,
             refused_with,
         });
-        self.forget_hold();
+        self.forget_hold(now);
         self.hold.hold_back_until = hold_back_until;
         self.hold.gives_way = gives_way;
         self.comes_back();

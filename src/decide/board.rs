@@ -395,11 +395,21 @@ pub struct HistoryLine {
 
 impl HistoryLine {
     /// Rows that the one before may have written behind its last word, by its rate; `None`: nothing says how many, or
-    /// it has counted them itself.
+    /// it has counted them itself, or is master again with all that its last word knew of.
     #[must_use]
     pub fn estimate_rows(&self) -> Option<u64> {
-        let age_ms = self.last_word_age_ms.filter(|_| self.returned.is_none())?;
+        let has_them = self.is_same_master() && self.rows_at_risk == 0;
+        let age_ms = self
+            .last_word_age_ms
+            .filter(|_| self.returned.is_none() && !has_them)?;
         Some(self.rate_rows_per_s?.saturating_mul(age_ms) / 1000)
+    }
+
+    /// Whether the instance that was master before is it again.
+    #[must_use]
+    pub fn is_same_master(&self) -> bool {
+        let from = self.from.as_ref();
+        from.is_some_and(|from| from.instance == self.to.instance)
     }
 }
 
@@ -420,8 +430,11 @@ pub struct Returned {
     /// The same in milliseconds; 0: its writer was an older one.
     #[serde(default)]
     pub at_ms: u64,
-    /// Rows that it wrote as master and its successor did not have when it became master: exact.
+    /// Rows that it wrote as master and its successor did not have when it became master.
     pub rows: u64,
+    /// `at_most`: it may have been master since, in a term of which nothing was written down. `None`: that many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<Known>,
 }
 
 /// How long each stage of a change of hands took.

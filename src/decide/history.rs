@@ -1,5 +1,6 @@
 //! Changes of hands are written down by who gained the lock, and what an ex-master brings back by its own agent.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -10,7 +11,7 @@ use super::event::LockStepKind;
 use super::observed::Probe;
 use super::plan::Action;
 use super::record::{LastWord, Record, Status, Vclock};
-use super::state::Gained;
+use super::state::{Gained, State};
 use super::timing::Tick;
 use super::{Place, Planner};
 
@@ -30,6 +31,14 @@ pub struct Past {
     /// What is being written there.
     #[serde(skip)]
     pub writing: Option<HistoryLine>,
+    /// No look at it before then.
+    pub read_again_at: Option<Tick>,
+    /// Lines of terms that were over before Consul had them, the oldest first.
+    pub untold: VecDeque<HistoryLine>,
+    /// Consul denied the last call for want of rights.
+    pub denied: bool,
+    /// The last term in which the instance was promoted, as far as this agent knows, and which is over.
+    pub reigned: u64,
     /// Its newest line.
     pub last: Option<HistoryLine>,
     /// The last hold that another one ended by taking the lock.
@@ -86,81 +95,52 @@ impl Planner<'_> {
 
     /// Of a serving master: one line for each term that it gained.
     pub(super) fn tell_history(&mut self, record: &Record, probe: &Probe) {
+        self.tell_past_terms();
+        self.count_rows_from_before(record, probe);
         let Some(gained) = &self.state.hold.gained else {
             return;
         };
         if gained.told || record.status != Status::Active {
             return;
         }
-        let line = self.line(record, probe, gained);
-        self.write_history(line);
+        let line = self.state.line(record, gained, self.now);
+        self.write_history(line, false);
     }
 
-    fn line(&self, record: &Record, probe: &Probe, gained: &Gained) -> HistoryLine {
-        let before = gained.predecessor.as_ref();
-        // Who gave it up knows why; who took it knows only that it was free.
-        let reason = before
-            .filter(|before| before.status == Status::Fenced)
-            .map_or(&record.reason, |before| &before.reason);
-        let ms = |at: Tick| millis(at.since(gained.found_at));
-        let promoted = gained.promoted.unwrap_or(Promoted {
-            earliest: self.now,
-            latest: self.now,
-            at_ms: self.state.wall_ms,
-        });
-        let end = &gained.end;
-        // What the one before may have written behind the vclock that its record carries.
-        let word = before.map(|_| end.word_age_ms).filter(|_| !end.complete);
-        let lost = before.map(|before| {
-            let word = before.last_masters_word();
-            word.map_or_else(|| before.vclock.clone(), |word| word.vclock)
-        });
-        HistoryLine {
-            v: board::VERSION,
-            term: record.term,
-            at: promoted.at_ms / 1000,
-            at_ms: promoted.at_ms,
-            cause: record.cause,
-            reason: reason.clone(),
-            ended: Some(end.how),
-            by: end.by.clone(),
-            outage: before.map(|_| end.outage(gained.elected_at, promoted)),
-            from: before.map(|before| self.state.party_before(before)),
-            to: Party {
-                instance: probe.uuid.clone(),
-                name: record.name.clone(),
-            },
-            rows_at_risk: lost.map_or(0, |vclock| rows_missing(&vclock, &record.base)),
-            risk_known: before.map(|_| {
-                if end.complete {
-                    Known::Exact
-                } else {
-                    Known::AtLeast
-                }
-            }),
-            last_word_age_ms: word.flatten(),
-            rate_rows_per_s: before.and_then(|before| before.rate_rows_per_s),
-            last_refresh: before.map(|before| before.refresh),
-            vclock: record.base.clone(),
-            returned: None,
-            interruptions: Vec::new(),
-            stages_ms: Stages {
-                elected: ms(gained.elected_at),
-                acquired: ms(gained.acquired_at),
-                promoted: ms(promoted.latest),
-            },
+    /// What Consul does not have yet of terms that are over. No change of hands waits for it.
+    pub(super) fn tell_past_terms(&mut self) {
+        if let Some(line) = self.state.past.untold.front()
+            && !self.stays_quiet()
+        {
+            self.write_history(line.clone(), true);
         }
     }
 
-    pub(super) fn write_history(&mut self, line: HistoryLine) {
+    /// Of an agent that is about to end. Consul has one chance to be told.
+    pub(super) fn has_told_past_terms(&mut self) -> bool {
+        self.tell_past_terms();
+        self.state.past.untold.is_empty() || self.state.pending.history_retry_at.is_some()
+    }
+
+    /// `over`: the term's master is none any more.
+    pub(super) fn write_history(&mut self, line: HistoryLine, over: bool) {
         if self.may_call_history() {
             self.act(Action::WriteHistory {
                 line: Box::new(line),
+                over,
             });
         }
     }
 
-    pub(super) fn may_call_history(&mut self) -> bool {
+    /// Not too often: the line that is looked for may take its time, and one's own is not to wait for that.
+    pub(super) fn read_history(&mut self) {
+        let read_again_at = self.state.past.read_again_at;
+        if self.may_call(false, read_again_at) && self.may_call_history() {
+            self.act(Action::ReadHistory);
+        }
+    }
+
+    fn may_call_history(&mut self) -> bool {
         let pending = &self.state.pending;
         let under_way = pending.history || self.planned(Place::History);
         self.may_call(under_way, pending.history_retry_at)
@@ -169,42 +149,85 @@ impl Planner<'_> {
     /// Of an instance that may have been master before, once somebody else is: the rows that its successor did not
     /// have. In a mesh they merge silently, overwrite newer ones or stop replication, so they are never silent here.
     pub(super) fn count_rows_brought_back(&mut self) {
-        let past = &self.state.past;
         let (Some(probe), Some(record)) = (self.state.live_probe(), self.state.seen_record())
         else {
             return;
         };
-        if !past.returning
-            || self.state.key_session().is_none()
+        if self.state.key_session().is_none()
             || record.instance == probe.uuid
             || record.status != Status::Active
         {
             return;
         }
-        let written = past.lines.as_ref().filter(|lines| {
-            lines.iter().any(|line| line.term >= record.term) || past.reads >= READS
-        });
-        let Some(lines) = written else {
-            if self.may_call_history() {
-                self.act(Action::ReadHistory);
-            }
+        let Some(line) = self.reign_to_count(&probe.uuid, record.term) else {
             return;
         };
-        let Some(line) = reign_that_ended(lines, &probe.uuid) else {
-            return;
-        };
-        let own = probe.id.to_string();
-        let lsn = |vclock: &Vclock| vclock.get(&own).copied().unwrap_or(0);
-        let rows = lsn(&probe.vclock).saturating_sub(lsn(&line.vclock));
+        let returned = self.rows_lacked(&line, own_rows(probe, &probe.vclock), probe, record.term);
         let line = HistoryLine {
-            returned: Some(Returned {
-                at: self.state.wall_ms / 1000,
-                at_ms: self.state.wall_ms,
-                rows,
-            }),
-            ..self.completed(line, probe)
+            returned: Some(returned),
+            ..self.completed(&line, probe)
         };
-        self.write_history(line);
+        self.write_history(line, false);
+    }
+
+    /// The same of one that is master again before that was done. What it wrote since is no part of it.
+    fn count_rows_from_before(&mut self, record: &Record, probe: &Probe) {
+        let gained = self.state.hold.gained.as_ref();
+        if record.term <= 1 || record.base.is_empty() || gained.is_some_and(|gained| !gained.told) {
+            return;
+        }
+        let last = record.term - 1;
+        let Some(line) = self.reign_to_count(&probe.uuid, last) else {
+            return;
+        };
+        let returned = self.rows_lacked(&line, own_rows(probe, &record.base), probe, record.term);
+        let line = HistoryLine {
+            returned: Some(returned),
+            ..line
+        };
+        self.write_history(line, false);
+    }
+
+    /// The line of the term that followed the last reign of this instance before or in the term `last`, if it is known
+    /// which that was and its rows have not been counted yet.
+    fn reign_to_count(&mut self, uuid: &str, last: u64) -> Option<HistoryLine> {
+        let past = &self.state.past;
+        if !past.returning || !past.untold.is_empty() {
+            return None;
+        }
+        let (reigned, reads) = (past.reigned, past.reads);
+        let is_whole = |lines: &&Vec<HistoryLine>| {
+            let known = reigned == 0 || reign_that_ended(lines, uuid, reigned, last).is_some();
+            reads >= READS || (known && lines.iter().any(|line| line.term >= last))
+        };
+        let Some(lines) = past.lines.as_ref().filter(is_whole) else {
+            self.read_history();
+            return None;
+        };
+        let line = reign_that_ended(lines, uuid, reigned, last)?;
+        line.returned.is_none().then(|| line.clone())
+    }
+
+    /// Of an instance that had so many rows of its own when it came back from the reign that the line ended; it is now
+    /// `term`.
+    fn rows_lacked(&self, line: &HistoryLine, has: u64, probe: &Probe, term: u64) -> Returned {
+        let past = &self.state.past;
+        let mut rows = has.saturating_sub(own_rows(probe, &line.vclock));
+        if line.risk_known == Some(Known::Exact) {
+            // Read behind its last commit: what it has beyond that it wrote later.
+            rows = rows.min(line.rows_at_risk);
+        }
+        let lines = past.lines.as_deref().unwrap_or_default();
+        let is_told = |term| lines.iter().any(|line| line.term == term);
+        let may_have_reigned_since =
+            past.reigned == 0 && (line.term + 1..term).any(|term| !is_told(term));
+        let doubtful = rows > 0 && line.risk_known != Some(Known::Exact) && may_have_reigned_since;
+        Returned {
+            at: self.state.wall_ms / 1000,
+            at_ms: self.state.wall_ms,
+            rows,
+            known: doubtful.then_some(Known::AtMost),
+        }
     }
 
     /// What the ex-master's agent knows better than the successor that wrote the line: whether it lived on itself, and
@@ -256,15 +279,111 @@ impl Planner<'_> {
 /// The guard's words when its lease ended, in `guard.lua`.
 const LEASE_ENDED: &str = "its lease ended";
 
-/// The last reign of this instance, if another one followed and its rows have not been counted yet.
-fn reign_that_ended<'a>(lines: &'a [HistoryLine], uuid: &str) -> Option<&'a HistoryLine> {
-    let newest = lines.iter().rev().find(|line| {
-        line.to.instance == uuid || line.from.as_ref().is_some_and(|from| from.instance == uuid)
-    })?;
-    (newest.to.instance != uuid && newest.returned.is_none()).then_some(newest)
+/// Rows that the instance wrote itself, of those that a vclock has.
+fn own_rows(probe: &Probe, vclock: &Vclock) -> u64 {
+    vclock.get(&probe.id.to_string()).copied().unwrap_or(0)
 }
 
-impl super::state::State {
+/// The line of the term, up to `last`, that followed the last reign of this instance. A line that is older than a reign
+/// the agent knows of followed another.
+fn reign_that_ended<'a>(
+    lines: &'a [HistoryLine],
+    uuid: &str,
+    reigned: u64,
+    last: u64,
+) -> Option<&'a HistoryLine> {
+    let is_from = |line: &HistoryLine| line.from.as_ref().is_some_and(|it| it.instance == uuid);
+    let newest = lines
+        .iter()
+        .rev()
+        .filter(|line| line.term <= last)
+        .find(|line| line.to.instance == uuid || is_from(line))?;
+    (newest.to.instance != uuid && newest.term > reigned).then_some(newest)
+}
+
+impl State {
+    /// How `record` came to be that of a master.
+    fn line(&self, record: &Record, gained: &Gained, now: Tick) -> HistoryLine {
+        let before = gained.predecessor.as_ref();
+        // Who gave it up knows why; who took it knows only that it was free.
+        let reason = before
+            .filter(|before| before.status == Status::Fenced)
+            .map_or(&record.reason, |before| &before.reason);
+        let ms = |at: Tick| millis(at.since(gained.found_at));
+        let promoted = gained.promoted.unwrap_or(Promoted {
+            earliest: now,
+            latest: now,
+            at_ms: self.wall_ms,
+        });
+        let end = &gained.end;
+        let lost = before.map(|before| {
+            let word = before.last_masters_word();
+            word.map_or_else(|| before.vclock.clone(), |word| word.vclock)
+        });
+        let rows_at_risk = lost.map_or(0, |vclock| rows_missing(&vclock, &record.base));
+        let from = before.map(|before| self.party_before(before));
+        // What the one before wrote behind the vclock that its record carries, it has itself: nothing is at risk where it
+        // is the same instance, unless its files are older than that word.
+        let is_back = from
+            .as_ref()
+            .is_some_and(|it| it.instance == record.instance);
+        let complete = end.complete || (is_back && rows_at_risk == 0);
+        let word = before.map(|_| end.word_age_ms).filter(|_| !complete);
+        HistoryLine {
+            v: board::VERSION,
+            term: record.term,
+            at: promoted.at_ms / 1000,
+            at_ms: promoted.at_ms,
+            cause: record.cause,
+            reason: reason.clone(),
+            ended: Some(end.how),
+            by: end.by.clone(),
+            outage: before.map(|_| end.outage(gained.elected_at, promoted)),
+            from,
+            to: Party {
+                instance: record.instance.clone(),
+                name: record.name.clone(),
+            },
+            rows_at_risk,
+            risk_known: before.map(|_| {
+                if complete {
+                    Known::Exact
+                } else {
+                    Known::AtLeast
+                }
+            }),
+            last_word_age_ms: word.flatten(),
+            rate_rows_per_s: before.and_then(|before| before.rate_rows_per_s),
+            last_refresh: before.map(|before| before.refresh),
+            vclock: record.base.clone(),
+            returned: None,
+            interruptions: Vec::new(),
+            stages_ms: Stages {
+                elected: ms(gained.elected_at),
+                acquired: ms(gained.acquired_at),
+                promoted: ms(promoted.latest),
+            },
+        }
+    }
+
+    /// The term of this hold is over, or another begins: what Consul does not have of it is written later.
+    pub(super) fn keep_untold(&mut self, now: Tick) {
+        let hold = &self.hold;
+        let Some(record) = hold.record.as_ref().filter(|own| own.was_promoted()) else {
+            return;
+        };
+        self.past.reigned = self.past.reigned.max(record.term);
+        let Some(gained) = hold.gained.as_ref().filter(|gained| !gained.told) else {
+            return;
+        };
+        let line = self.line(record, gained, now);
+        let untold = &mut self.past.untold;
+        if untold.len() as u64 >= board::HISTORY_LINES {
+            untold.pop_front();
+        }
+        untold.push_back(line);
+    }
+
     /// The instance is another process, or was master until now.
     pub(super) fn comes_back(&mut self) {
         self.past.returning = true;
@@ -320,6 +439,7 @@ impl super::state::State {
             .map_or(0, super::apply_lock::change_index);
         let begins = self.hold.attempted_step == Some(LockStepKind::Acquire);
         if let Some(gaining) = self.hold.gaining.take().filter(|_| begins) {
+            self.keep_untold(now);
             self.hold.gained = Some(Gained {
                 index,
                 acquired_at: now,

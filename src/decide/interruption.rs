@@ -8,7 +8,6 @@ use super::Planner;
 use super::board::HistoryLine;
 use super::ending::{Outage, millis};
 use super::observed::Probe;
-use super::plan::Action;
 use super::record::Record;
 use super::state::State;
 use super::timing::Tick;
@@ -126,9 +125,7 @@ impl Planner<'_> {
             return;
         }
         let Some(lines) = &self.state.past.lines else {
-            if self.may_call_history() {
-                self.act(Action::ReadHistory);
-            }
+            self.read_history();
             return;
         };
         let Some(line) = lines.iter().find(|line| line.term == record.term) else {
@@ -138,6 +135,6 @@ impl Planner<'_> {
         for interruption in &hold.interruptions {
             keep(&mut line.interruptions, interruption.clone());
         }
-        self.write_history(line);
+        self.write_history(line, false);
     }
 }

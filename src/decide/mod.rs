@@ -94,7 +94,7 @@ impl Planner<'_> {
         if let Some(why) = self.unsuitable() {
             if self.state.holds_lock() {
                 let _ = self.give_up(&why);
-            } else if self.has_said_that_it_is_critical() {
+            } else if self.has_told_past_terms() && self.has_said_that_it_is_critical() {
                 self.act(Action::Exit {
                     how: Ending::Unsuitable,
                 });
@@ -111,6 +111,7 @@ impl Planner<'_> {
         let reason = if self.state.holds_lock() {
             self.hold()
         } else {
+            self.tell_past_terms();
             self.count_rows_brought_back();
             self.do_without_lock()
         };

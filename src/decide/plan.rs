@@ -118,6 +118,8 @@ pub enum Action {
     WriteHistory {
         /// What.
         line: Box<HistoryLine>,
+        /// The term's master is none any more.
+        over: bool,
     },
     /// Ask the guards of these members to promise our instance another lease (R6).
     AskPromises {

@@ -93,6 +93,7 @@ impl Planner<'_> {
     }
 
     fn say_farewell(&mut self) -> Reason {
+        self.tell_past_terms();
         let catalog = &self.state.catalog;
         if (catalog.told.is_some() || self.state.pending.catalog) && !catalog.removed {
             if self.may_call(self.state.pending.catalog, catalog.retry_at) {
@@ -106,6 +107,11 @@ impl Planner<'_> {
             self.forget_session();
             return Reason::Stopping {
                 waiting_for: "the session to be removed",
+            };
+        }
+        if !self.state.past.untold.is_empty() && !self.state.past.denied {
+            return Reason::Stopping {
+                waiting_for: "its last term to be written into the history",
             };
         }
         self.act(Action::Exit {

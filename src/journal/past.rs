@@ -9,7 +9,7 @@ use crate::decide::interruption::Interruption;
 use crate::decide::state::State;
 
 /// A change of hands, and what came back of it, once each.
-pub(super) fn history(said: &mut Said, line: &HistoryLine) {
+pub(super) fn history(said: &mut Said, line: &HistoryLine, over: bool) {
     let back = line.returned.as_ref();
     let words = format!("{} {:?}", line.term, back.map(|back| back.rows));
     if !said.is_news(Topic::HistoryLine, &words) {
@@ -22,7 +22,14 @@ pub(super) fn history(said: &mut Said, line: &HistoryLine) {
     }
     let (term, to) = (line.term, line.to.name.as_str());
     match back {
+        None if over => was(line),
         None => began(line),
+        Some(back) if back.rows > 0 && back.known == Some(Known::AtMost) => warn!(
+            term,
+            to,
+            at_most_rows = back.rows,
+            "this ex-master is back, perhaps WITH ROWS that its successor did not have when it became master: terms since have no line in the history"
+        ),
         Some(back) if back.rows > 0 => warn!(
             term,
             to,
@@ -56,47 +63,58 @@ pub(crate) fn interruptions(said: &mut Said, state: &State) {
     }
 }
 
+/// A change of hands with all that is known of it.
+macro_rules! change_of_hands {
+    ($say:ident, $line:ident, $message:literal) => {
+        $say!(
+            term = $line.term,
+            ended = $line.ended.map_or("", How::words),
+            by = $line.by.as_deref(),
+            reason = $line.reason,
+            from = $line.from.as_ref().map(|from| from.name.as_str()),
+            to = $line.to.name,
+            outage = $line.outage.map(|outage| outage.to_string()),
+            rows_at_risk = $line.rows_at_risk,
+            exact = $line.risk_known == Some(Known::Exact),
+            perhaps_more = $line.estimate_rows(),
+            $message
+        )
+    };
+}
+
 fn began(line: &HistoryLine) {
-    let from = line.from.as_ref().map(|from| from.name.as_str());
-    let (term, to) = (line.term, line.to.name.as_str());
-    let (rows_at_risk, perhaps_more) = (line.rows_at_risk, line.estimate_rows());
-    let ended = line.ended.map_or("", How::words);
-    let by = line.by.as_deref();
-    let outage = line.outage.map(|outage| outage.to_string());
-    let exact = line.risk_known == Some(Known::Exact);
-    let reason = line.reason.as_str();
-    if rows_at_risk > 0 {
-        warn!(
-            term,
-            ended,
-            by,
-            reason,
-            from,
-            to,
-            outage,
-            rows_at_risk,
-            exact,
-            perhaps_more,
+    if line.rows_at_risk > 0 {
+        change_of_hands!(
+            warn,
+            line,
             "master here now, WITHOUT ROWS that the one before had written"
         );
-    } else if perhaps_more > Some(0) {
-        warn!(
-            term,
-            ended,
-            by,
-            reason,
-            from,
-            to,
-            outage,
-            rows_at_risk,
-            exact,
-            perhaps_more,
+    } else if line.estimate_rows() > Some(0) {
+        change_of_hands!(
+            warn,
+            line,
             "master here now; rows that the one before wrote after its last word MAY BE MISSING until it is back"
         );
     } else {
-        info!(
-            term,
-            ended, by, reason, from, to, outage, rows_at_risk, exact, "master here now"
+        change_of_hands!(info, line, "master here now");
+    }
+}
+
+/// Of a term that was over before Consul had its line.
+fn was(line: &HistoryLine) {
+    if line.rows_at_risk > 0 {
+        change_of_hands!(
+            warn,
+            line,
+            "was master here for a moment, WITHOUT ROWS that the one before had written"
         );
+    } else if line.estimate_rows() > Some(0) {
+        change_of_hands!(
+            warn,
+            line,
+            "was master here for a moment; rows that the one before wrote after its last word MAY BE MISSING until it is back"
+        );
+    } else {
+        change_of_hands!(info, line, "was master here for a moment");
     }
 }

@@ -1,11 +1,14 @@
 //! Rows at risk: what the master had and its successor had not, counted exactly when it comes back.
 
+use std::time::Duration;
+
 use tarsec_harness::{
-    Fault, Instance, Moment, ReplicaSetOptions, Result, Value, World, eventually, json,
+    Fault, Instance, Moment, ReplicaSetOptions, Result, Tenure, Value, World, eventually, json,
 };
 
-use crate::scene::{Scene, assert_reigns};
+use crate::scene::{SESSION_EXPIRY, Scene, assert_reigns, wait_for_master};
 use crate::support::{SOON, world};
+use crate::switchover::wait_for_followers;
 
 /// How far `seen_by` has got in the rows that `of` wrote.
 async fn rows_of(of: &Instance, seen_by: &Instance) -> Result<u64> {
@@ -141,6 +144,86 @@ async fn a_returning_ex_master_counts_its_rows_exactly_with_replication_follow()
                 async |_| Ok(()),
             )
             .await
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn every_term_has_its_line_and_nothing_is_charged_to_a_master_that_lost_nothing() {
+    world()
+        .story("history-quick", async |world| {
+            let mut scene = Scene::start(world, 3).await?;
+            let board = world.board(&scene.consul, &scene.set);
+            wait_for_followers(&board, 2).await?;
+            let first = scene.master;
+            let second = (first.instance + 1) % 3;
+            let third = (first.instance + 2) % 3;
+            // As fast as each is answered: a master of them reigns for a fraction of a second.
+            for target in [
+                second,
+                first.instance,
+                second,
+                first.instance,
+                second,
+                third,
+            ] {
+                let uuid = scene.set[target].uuid();
+                let id = board
+                    .request_switchover(Some(uuid), Duration::from_secs(5))
+                    .await?;
+                let order = board.wait_for_switchover(&id, SOON).await?;
+                assert_eq!(order["state"], "done", "{order}");
+            }
+            let fits = |seen: &Tenure| seen.instance == third;
+            scene.master = wait_for_master(&scene.set, fits, SOON).await?;
+            let last = scene.master.term;
+            assert_eq!(last, first.term + 6, "each of them was a term");
+            let all = eventually(SOON, "a line of every term", async || {
+                let all = board.history().await.map_err(|error| error.to_string())?;
+                let terms = all.iter().filter_map(|line| line["term"].as_u64());
+                let whole = terms.eq(first.term..=last);
+                // The last two ex-masters have looked by then.
+                let mut newest = all.iter().rev().take(2);
+                if whole && newest.all(|line| !line["returned"].is_null()) {
+                    Ok(all)
+                } else {
+                    Err(format!("{all:?}"))
+                }
+            })
+            .await?;
+            for line in &all {
+                assert_eq!(line["rows_at_risk"], 0, "{line}");
+                let back = &line["returned"]["rows"];
+                assert!(back.is_null() || back == 0, "{line}");
+            }
+            for agent in &scene.agents {
+                let said = agent.logs()?;
+                let false_alarm = said
+                    .iter()
+                    .find(|line| line.message().contains("WITH ROWS"));
+                assert!(false_alarm.is_none(), "{false_alarm:?}");
+            }
+
+            // All are gone at once; the master is the first that is back, and is it again.
+            scene.wait_for_refreshes().await?;
+            for instance in 0..3 {
+                scene.set[instance].kill().await?;
+            }
+            scene.master().start().await?;
+            let fits = |seen: &Tenure| seen.instance == third && seen.term > last;
+            let again = wait_for_master(&scene.set, fits, SESSION_EXPIRY).await?;
+            let line = board.wait_for_history(again.term, SOON).await?;
+            assert_eq!(line["from"], line["to"], "{line}");
+            assert_eq!(line["rows_at_risk"], 0, "{line}");
+            assert_eq!(line["risk_known"], "exact", "{line}");
+            scene.agents[third]
+                .wait_for_log(SOON, "the term", 0, |said| {
+                    said.message() == "master here now" && said.field("term") == &json!(again.term)
+                })
+                .await?;
+            let said = world.command(&scene.consul, &["status"])?.run(SOON).await?;
+            assert!(!said.stdout.contains("at risk"), "{said:?}");
+            Ok(())
         })
         .await;
 }

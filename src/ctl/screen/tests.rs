@@ -371,6 +371,7 @@ fn rows_at_risk_and_what_came_back() {
             at: NOW - 80_000,
             at_ms: 0,
             rows: 1,
+            known: None,
         }),
         ..line(5)
     };
@@ -405,6 +406,34 @@ fn a_change_of_hands_says_no_more_than_is_known() {
     let keys = Keys::healthy().line(&lost).line(&planned);
     assert_screen("machine_lost", &keys, Verdict::Well);
     assert_golden("history_known.txt", &history(Paper::PLAIN, &keys.view()));
+}
+
+#[test]
+fn a_master_that_follows_itself_is_not_waited_for() {
+    // As an older agent wrote it.
+    let has_them = HistoryLine {
+        from: Some(party(1)),
+        rows_at_risk: 0,
+        last_word_age_ms: Some(10_000),
+        rate_rows_per_s: Some(700),
+        ..line(5)
+    };
+    let lacks_them = HistoryLine {
+        from: Some(party(1)),
+        risk_known: Some(Known::AtLeast),
+        ..line(6)
+    };
+    let doubtful = HistoryLine {
+        returned: Some(Returned {
+            at: NOW - 80_000,
+            at_ms: 0,
+            rows: 3,
+            known: Some(Known::AtMost),
+        }),
+        ..line(7)
+    };
+    let keys = Keys::healthy().line(&doubtful).line(&lacks_them);
+    assert_screen("same_master", &keys.line(&has_them), Verdict::Well);
 }
 
 #[test]

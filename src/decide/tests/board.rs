@@ -75,6 +75,7 @@ fn line() -> HistoryLine {
             at: 2,
             at_ms: 2_500,
             rows: 1,
+            known: None,
         }),
         stages_ms: Stages::default(),
     }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::fixtures::*;
 use crate::decide::board::{Cause, HistoryLine, Party, Returned, Stages, VERSION};
-use crate::decide::event::Event;
+use crate::decide::ending::Known;
+use crate::decide::event::{ConsulFault, Event};
 use crate::decide::ids::SessionId;
 use crate::decide::plan::Action;
 use crate::decide::record::{Status, Vclock};
@@ -196,6 +197,7 @@ fn a_reign_that_was_counted_is_not_counted_again() {
         at: 1,
         at_ms: 1_500,
         rows: 3,
+        known: None,
     });
     let node = returning(&[line(5, OWN, OTHER, vclock(1, 1)), done], 57);
     assert_eq!(counted(&node, 8), Some(3));
@@ -262,4 +264,285 @@ pub(super) fn counts_its_rows(node: &mut Node) -> Returned {
     node.lives_on(3.secs());
     let line = node.lock.history.get(&8).expect("a line");
     line.returned.clone().expect("it is back")
+}
+
+#[test]
+fn a_term_that_was_over_before_its_line_was_written_has_one_all_the_same() {
+    let mut node = node().attached().seeing_lock();
+    let write = node.comes_to(is_history);
+    node.loses(&write);
+    node.is_killed();
+    node.lives_on(2.secs());
+    assert!(!node.state.holds_lock());
+    let line = node.lock.history.get(&7).expect("a line");
+    assert_eq!((line.term, line.to.instance.as_str()), (7, OWN));
+    assert!(node.state.past.untold.is_empty());
+    node.lock.history.clear();
+    node.lives_on(5.secs());
+    assert!(node.lock.history.is_empty(), "once is enough");
+}
+
+#[test]
+fn the_line_of_a_term_that_is_over_is_not_in_the_way_of_the_next_one() {
+    let mut node = node().attached().seeing_lock();
+    let write = node.comes_to(is_history);
+    node.loses(&write);
+    node.is_killed();
+    node.passes(1.secs());
+    let release = node.comes_to(|action| matches!(action, Action::Release { .. }));
+    node.answers(&release);
+    for _ in 0..8 {
+        let plan = node.round();
+        assert!(!plan.actions.iter().any(is_history), "{:?}", plan.actions);
+    }
+    node.passes(300.ms());
+    node.settles();
+    assert!(node.lock.history.contains_key(&7));
+}
+
+#[test]
+fn a_term_that_another_one_ended_has_its_line() {
+    let mut node = node().attached().seeing_lock();
+    let write = node.comes_to(is_history);
+    node.loses(&write);
+    node.lock
+        .put_record(Some(SessionId::new("theirs")), &record().term(8));
+    node.watch_shows_lock();
+    node.lives_on(2.secs());
+    assert!(node.lock.history.contains_key(&7));
+}
+
+#[test]
+fn an_instance_that_died_before_its_record_said_active_was_master_all_the_same() {
+    let mut node = node().attached().seeing_lock();
+    let promote = node.comes_to(|action| matches!(action, Action::Promote { .. }));
+    node.answers(&promote);
+    node.is_killed();
+    node.lives_on(2.secs());
+    assert!(!node.state.holds_lock());
+    let line = node.lock.history.get(&7).expect("a line");
+    assert_eq!(line.to.instance, OWN);
+}
+
+#[test]
+fn a_term_without_a_promotion_has_no_line() {
+    let mut node = node().attached().seeing_lock();
+    let promote = node.comes_to(|action| matches!(action, Action::Promote { .. }));
+    node.loses(&promote);
+    node.is_killed();
+    node.lives_on(2.secs());
+    assert!(!node.state.holds_lock());
+    assert!(node.lock.history.is_empty());
+}
+
+#[test]
+fn a_look_at_the_history_does_not_keep_a_new_master_from_writing_its_line() {
+    let mut node = node()
+        .finding(|lock| {
+            lock.put_record(Some(SessionId::new("theirs")), &record().term(8));
+        })
+        .attached()
+        .seeing_lock();
+    let read = node.comes_to(|action| matches!(action, Action::ReadHistory));
+    node.lock
+        .put_record(None, &record().term(8).says(Status::Fenced));
+    node.watch_shows_lock();
+    node.answers(&read);
+    node.settles();
+    assert!(node.state.is_serving());
+    assert!(node.lock.history.contains_key(&9), "no second has passed");
+}
+
+#[test]
+fn an_agent_that_stops_writes_the_line_of_its_last_term_first() {
+    let mut node = node().attached().seeing_lock();
+    let write = node.comes_to(is_history);
+    node.loses(&write);
+    node.is_asked_to_stop();
+    let once_more = node.comes_to(is_history);
+    node.lives_on(1.secs());
+    assert!(!does!(node.plan(), Action::Exit { .. }));
+    node.answers(&once_more);
+    assert!(node.lock.history.contains_key(&7));
+    assert!(does!(node.settles(), Action::Exit { .. }));
+}
+
+#[test]
+fn an_agent_that_stops_does_not_wait_for_its_line_for_ever() {
+    let mut node = node().attached().seeing_lock();
+    let write = node.comes_to(is_history);
+    node.loses(&write);
+    node.is_asked_to_stop();
+    for _ in 0..100 {
+        let plan = node.round_losing(is_history);
+        if does!(plan, Action::Exit { .. }) {
+            return;
+        }
+        node.passes(500.ms());
+    }
+    panic!("it does not stop: {:?}", node.plan());
+}
+
+#[test]
+fn an_agent_that_stops_does_not_wait_for_a_line_that_it_may_not_write() {
+    let mut node = node().attached().seeing_lock();
+    let write = node.comes_to(is_history);
+    node.loses(&write);
+    node.is_asked_to_stop();
+    let once_more = node.comes_to(is_history);
+    let denied = ConsulFault {
+        denied: true,
+        ..fault()
+    };
+    assert!(matches!(once_more, Action::WriteHistory { .. }));
+    node.hears(Event::HistoryWritten {
+        term: 7,
+        result: Err(denied),
+    });
+    assert!(does!(node.settles(), Action::Exit { .. }));
+}
+
+#[test]
+fn an_agent_that_ends_for_its_instance_writes_the_line_of_its_last_term_first() {
+    let mut node = node().attached().seeing_lock();
+    let write = node.comes_to(is_history);
+    node.loses(&write);
+    node.hears(Event::Unsuitable {
+        why: "a story".to_owned(),
+    });
+    for _ in 0..100 {
+        let plan = node.round();
+        if does!(plan, Action::Exit { .. }) {
+            assert!(node.lock.history.contains_key(&7));
+            return;
+        }
+        node.passes(250.ms());
+        node.watch_shows_lock();
+    }
+    panic!("it does not end: {:?}", node.plan());
+}
+
+#[test]
+fn rows_of_a_later_term_of_its_own_are_not_charged_to_an_earlier_one() {
+    let mut node = master();
+    node.instance.vclock = vclock(57, 4);
+    node.lives_on(2.secs());
+    // The reign before: the line of the one after it, which is counted no more, has fewer rows of its.
+    node.lock.history.clear();
+    let old = line(5, OWN, OTHER, vclock(40, 4));
+    node.lock.history.insert(5, old);
+    node.lock
+        .put_record(Some(SessionId::new("theirs")), &record().term(9));
+    let newer = line(9, OTHER, "third", vclock(57, 4));
+    node.lock.history.insert(9, newer);
+    node.watch_shows_lock();
+    node.lives_on(20.secs());
+    assert_eq!(counted(&node, 5), None);
+    assert_eq!(counted(&node, 9), None);
+}
+
+#[test]
+fn the_line_of_its_own_successor_is_waited_for_though_later_ones_are_there() {
+    let mut node = master();
+    node.instance.vclock = vclock(57, 4);
+    node.lives_on(2.secs());
+    node.lock
+        .put_record(Some(SessionId::new("theirs")), &record().term(9));
+    let newer = line(9, OTHER, "third", vclock(57, 4));
+    node.lock.history.insert(9, newer);
+    node.watch_shows_lock();
+    node.lives_on(3.secs());
+    let late = line(8, OWN, OTHER, vclock(40, 4));
+    node.lock.history.insert(8, late);
+    node.lives_on(2.secs());
+    assert_eq!(counted(&node, 8), Some(17));
+}
+
+#[test]
+fn a_master_that_said_its_very_last_word_brings_back_no_more_than_that() {
+    let mut exact = line(6, OWN, OTHER, vclock(40, 4));
+    exact.risk_known = Some(Known::Exact);
+    exact.rows_at_risk = 2;
+    // The terms 7 and 8 were its own and another's, and both of their agents died before they wrote a line.
+    let later = line(8, "third", OTHER, vclock(57, 4));
+    let node = returning(&[exact, later], 57);
+    assert_eq!(counted(&node, 6), Some(2));
+}
+
+#[test]
+fn what_may_have_been_written_in_a_term_without_a_line_is_not_called_exact() {
+    let known = |lines: &[HistoryLine]| {
+        let node = returning(lines, 57);
+        let line = node.lock.history.get(&6).expect("a line");
+        let back = line.returned.clone().expect("it is back");
+        (back.rows, back.known)
+    };
+    let ended = line(6, OWN, OTHER, vclock(40, 4));
+    let (seventh, eighth) = (
+        line(7, OTHER, "third", vclock(40, 9)),
+        line(8, "third", OTHER, vclock(40, 9)),
+    );
+    assert_eq!(
+        known(&[ended.clone(), eighth.clone()]),
+        (17, Some(Known::AtMost))
+    );
+    assert_eq!(known(&[ended, seventh, eighth]), (17, None));
+}
+
+#[test]
+fn a_master_again_counts_what_it_had_when_it_became_it() {
+    let ended = line(6, OWN, OTHER, vclock(40, 4));
+    let mut node = node()
+        .finding(|lock| {
+            lock.history.insert(6, ended);
+        })
+        .having(|instance| instance.vclock = vclock(57, 4))
+        .attached()
+        .seeing_lock();
+    let promote = node.comes_to(|action| matches!(action, Action::Promote { .. }));
+    node.answers(&promote);
+    node.instance.vclock = vclock(99, 4);
+    node.comes_to(|action| matches!(action, Action::Probe));
+    node.lives_on(3.secs());
+    assert_eq!(counted(&node, 6), Some(17));
+    assert_eq!(counted(&node, 7), None);
+}
+
+/// Of an instance that was master of term 6 when it was killed with its agent, and is so again in term 7.
+fn master_after_itself(own: u64, said: u64) -> HistoryLine {
+    let mut before = record().of(OWN);
+    before.vclock = vclock(said, 4);
+    before.rate_rows_per_s = Some(100);
+    let mut node = node()
+        .finding(|lock| {
+            lock.put_record(None, &before.clone().refreshed(39));
+        })
+        .having(|instance| instance.vclock = vclock(own, 4))
+        .attached()
+        .seeing_lock();
+    node.lock.put_record(None, &before);
+    node.watch_shows_lock();
+    node.lives_on(15.secs());
+    node.lock.history.get(&7).expect("a line").clone()
+}
+
+#[test]
+fn a_master_that_follows_itself_has_its_own_rows() {
+    let line = master_after_itself(57, 40);
+    assert!(line.is_same_master(), "{line:?}");
+    assert_eq!(
+        (line.rows_at_risk, line.risk_known),
+        (0, Some(Known::Exact))
+    );
+    assert_eq!(line.estimate_rows(), None);
+}
+
+#[test]
+fn a_master_that_follows_itself_with_older_files_lacks_rows_all_the_same() {
+    let line = master_after_itself(30, 40);
+    assert_eq!(
+        (line.rows_at_risk, line.risk_known),
+        (10, Some(Known::AtLeast))
+    );
+    assert!(line.estimate_rows().is_some(), "{line:?}");
 }

@@ -71,6 +71,7 @@ fn what_an_ex_master_wrote_there_meanwhile_stays() {
         at: 1,
         at_ms: 1_500,
         rows: 3,
+        known: None,
     });
     is_fenced_for_a_moment(&mut node);
     assert_eq!(told(&node).len(), 1);

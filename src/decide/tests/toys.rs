@@ -335,7 +335,7 @@ impl ToyLock {
             Action::ReadHistory => Event::HistoryRead {
                 result: Ok(self.history.values().cloned().collect()),
             },
-            Action::WriteHistory { line } => {
+            Action::WriteHistory { line, .. } => {
                 self.history.insert(line.term, (**line).clone());
                 Event::HistoryWritten {
                     term: line.term,
@@ -412,7 +412,7 @@ pub(super) fn lost(action: &Action, asked_at: Tick) -> Option<Event> {
         Action::ReadBallots { .. } => Event::BallotsRead { result: Err(fault) },
         Action::WriteSwitchover { .. } => Event::SwitchoverWritten { result: Err(fault) },
         Action::ReadHistory => Event::HistoryRead { result: Err(fault) },
-        Action::WriteHistory { line } => Event::HistoryWritten {
+        Action::WriteHistory { line, .. } => Event::HistoryWritten {
             term: line.term,
             result: Err(fault),
         },

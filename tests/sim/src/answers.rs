@@ -44,7 +44,7 @@ pub(crate) fn lost(action: &Action, asked_at: Tick, denied: bool) -> Option<Even
         Action::ReadBallots { .. } => Event::BallotsRead { result: Err(fault) },
         Action::WriteSwitchover { .. } => Event::SwitchoverWritten { result: Err(fault) },
         Action::ReadHistory => Event::HistoryRead { result: Err(fault) },
-        Action::WriteHistory { line } => Event::HistoryWritten {
+        Action::WriteHistory { line, .. } => Event::HistoryWritten {
             term: line.term,
             result: Err(fault),
         },

@@ -322,7 +322,7 @@ impl World {
             Action::ReadHistory => Event::HistoryRead {
                 result: Ok(self.consul.beside[set].history.values().cloned().collect()),
             },
-            Action::WriteHistory { line } => {
+            Action::WriteHistory { line, .. } => {
                 let term = line.term;
                 self.consul.beside[set]
                     .history

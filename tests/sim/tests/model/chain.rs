@@ -126,7 +126,7 @@ impl World {
             Action::ReadHistory => Event::HistoryRead {
                 result: Ok(self.consul.beside[0].history.values().cloned().collect()),
             },
-            Action::WriteHistory { line } => {
+            Action::WriteHistory { line, .. } => {
                 let term = line.term;
                 self.store().beside[0].history.insert(term, *line);
                 Event::HistoryWritten {
@@ -519,7 +519,7 @@ pub(crate) fn without_answer(action: &Action, asked_at: crate::decide::timing::T
         Action::ReadHistory => Event::HistoryRead {
             result: Err(fault()),
         },
-        Action::WriteHistory { line } => Event::HistoryWritten {
+        Action::WriteHistory { line, .. } => Event::HistoryWritten {
             term: line.term,
             result: Err(fault()),
         },
