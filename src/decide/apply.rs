@@ -526,6 +526,7 @@ impl State {
                 catalog.stands_down_since = says_so.then_some(since);
                 catalog.member = written;
                 catalog.member_fault = None;
+                catalog.member_retry_at = None;
             }
             Err(fault) => {
                 // Either may stand there now: the next write is not spared, whatever it says.

@@ -296,6 +296,7 @@ impl State {
             self.hold.promised = None;
             self.hold.asked = None;
             self.hold.unguarded = None;
+            self.hold.unguarded_until = None;
         }
         self.highest_term = self.highest_term.max(attempt.record.term);
         self.note_accepted(&attempt, now);

@@ -162,7 +162,7 @@ impl Planner<'_> {
     /// one of which nobody knows why. Consul has one chance to be told.
     pub(super) fn has_said_that_it_is_critical(&self) -> bool {
         let (state, catalog) = (self.state, &self.state.catalog);
-        if state.lock.outdated || state.lock.sight.is_none() {
+        if state.lock.outdated || state.lock.sight.is_none() || state.stopping.is_some() {
             return true;
         }
         let told = catalog.told.as_ref();

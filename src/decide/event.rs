@@ -1,6 +1,6 @@
 //! What can happen to an agent. Past tense: adapters report, they never decide.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
@@ -10,6 +10,7 @@ use super::neighbours::Neighbours;
 use super::observed::Probe;
 use super::state::Reading;
 use super::timing::Tick;
+use super::unrecorded::Unguarded;
 use super::vshard::VshardEvent;
 
 /// Something happened.
@@ -163,8 +164,8 @@ pub enum Event {
         reading: Reading,
         /// By instance UUID: whether it promised, and if not why.
         answers: BTreeMap<String, Result<(), String>>,
-        /// Those that are writable without a guard, so that nothing would fence them.
-        unguarded: BTreeSet<String>,
+        /// What those without an answer are known to be.
+        unguarded: Unguarded,
     },
     /// Others are found under our service's name, or are found there no more.
     NeighboursSeen(Neighbours),

@@ -10,6 +10,7 @@ use super::plan::{Action, Before, Reason};
 use super::record::{Record, Status};
 use super::state::{Asked, Reading, State};
 use super::timing::{Tick, Timing};
+use super::unrecorded::Unguarded;
 
 /// After members that did not all promise: one of them may be restarting.
 const PROMISES_RETRY: Duration = Duration::from_millis(200);
@@ -169,7 +170,7 @@ impl State {
         &mut self,
         reading: Reading,
         answers: &BTreeMap<String, Result<(), String>>,
-        unguarded: BTreeSet<String>,
+        unguarded: Unguarded,
         now: Tick,
     ) {
         self.pending.promises = false;
@@ -184,9 +185,6 @@ impl State {
         {
             return;
         }
-        if asked.for_all {
-            self.hold.unguarded = Some(unguarded);
-        }
         let refusals: Vec<String> = asked
             .members
             .iter()
@@ -196,7 +194,11 @@ impl State {
                 None => Some(format!("{uuid}: no answer")),
             })
             .collect();
-        if refusals.is_empty() {
+        let all_promised = refusals.is_empty();
+        if asked.for_all {
+            self.note_unguarded(unguarded, all_promised, now);
+        }
+        if all_promised {
             if asked.for_all {
                 self.all_are_read_only();
             } else {

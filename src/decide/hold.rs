@@ -60,6 +60,8 @@ pub struct Hold {
     pub unpromised: Option<String>,
     /// Members that were writable without a guard when they were asked last; `None`: they have not answered in this term.
     pub unguarded: Option<BTreeSet<String>>,
+    /// Until then commits of one that was may land.
+    pub unguarded_until: Option<Tick>,
     /// How this term was gained; `None`: by an agent before us.
     pub gained: Option<Gained>,
     /// The same for the step under way.

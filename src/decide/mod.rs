@@ -38,7 +38,7 @@ mod switchover;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod timing;
-mod unrecorded;
+pub mod unrecorded;
 pub mod vshard;
 
 use std::time::Duration;

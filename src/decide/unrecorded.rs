@@ -11,6 +11,15 @@ use super::record::Record;
 use super::state::State;
 use super::timing::{Tick, Timing};
 
+/// Members that gave no promise, by instance UUID, as far as it matters to who may be writable.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unguarded {
+    /// They are writable, and have no guard that could fence them.
+    pub writable: BTreeSet<String>,
+    /// They have not been heard.
+    pub silent: BTreeSet<String>,
+}
+
 impl State {
     /// Since when we hold the lock, where there was no key before and we have never seen a record.
     pub(super) fn holds_unrecorded_since(&self) -> Option<Tick> {
@@ -42,6 +51,21 @@ impl State {
 }
 
 impl State {
+    /// One that was writable without a guard stays so for us until it says otherwise; and from the moment in which it does,
+    /// its last commits may land for as long as a lease would have run, unless everybody promises.
+    pub(super) fn note_unguarded(&mut self, said: Unguarded, all_promised: bool, now: Tick) {
+        let known = self.hold.unguarded.take().unwrap_or_default();
+        let mut unguarded = said.writable;
+        unguarded.extend(known.intersection(&said.silent).cloned());
+        if !unguarded.is_empty() {
+            let lease = Timing::lease_and_margin(self.settings.timing.lease());
+            self.hold.unguarded_until = Some(now + lease);
+        } else if all_promised {
+            self.hold.unguarded_until = None;
+        }
+        self.hold.unguarded = Some(unguarded);
+    }
+
     /// Who stays writable whatever becomes of the lock, and what to do about it.
     pub(super) fn unguarded_words(&self) -> Option<String> {
         let unguarded = self.hold.unguarded.as_ref()?;
@@ -50,8 +74,10 @@ impl State {
         let named: Vec<String> = unguarded.iter().map(named).collect();
         (!named.is_empty()).then(|| {
             format!(
-                "nobody is promoted while {} is writable and has no agent: start its agent, or make it read-only",
-                named.join(", ")
+                "nobody is promoted while {} is writable and has no agent: start its agent, or make it read-only; if it is \
+                 gone for good, start the agent of {} again",
+                named.join(", "),
+                self.name()
             )
         })
     }
@@ -87,25 +113,27 @@ impl Planner<'_> {
         true
     }
 
-    /// Of a replica set's first master: whoever was writable before, without tarsec, may have no agent yet, so that no lease
-    /// ends there and nothing makes it read-only. A member that cannot be asked is not waited for.
+    /// While no record knows of anybody who was promoted: whoever was writable before, without tarsec, may have no agent yet,
+    /// so that no lease ends there and nothing makes it read-only. A member that was never heard is not waited for.
     pub(super) fn waits_for_unguarded(&mut self, record: &Record, probe: &Probe) -> Option<Reason> {
         let state = self.state;
-        if record.cause != Cause::First
-            || state
-                .hold
-                .unguarded
-                .as_ref()
-                .is_some_and(BTreeSet::is_empty)
-        {
+        if record.last_promoted().is_some() {
+            return None;
+        }
+        let until = state.hold.unguarded_until.filter(|at| *at > self.now);
+        let known = state.hold.unguarded.as_ref();
+        if known.is_some_and(BTreeSet::is_empty) && until.is_none() {
             return None;
         }
         if !self.asks_everybody(record, probe) {
             return None;
         }
-        Some(match state.unguarded_words() {
-            Some(why) => Reason::WritableWithoutGuard { why },
-            None => Reason::Promoting,
-        })
+        if let Some(why) = state.unguarded_words() {
+            return Some(Reason::WritableWithoutGuard { why });
+        }
+        Some(until.map_or(Reason::Promoting, |until| {
+            self.wake(until);
+            Reason::WaitingForPredecessor { until }
+        }))
     }
 }

@@ -70,8 +70,6 @@ local QUEUE_LOOK_S = 0.005
 -- With GUARD=strict a commit that lands after the lease kills the process, so that the fence comes earlier than the
 -- lease's end by what a commit in flight takes to land on a disk that is busy.
 local LANDING_S = 0.1
--- The longest that an instance which was writable before it had a guard stays so.
-local PREPARING_NS = 500 * 1000000ULL
 -- No lease is longer (a minute, and something for the way): a deadline beyond that comes from another clock.
 local LEASE_MAX_NS = 61 * 1000000000ULL
 
@@ -262,36 +260,18 @@ local function start_spaces()
     end)
 end
 
--- An instance that somebody else has made master until now, without tarsec, has no barrier yet, and none can be made once it
--- is read-only; without one nobody knows when its last commits have landed, and a successor waits for a lease.
-local function prepare()
-    guard.preparing_until = clock.monotonic64() + PREPARING_NS
-    fiber.create(function()
-        local ok, err = pcall(barrier.create)
-        if not ok then
-            log.error('tarsec: could not create %s: %s', barrier.SPACE, err)
-        end
-        guard.preparing_until = nil
-        guard.changed:broadcast()
-    end)
-end
-
 -- One turn of the fencing fiber.
 local function watch()
-    if guard.preparing_until ~= nil and not state.leased and clock.monotonic64() < guard.preparing_until then
-        guard.changed:wait(tonumber(guard.preparing_until - clock.monotonic64()) / 1e9)
-        return
-    end
     if state.stood_down then
         guard.changed:wait(IDLE_S)
         return
     end
     if state.leased then
-        replication.free_master(state)
         local seconds = left_s() - (guard.is_strict and LANDING_S or 0)
         if seconds <= 0 then
             fence('its lease ended')
         else
+            replication.free_master(state)
             guard.changed:wait(math.min(seconds, IDLE_S))
             return
         end
@@ -302,6 +282,8 @@ local function watch()
     start_barrier()
     -- Wakes at once when the instance turns writable, by whatever hand.
     pcall(box.ctl.wait_rw, IDLE_S)
+    -- Whoever kills this fiber, or stops the instance, is not to be waited out.
+    fiber.testcancel()
 end
 
 local function probe()
@@ -486,9 +468,11 @@ function guard.fence(agent, why)
         fence(why)
         guard.changed:broadcast()
         start_barrier()
-        local give_up_at = clock.monotonic64() + BARRIER_PATIENCE_S * 1000000000ULL
-        while needs_barrier() and barrier_failure() == nil and clock.monotonic64() < give_up_at do
-            guard.changed:wait(tonumber(give_up_at - clock.monotonic64()) / 1e9)
+        local now = clock.monotonic64()
+        local give_up_at = now + BARRIER_PATIENCE_S * 1000000000ULL
+        while needs_barrier() and barrier_failure() == nil and now < give_up_at do
+            guard.changed:wait(tonumber(give_up_at - now) / 1e9)
+            now = clock.monotonic64()
         end
     end)
 end
@@ -582,8 +566,5 @@ function guard.keep_watching()
 end
 
 rawset(_G, 'tarsec_guard', guard)
-if not box.info.ro and not barrier.exists() then
-    prepare()
-end
 guard.keep_watching()
 return true

@@ -1,6 +1,6 @@
 //! The other members' guards, asked by the master's agent for their promises (R6).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use super::conn::{Connection, RequestError};
 use super::iproto::code;
 use crate::config::{TarantoolAddr, TarantoolConfig};
 use crate::decide::record::Vclock;
+use crate::decide::unrecorded::Unguarded;
 use crate::errors::chain;
 
 /// The way to the other members. Clones share its connections.
@@ -51,22 +52,25 @@ type Question<'a> = (
 pub struct Answers {
     /// Whether each promised, and if not why.
     pub promises: BTreeMap<String, Result<(), String>>,
-    /// Those that are writable while no guard is there that could fence them.
-    pub unguarded: BTreeSet<String>,
+    /// What those that did not promise are known to be.
+    pub unguarded: Unguarded,
 }
 
 /// Why one did not promise.
 #[derive(Debug, PartialEq, Eq)]
-struct Refused {
-    why: String,
-    unguarded: bool,
+enum Refused {
+    /// Its guard said so, or it is read-only without one.
+    Said(String),
+    /// It is writable, and has no guard.
+    Unguarded(String),
+    /// It was not heard.
+    Silent(String),
 }
 
-impl From<String> for Refused {
-    fn from(why: String) -> Self {
-        Self {
-            why,
-            unguarded: false,
+impl Refused {
+    fn why(self) -> String {
+        match self {
+            Self::Said(why) | Self::Unguarded(why) | Self::Silent(why) => why,
         }
     }
 }
@@ -130,17 +134,17 @@ impl Peers {
         });
         let mut all = Answers::default();
         for (uuid, answer) in join_all(answers).await {
-            if matches!(
-                answer,
-                Err(Refused {
-                    unguarded: true,
-                    ..
-                })
-            ) {
-                all.unguarded.insert(uuid.clone());
+            let said = &mut all.unguarded;
+            match &answer {
+                Ok(()) | Err(Refused::Said(_)) => {}
+                Err(Refused::Unguarded(_)) => {
+                    said.writable.insert(uuid.clone());
+                }
+                Err(Refused::Silent(_)) => {
+                    said.silent.insert(uuid.clone());
+                }
             }
-            all.promises
-                .insert(uuid, answer.map_err(|refused| refused.why));
+            all.promises.insert(uuid, answer.map_err(Refused::why));
         }
         all
     }
@@ -152,24 +156,28 @@ impl Peers {
         question: &Question<'_>,
     ) -> Result<(), Refused> {
         if address.is_empty() {
-            return Err("where it can be reached is not known".to_owned().into());
+            let why = "where it can be reached is not known";
+            return Err(Refused::Silent(why.to_owned()));
         }
         let Ok(reply) = timeout(self.deadline, self.exchange(address, question)).await else {
             // Whatever that connection is good for, the next question comes over a new one.
             self.connections().remove(address);
             let why = format!("{address} did not answer within {:?}", self.deadline);
-            return Err(why.into());
+            return Err(Refused::Silent(why));
         };
         let reply = match reply {
             Ok(reply) => reply,
             Err(Unanswered::NoGuard(connection)) => {
                 return Err(self.without_guard(uuid, address, &connection).await);
             }
-            Err(Unanswered::Because(why)) => return Err(format!("{address}: {why}").into()),
+            Err(Unanswered::Because(why)) => {
+                return Err(Refused::Silent(format!("{address}: {why}")));
+            }
         };
         let refused = match reply {
             Reply { uuid: found, .. } if found != uuid => {
-                format!("another instance ({found}) answers at {address}")
+                let why = format!("another instance ({found}) answers at {address}");
+                return Err(Refused::Silent(why));
             }
             Reply {
                 promised: true,
@@ -181,21 +189,24 @@ impl Peers {
             }
             Reply { refused, .. } => refused.unwrap_or_else(|| "it refused".to_owned()),
         };
-        Err(refused.into())
+        Err(Refused::Said(refused))
     }
 
     /// No agent ever attached there since its process began: nothing would make it read-only.
     async fn without_guard(&self, uuid: &str, address: &str, connection: &Connection) -> Refused {
-        let word = connection.eval(UNGUARDED, &(), self.deadline).await;
-        let unguarded = word.is_ok_and(|word: Bare| word.uuid == uuid && !word.ro);
-        let besides = if unguarded {
-            ", and it is writable"
-        } else {
-            ""
+        let word: Result<Bare, _> = connection.eval(UNGUARDED, &(), self.deadline).await;
+        let why = |besides: &str| {
+            format!(
+                "{address}: it has no guard, since no agent of this version ever attached{besides}"
+            )
         };
-        Refused {
-            why: format!("{address}: it has no guard, since no agent ever attached{besides}"),
-            unguarded,
+        match word {
+            Ok(word) if word.uuid != uuid => {
+                Refused::Silent(why("; another instance answers there"))
+            }
+            Ok(Bare { ro: false, .. }) => Refused::Unguarded(why(", and it is writable")),
+            Ok(_) => Refused::Said(why("")),
+            Err(error) => Refused::Silent(why(&format!("; {}", chain(&error)))),
         }
     }
 
@@ -322,7 +333,7 @@ mod tests {
         let answers = peers(Duration::from_millis(200))
             .ask(7, "a", LASTING, asked, None)
             .await;
-        assert!(answers.unguarded.is_empty());
+        assert_eq!(answers.unguarded.silent.len(), 3);
         let why = |uuid: &str| answers.promises[uuid].clone().unwrap_err();
         // Whichever limit is first: ours, or that of the connection.
         let said = why("silent");

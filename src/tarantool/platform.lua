@@ -47,11 +47,15 @@ end
 -- Runs `f` under other settings. A setting that somebody else has changed meanwhile is left as it is.
 function platform.with_settings(changed, f)
     local before = {}
-    for name, value in pairs(changed) do
+    for name in pairs(changed) do
         before[name] = box.cfg[name]
-        set(name, value)
     end
-    local ok, err = pcall(f)
+    local ok, err = pcall(function()
+        for name, value in pairs(changed) do
+            set(name, value)
+        end
+        f()
+    end)
     for name, value in pairs(changed) do
         if box.cfg[name] == value then
             set(name, before[name])

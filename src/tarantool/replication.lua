@@ -1,6 +1,7 @@
 -- Where this instance replicates from, as far as that is its agent's or its guard's. Evaluated after platform.lua and before
 -- guard.lua, whose require('tarsec.replication') finds it. What it keeps stands in the guard's state.
 
+local clock = require('clock')
 local log = require('log')
 local platform = require('tarsec.platform')
 
@@ -46,7 +47,7 @@ end
 -- `legacy`), and afterwards where it is not in step with as many peers as are asked for: also with one that has died since,
 -- so that it may stay an orphan for ever. A master under its lease is whom the others are to be in step with.
 function replication.free_master(state)
-    if not (state.leased and platform.is_orphan()) then
+    if not (state.leased and clock.monotonic64() < state.deadline and platform.is_orphan()) then
         return
     end
     local ok, err = pcall(platform.end_orphanhood)

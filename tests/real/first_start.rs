@@ -202,20 +202,3 @@ async fn nobody_is_promoted_beside_a_writable_instance_that_has_no_agent() {
         })
         .await;
 }
-
-#[tokio::test]
-async fn agents_that_come_to_a_writable_instance_in_the_wrong_order_wait_for_no_lease() {
-    world()
-        .story("first-adopted", async |world| {
-            let consul = world.consul().await?;
-            let set = world.replica_set(3).await?;
-            set[0].set_writable(true).await?;
-            let mut agents = Vec::new();
-            for index in [2, 1, 0] {
-                agents.push(agent(world, &set, &consul, index).await?);
-            }
-            assert_serves(&set).await?;
-            Ok(())
-        })
-        .await;
-}

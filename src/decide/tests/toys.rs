@@ -20,7 +20,7 @@ use crate::decide::vshard::{VshardAction, VshardEvent};
 #[derive(Debug, Default)]
 pub(super) struct ToyLock {
     /// Members that are writable and have no guard.
-    pub(super) unguarded: std::collections::BTreeSet<String>,
+    pub(super) unguarded: crate::decide::unrecorded::Unguarded,
     pub(super) index: u64,
     pub(super) key: Option<ToyKey>,
     /// Living sessions and when each was last renewed.

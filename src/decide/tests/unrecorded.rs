@@ -6,7 +6,9 @@ use super::fixtures::*;
 use crate::decide::event::Event;
 use crate::decide::observed::Peer;
 use crate::decide::plan::{Action, Reason};
+use crate::decide::record::Status;
 use crate::decide::state::{Reading, State};
+use crate::decide::unrecorded::Unguarded;
 
 fn peer(uuid: &str) -> Peer {
     Peer {
@@ -119,7 +121,7 @@ fn where_one_does_not_answer_a_lease_is_waited_for_and_everybody_asked_again() {
 #[test]
 fn nobody_is_promoted_beside_a_writable_member_without_a_guard() {
     let mut node = first_of_two();
-    node.lock.unguarded.insert(OTHER.to_owned());
+    node.lock.unguarded.writable.insert(OTHER.to_owned());
     let waits = |node: &mut Node| {
         for _ in 0..50 {
             node.round();
@@ -133,11 +135,41 @@ fn nobody_is_promoted_beside_a_writable_member_without_a_guard() {
         assert!(problems.iter().any(|it| said.ends_with(it)), "{problems:?}");
     };
     waits(&mut node);
+    // It is not heard for a while: that is no word of it.
+    let silent = std::mem::take(&mut node.lock.unguarded);
+    node.lock.unguarded.silent = silent.writable;
+    waits(&mut node);
+    node.lock.unguarded = Unguarded::default();
+    node.lock.unguarded.writable.insert(OTHER.to_owned());
     node.state = State::new(node.state.settings.clone());
     let mut node = node.attached().seeing_lock();
     waits(&mut node);
-    node.lock.unguarded.clear();
-    node.comes_to(is_promotion);
+    // It has a guard now, whose last commits may land yet.
+    node.lock.unguarded = Unguarded::default();
+    let began = node.now;
+    while !node.instance.is_writable() {
+        node.round();
+        node.passes(250.ms());
+        assert!(node.now.since(began) < LEASE_AND_MARGIN * 2);
+    }
+    assert!(node.now.since(began) > LEASE_AND_MARGIN - 1.secs());
+}
+
+/// The term that waited was given up, and was nobody's.
+#[test]
+fn the_next_holder_waits_for_it_as_well() {
+    let mut node = replica().having(|it| it.replication = vec![peer(OWN), peer(OTHER)]);
+    node.lock.unguarded.writable.insert(OTHER.to_owned());
+    let waited = record().says(Status::Fenced);
+    assert_eq!(waited.last_promoted(), None);
+    node.lock.put_record(None, &waited);
+    node.watch_shows_lock();
+    for _ in 0..50 {
+        node.round();
+        assert!(!node.instance.is_writable());
+        node.passes(250.ms());
+    }
+    assert!(node.state.holds_lock());
 }
 
 /// An instance that is not registered may not know the others.
