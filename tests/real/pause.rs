@@ -131,8 +131,7 @@ async fn an_agent_that_is_stopped_in_a_pause_leaves_its_master_writable() {
             let old = scene.master;
             assert!(scene.master_agent().term(SOON).await?.success());
             // Longer than the lease, and than the session: its lock is free, and nobody takes it.
-            sleep(LONG_ENOUGH).await;
-            assert_eq!(scene.set.writable().await, [old.instance]);
+            scene.set.stays_master(old.instance, LONG_ENOUGH).await?;
             scene.master_agent().start()?;
             wait_until_stood_down(&scene, true).await?;
             world.board(&scene.consul, &scene.set).resume().await?;

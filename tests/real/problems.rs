@@ -61,9 +61,15 @@ async fn wait_until_all_say(world: &World, cluster: &Cluster, words: &str) -> Re
         })
         .await?;
         // Once each time it begins: a connection between members that breaks may end it for a moment.
-        let begun = logged(cluster, index, "WARN", words)?;
-        let ended = logged(cluster, index, "INFO", words)?;
-        assert_eq!(begun, ended + 1, "agent {index}");
+        eventually(SOON, "the agent's log to say it", async || {
+            let count = |level| logged(cluster, index, level, words);
+            let begun = count("WARN").map_err(|error| error.to_string())?;
+            let ended = count("INFO").map_err(|error| error.to_string())?;
+            (begun == ended + 1)
+                .then_some(())
+                .ok_or_else(|| format!("agent {index}: {begun} and {ended}"))
+        })
+        .await?;
     }
     let output = status(world, cluster).await?;
     assert_eq!(output.code, Some(UNWELL), "{}", output.stdout);
