@@ -113,11 +113,11 @@ impl Planner<'_> {
         true
     }
 
-    /// While no record knows of anybody who was promoted: whoever was writable before, without tarsec, may have no agent yet,
+    /// In the first term, before anybody was promoted in it: whoever was writable before, without tarsec, may have no agent yet,
     /// so that no lease ends there and nothing makes it read-only. A member that was never heard is not waited for.
     pub(super) fn waits_for_unguarded(&mut self, record: &Record, probe: &Probe) -> Option<Reason> {
         let state = self.state;
-        if record.last_promoted().is_some() {
+        if record.cause != Cause::First || record.last_promoted().is_some() {
             return None;
         }
         let until = state.hold.unguarded_until.filter(|at| *at > self.now);

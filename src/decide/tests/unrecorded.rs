@@ -6,7 +6,6 @@ use super::fixtures::*;
 use crate::decide::event::Event;
 use crate::decide::observed::Peer;
 use crate::decide::plan::{Action, Reason};
-use crate::decide::record::Status;
 use crate::decide::state::{Reading, State};
 use crate::decide::unrecorded::Unguarded;
 
@@ -153,23 +152,6 @@ fn nobody_is_promoted_beside_a_writable_member_without_a_guard() {
         assert!(node.now.since(began) < LEASE_AND_MARGIN * 2);
     }
     assert!(node.now.since(began) > LEASE_AND_MARGIN - 1.secs());
-}
-
-/// The term that waited was given up, and was nobody's.
-#[test]
-fn the_next_holder_waits_for_it_as_well() {
-    let mut node = replica().having(|it| it.replication = vec![peer(OWN), peer(OTHER)]);
-    node.lock.unguarded.writable.insert(OTHER.to_owned());
-    let waited = record().says(Status::Fenced);
-    assert_eq!(waited.last_promoted(), None);
-    node.lock.put_record(None, &waited);
-    node.watch_shows_lock();
-    for _ in 0..50 {
-        node.round();
-        assert!(!node.instance.is_writable());
-        node.passes(250.ms());
-    }
-    assert!(node.state.holds_lock());
 }
 
 /// An instance that is not registered may not know the others.
