@@ -22,8 +22,7 @@ pub(super) fn history(said: &mut Said, line: &HistoryLine, over: bool) {
     }
     let (term, to) = (line.term, line.to.name.as_str());
     match back {
-        None if over => was(line),
-        None => began(line),
+        None => change_of_hands(line, over),
         Some(back) if back.rows > 0 && back.known == Some(Known::AtMost) => warn!(
             term,
             to,
@@ -65,7 +64,7 @@ pub(crate) fn interruptions(said: &mut Said, state: &State) {
 
 /// A change of hands with all that is known of it.
 macro_rules! change_of_hands {
-    ($say:ident, $line:ident, $message:literal) => {
+    ($say:ident, $line:ident, $message:literal, $here:expr) => {
         $say!(
             term = $line.term,
             ended = $line.ended.map_or("", How::words),
@@ -77,44 +76,34 @@ macro_rules! change_of_hands {
             rows_at_risk = $line.rows_at_risk,
             exact = $line.risk_known == Some(Known::Exact),
             perhaps_more = $line.estimate_rows(),
-            $message
+            $message,
+            $here
         )
     };
 }
 
-fn began(line: &HistoryLine) {
+/// `over`: of a term that was over before Consul had its line.
+fn change_of_hands(line: &HistoryLine, over: bool) {
+    let here = if over {
+        "was master here for a moment"
+    } else {
+        "master here now"
+    };
     if line.rows_at_risk > 0 {
         change_of_hands!(
             warn,
             line,
-            "master here now, WITHOUT ROWS that the one before had written"
+            "{}, WITHOUT ROWS that the one before had written",
+            here
         );
     } else if line.estimate_rows() > Some(0) {
         change_of_hands!(
             warn,
             line,
-            "master here now; rows that the one before wrote after its last word MAY BE MISSING until it is back"
+            "{}; rows that the one before wrote after its last word MAY BE MISSING until it is back",
+            here
         );
     } else {
-        change_of_hands!(info, line, "master here now");
-    }
-}
-
-/// Of a term that was over before Consul had its line.
-fn was(line: &HistoryLine) {
-    if line.rows_at_risk > 0 {
-        change_of_hands!(
-            warn,
-            line,
-            "was master here for a moment, WITHOUT ROWS that the one before had written"
-        );
-    } else if line.estimate_rows() > Some(0) {
-        change_of_hands!(
-            warn,
-            line,
-            "was master here for a moment; rows that the one before wrote after its last word MAY BE MISSING until it is back"
-        );
-    } else {
-        change_of_hands!(info, line, "was master here for a moment");
+        change_of_hands!(info, line, "{}", here);
     }
 }

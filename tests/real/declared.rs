@@ -83,12 +83,8 @@ async fn a_declared_replica_set_changes_hands_by_a_crash_by_order_and_over_resta
             for (index, instance) in scene.set.iter().enumerate() {
                 assert_sound(instance, index == scene.master.instance).await?;
             }
-            let history = scene.writers.stop().await?;
-            for index in 0..scene.set.len() {
-                scene.set.wait_for_all_writes(index, &history, SOON).await?;
-            }
-            assert_reigns(&history.judge(), &reigns);
-            Ok(())
+            let members = 0..scene.set.len();
+            scene.assert_whole(&reigns, members).await
         })
         .await;
 }

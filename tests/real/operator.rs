@@ -43,6 +43,26 @@ pub(crate) async fn order(
     Ok(())
 }
 
+/// `tarsec status` ends with this code, and its text fits.
+pub(crate) async fn wait_for_status(
+    world: &World,
+    scene: &Scene,
+    code: i32,
+    fits: impl Fn(&str) -> bool,
+) -> Result<()> {
+    eventually(SOON, &format!("a status of {code}"), async || {
+        let command = world.command(&scene.consul, &["status"]);
+        let command = command.map_err(|error| error.to_string())?;
+        let output = command.run(SOON).await.map_err(|error| error.to_string())?;
+        let words: Vec<&str> = output.stdout.split_whitespace().collect();
+        let wanted = output.code == Some(code) && fits(&words.join(" "));
+        wanted
+            .then_some(())
+            .ok_or(format!("{:?}: {}", output.code, output.stdout))
+    })
+    .await
+}
+
 /// Waits until a `tarsec status --watch` has shown this somewhere behind `after` bytes; returns where that ended.
 async fn wait_until_shown(watch: &Process, words: &str, after: usize) -> Result<usize> {
     eventually(SOON, &format!("a screen with '{words}'"), async || {

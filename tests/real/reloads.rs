@@ -75,12 +75,8 @@ async fn a_replica_that_waits_for_a_peer_in_a_reload_is_promoted_meanwhile() {
             scene.set[old.instance].start().await?;
             scene.set.wait_for_mesh(SOON).await?;
             scene.master = heir;
-            let history = scene.writers.stop().await?;
-            for index in 0..scene.set.len() {
-                scene.set.wait_for_all_writes(index, &history, SOON).await?;
-            }
-            assert_reigns(&history.judge(), &[old, heir]);
-            Ok(())
+            let members = 0..scene.set.len();
+            scene.assert_whole(&[old, heir], members).await
         })
         .await;
 }
@@ -200,12 +196,8 @@ async fn replicas_that_follow_are_pointed_at_their_master_again_after_a_reload()
             wait_until_all_follow(&scene).await?;
             scene.set[old.instance].start().await?;
             wait_until_all_follow(&scene).await?;
-            let history = scene.writers.stop().await?;
-            for index in 0..scene.set.len() {
-                scene.set.wait_for_all_writes(index, &history, SOON).await?;
-            }
-            assert_reigns(&history.judge(), &[old, heir]);
-            Ok(())
+            let members = 0..scene.set.len();
+            scene.assert_whole(&[old, heir], members).await
         })
         .await;
 }

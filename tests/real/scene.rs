@@ -53,6 +53,17 @@ impl Scene {
         writers: impl FnOnce(WritersBuilder) -> WritersBuilder,
     ) -> Result<Self> {
         let agents = world.agents_with(&set, &consul, agent).await?;
+        Self::with_agents(world, consul, set, agents, writers).await
+    }
+
+    /// The same where the agents that there are to be have been started.
+    pub(crate) async fn with_agents(
+        world: &World,
+        consul: Consul,
+        set: ReplicaSet,
+        agents: Vec<Agent>,
+        writers: impl FnOnce(WritersBuilder) -> WritersBuilder,
+    ) -> Result<Self> {
         let writers = writers(set.writers()).start();
         let master = wait_for_master(&set, |_| true, SOON).await?;
         writers.wait_for_writes(SOME_WRITES, SOON).await?;
@@ -116,6 +127,20 @@ impl Scene {
         let history = self.writers.stop().await?;
         assert_reigns(&history.judge(), &[self.master]);
         assert_never_refused(&history, self.master.instance);
+        Ok(())
+    }
+
+    /// These were masters one after the other, and these members have every acknowledged write.
+    pub(crate) async fn assert_whole(
+        self,
+        reigns: &[Tenure],
+        members: impl IntoIterator<Item = usize>,
+    ) -> Result<()> {
+        let history = self.writers.stop().await?;
+        for index in members {
+            self.set.wait_for_all_writes(index, &history, SOON).await?;
+        }
+        assert_reigns(&history.judge(), reigns);
         Ok(())
     }
 

@@ -382,7 +382,7 @@ async fn a_guard_that_was_replaced_neither_refuses_nor_kills() {
             let run = |source: &&str| format!("assert(loadstring([==[{source}]==]))()\n");
             sources.iter().map(run).collect::<String>()
         };
-        let (first, guard) = sources::GUARD.split_at(4);
+        let (first, guard) = sources::GUARD.split_at(5);
         let (first, guard) = (run(first), run(guard));
         let replaced = format!(
             "{first}

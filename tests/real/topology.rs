@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use tarsec_harness::{
-    Agent, Consul, ReplicaSet, ReplicaSetOptions, Result, Value, World, eventually, json,
-};
+use tarsec_harness::{Agent, Consul, ReplicaSet, ReplicaSetOptions, Result, Value, World, json};
 
 use crate::declared::calm;
-use crate::operator::order;
-use crate::scene::{SOME_WRITES, Scene, assert_reigns, lock_key, wait_for_master};
+use crate::operator::{order, wait_for_status};
+use crate::scene::{Scene, wait_for_master};
 use crate::support::{SOON, knows_no_declarations, world};
 use crate::switchover::wait_for_followers;
 
@@ -49,38 +47,9 @@ async fn three_of_four(world: &World) -> Result<Scene> {
     for index in 0..NEW {
         agents.push(agent(world, &set, &consul, index).await?);
     }
-    let master = wait_for_master(&set, |_| true, SOON).await?;
-    let writers = set.writers().start();
-    writers.wait_for_writes(SOME_WRITES, SOON).await?;
-    let key = lock_key(world, &set);
-    Ok(Scene {
-        consul,
-        set,
-        agents,
-        writers,
-        master,
-        key,
-    })
-}
-
-/// `tarsec status` ends with this code, and its text fits.
-pub(crate) async fn wait_for_status(
-    world: &World,
-    scene: &Scene,
-    code: i32,
-    fits: impl Fn(&str) -> bool,
-) -> Result<()> {
-    eventually(SOON, &format!("a status of {code}"), async || {
-        let command = world.command(&scene.consul, &["status"]);
-        let command = command.map_err(|error| error.to_string())?;
-        let output = command.run(SOON).await.map_err(|error| error.to_string())?;
-        let words: Vec<&str> = output.stdout.split_whitespace().collect();
-        let wanted = output.code == Some(code) && fits(&words.join(" "));
-        wanted
-            .then_some(())
-            .ok_or(format!("{:?}: {}", output.code, output.stdout))
-    })
-    .await
+    // The smallest name is born writable: nobody is to write before the agents have it.
+    wait_for_master(&set, |_| true, SOON).await?;
+    Scene::with_agents(world, consul, set, agents, |writers| writers).await
 }
 
 #[tokio::test]
@@ -159,12 +128,8 @@ async fn an_instance_that_comes_becomes_master_and_one_that_goes_leaves_nothing_
             scene.master = scene.wait_for_heir(Duration::from_secs(5)).await?;
             reigns.push(scene.master);
             scene.set[dead].start().await?;
-            let history = scene.writers.stop().await?;
-            for index in (0..scene.set.len()).filter(|index| *index != gone) {
-                scene.set.wait_for_all_writes(index, &history, SOON).await?;
-            }
-            assert_reigns(&history.judge(), &reigns);
-            Ok(())
+            let stayed = (0..scene.set.len()).filter(|index| *index != gone);
+            scene.assert_whole(&reigns, stayed).await
         })
         .await;
 }

@@ -4,11 +4,11 @@
 use tarsec_harness::{Instance, ReplicaSetOptions, Result, Tenure, World, eventually, json};
 
 use crate::declared::calm;
-use crate::operator::order;
+use crate::operator::{order, wait_for_status};
 use crate::scene::{SOME_WRITES, Scene, assert_reigns};
 use crate::support::{SOON, knows_no_declarations, world};
 use crate::switchover::wait_for_followers;
-use crate::topology::{LEFT, wait_for_status};
+use crate::topology::LEFT;
 
 /// The smallest name, and the first row of `_cluster`.
 const FIRST: usize = 0;

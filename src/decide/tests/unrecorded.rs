@@ -65,6 +65,16 @@ fn answered(node: &mut Node, (members, reading): &Question, silent: Option<&str>
     });
 }
 
+fn is_promoted_after_a_lease(node: &mut Node) {
+    let began = node.now;
+    while !node.instance.is_writable() {
+        node.round();
+        node.passes(250.ms());
+        assert!(node.now.since(began) < LEASE_AND_MARGIN * 2);
+    }
+    assert!(node.now.since(began) > LEASE_AND_MARGIN - 1.secs());
+}
+
 fn is_promotion(action: &Action) -> bool {
     matches!(action, Action::Promote { .. })
 }
@@ -107,13 +117,7 @@ fn where_one_does_not_answer_a_lease_is_waited_for_and_everybody_asked_again() {
         assert!(!plan.actions.iter().any(is_question), "at once: {plan:?}");
         node.passes(300.ms());
     }
-    let began = node.now;
-    while !node.instance.is_writable() {
-        node.round();
-        node.passes(250.ms());
-        assert!(node.now.since(began) < LEASE_AND_MARGIN * 2);
-    }
-    assert!(node.now.since(began) > LEASE_AND_MARGIN - 1.secs());
+    is_promoted_after_a_lease(&mut node);
 }
 
 /// Until now it was master without tarsec. No lease ends there, however long one waits; nor does a restart forget it.
@@ -145,13 +149,7 @@ fn nobody_is_promoted_beside_a_writable_member_without_a_guard() {
     waits(&mut node);
     // It has a guard now, whose last commits may land yet.
     node.lock.unguarded = Unguarded::default();
-    let began = node.now;
-    while !node.instance.is_writable() {
-        node.round();
-        node.passes(250.ms());
-        assert!(node.now.since(began) < LEASE_AND_MARGIN * 2);
-    }
-    assert!(node.now.since(began) > LEASE_AND_MARGIN - 1.secs());
+    is_promoted_after_a_lease(&mut node);
 }
 
 /// An instance that is not registered may not know the others.
