@@ -67,6 +67,7 @@ pub(super) fn record() -> Record {
         paused: false,
         refused: false,
         last_master: None,
+        unguarded: None,
         rate_rows_per_s: None,
         end: None,
         handover_to: None,

@@ -295,8 +295,7 @@ impl State {
             self.hold.before = self.hold.attempted_after;
             self.hold.promised = None;
             self.hold.asked = None;
-            self.hold.unguarded = None;
-            self.hold.unguarded_until = None;
+            self.begin_with_unguarded(attempt.record.unguarded.as_ref(), now);
         }
         self.highest_term = self.highest_term.max(attempt.record.term);
         self.note_accepted(&attempt, now);

@@ -466,6 +466,8 @@ impl Planner<'_> {
             record.base = self.base(Some(&record), record.term);
             record.following = state.followers(self.now).unwrap_or_default();
         }
+        record.unguarded = self.unguarded_word(Some(&record), record.cause);
+        record.unguarded = record.unguarded_before();
         record.end = self.end(&record, target);
         if self.may_call_lock() {
             self.act(Action::Release {

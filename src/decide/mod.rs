@@ -310,7 +310,7 @@ impl Planner<'_> {
             // Whoever comes after us, should we fall before we are promoted, must wait for our predecessor too.
             lease = lease.max(seen.record.lease());
         }
-        let record = Record {
+        let mut record = Record {
             v: Record::VERSION,
             term,
             instance: probe.map(|probe| probe.uuid.clone()).unwrap_or_default(),
@@ -348,11 +348,13 @@ impl Planner<'_> {
             paused: self.says_paused(),
             refused: false,
             last_master: self.last_master(own, term),
+            unguarded: self.unguarded_word(own, cause),
             rate_rows_per_s: self.write_rate(reading.reply_at, probe.map(|probe| &probe.vclock)),
             end: self.end_so_far(own, cause, gain.is_some()),
             handover_to: self.hands_over_to(term),
             problems: self.state.problems(),
         };
+        record.unguarded = record.unguarded_before();
         Attempt {
             record,
             reading,

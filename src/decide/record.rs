@@ -1,6 +1,6 @@
 //! The record: the JSON value of the lock key, written by the holder alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -73,6 +73,10 @@ pub struct Record {
     /// Who was promoted last, where its writer was not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_master: Option<LastWord>,
+    /// Members that are writable without a guard, as far as was heard while nobody has been promoted yet; empty: they have
+    /// not answered. Whoever follows asks before it is promoted. `None`: nobody need ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unguarded: Option<BTreeSet<String>>,
     /// Rows that its instance wrote in a second between the last two words about it; `None`: not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_rows_per_s: Option<u64>,
@@ -183,6 +187,13 @@ impl Record {
             vclock: self.vclock.clone(),
         });
         own.or_else(|| self.last_master.clone())
+    }
+
+    /// Members that may be writable without a guard, as it says; nobody, once somebody has been promoted.
+    #[must_use]
+    pub fn unguarded_before(&self) -> Option<BTreeSet<String>> {
+        let heard = self.unguarded.clone();
+        heard.filter(|_| self.last_promoted().is_none())
     }
 
     /// How many rows `vclock` lacks of what its writer or the last master had.

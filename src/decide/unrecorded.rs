@@ -66,6 +66,13 @@ impl State {
         self.hold.unguarded = Some(unguarded);
     }
 
+    /// Whom a holder before us heard to be writable without a guard is so for us, too.
+    pub(super) fn begin_with_unguarded(&mut self, heard: Option<&BTreeSet<String>>, now: Tick) {
+        let lease = Timing::lease_and_margin(self.settings.timing.lease());
+        self.hold.unguarded = heard.filter(|heard| !heard.is_empty()).cloned();
+        self.hold.unguarded_until = self.hold.unguarded.is_some().then_some(now + lease);
+    }
+
     /// Who stays writable whatever becomes of the lock, and what to do about it.
     pub(super) fn unguarded_words(&self) -> Option<String> {
         let unguarded = self.hold.unguarded.as_ref()?;
@@ -84,13 +91,39 @@ impl State {
 }
 
 impl Planner<'_> {
+    /// What the record says of members without a guard, so that whoever follows us asks as well, and knows of one that it
+    /// does not hear. An agent that an operator stops names nobody: one that is gone for good is forgotten like that.
+    pub(super) fn unguarded_word(
+        &self,
+        own: Option<&Record>,
+        cause: Cause,
+    ) -> Option<BTreeSet<String>> {
+        let hold = &self.state.hold;
+        let Some(own) = own.or(hold.record.as_ref()) else {
+            let before = self.state.seen_record().filter(|_| cause != Cause::First);
+            return before.map_or_else(|| Some(BTreeSet::new()), Record::unguarded_before);
+        };
+        let over_at = hold.unguarded_until.max(hold.predecessor_over_at);
+        let is_over = over_at.is_none_or(|at| at <= self.now);
+        match &hold.unguarded {
+            Some(heard) if heard.is_empty() && is_over => None,
+            Some(heard) => Some(heard.clone()),
+            None => own.unguarded.clone(),
+        }
+        .map(|heard| match self.state.stopping {
+            Some(_) => BTreeSet::new(),
+            None => heard,
+        })
+    }
+
     /// R3 asks for a lease of waiting, unless every known member answers that it is read-only. Whom these know in turn they
     /// say themselves: each refuses if it knows somebody that was not asked.
     ///
     /// Returns whether there will be an answer.
     pub(super) fn asks_everybody(&mut self, record: &Record, probe: &Probe) -> bool {
         let state = self.state;
-        let since = state.holds_unrecorded_since().unwrap_or_default();
+        let gained = state.hold.gained.as_ref();
+        let since = gained.map_or(Tick::default(), |gained| gained.acquired_at);
         // One that is not registered may not know the others.
         let is_registered = probe.peer(&probe.uuid).is_some();
         let Some(reading) = state.hold.reading.filter(|_| is_registered) else {
@@ -113,13 +146,11 @@ impl Planner<'_> {
         true
     }
 
-    /// In the first term, before anybody was promoted in it: whoever was writable before, without tarsec, may have no agent yet,
-    /// so that no lease ends there and nothing makes it read-only. A member that was never heard is not waited for.
+    /// Before anybody was promoted: whoever was writable before, without tarsec, may have no agent yet, so that no lease ends
+    /// there and nothing makes it read-only. A member that was never heard is not waited for.
     pub(super) fn waits_for_unguarded(&mut self, record: &Record, probe: &Probe) -> Option<Reason> {
         let state = self.state;
-        if record.cause != Cause::First || record.last_promoted().is_some() {
-            return None;
-        }
+        record.unguarded_before()?;
         let until = state.hold.unguarded_until.filter(|at| *at > self.now);
         let known = state.hold.unguarded.as_ref();
         if known.is_some_and(BTreeSet::is_empty) && until.is_none() {

@@ -68,6 +68,7 @@ fn record(refresh: u64) -> Record {
         paused: false,
         refused: false,
         last_master: None,
+        unguarded: None,
         rate_rows_per_s: None,
         end: None,
         handover_to: None,

@@ -193,9 +193,28 @@ async fn nobody_is_promoted_beside_a_writable_instance_that_has_no_agent() {
             let shown: Vec<&str> = status.stdout.split_whitespace().collect();
             assert!(shown.join(" ").contains(&words), "{}", status.stdout);
 
-            // It comes back as that agent waits, too.
+            // It comes back as that agent waits, too; and so does the next holder, whether the one before is stopped or lost.
             agents[0].restart().await?;
             set.stays_master(0, LEASE).await?;
+            let board = world.board(&consul, &set);
+            for is_lost in [false, true] {
+                let holder = board.record().await?["instance"].clone();
+                let holder = usize::from(holder == *set[1].uuid());
+                if is_lost {
+                    agents[holder].kill().await?;
+                } else {
+                    agents[holder].term(SOON).await?;
+                }
+                let next = &set[1 + holder];
+                let next = next.uuid();
+                let held = async || match board.record().await {
+                    Ok(record) if record["instance"] == *next => Ok(()),
+                    other => Err(format!("{other:?}")),
+                };
+                eventually(deadline * 2, "the next holder", held).await?;
+                set.stays_master(0, LEASE * 2).await?;
+                agents[holder].start()?;
+            }
             agents.push(world.agent(&set[0], &consul)?.start().await?);
             assert_serves(&set).await?;
             Ok(())

@@ -117,6 +117,7 @@ pub(crate) fn record() -> Record {
         paused: false,
         refused: false,
         last_master: None,
+        unguarded: None,
         rate_rows_per_s: None,
         end: None,
         handover_to: None,

@@ -54,6 +54,7 @@ fn any_record() -> impl Strategy<Value = Record> {
                     instance: String::new(),
                     vclock: vclock.clone(),
                 }),
+                unguarded: (since % 17 == 0).then(|| members.iter().cloned().collect()),
                 rate_rows_per_s: (since % 11 == 0).then_some(since),
                 end: (since % 13 == 0).then(End::default),
                 handover_to,

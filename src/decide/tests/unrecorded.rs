@@ -1,11 +1,12 @@
 //! R3 where no record says who was master: a lease of waiting, unless every known member answers that it is read-only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::fixtures::*;
 use crate::decide::event::Event;
 use crate::decide::observed::Peer;
 use crate::decide::plan::{Action, Reason};
+use crate::decide::record::Status;
 use crate::decide::state::{Reading, State};
 use crate::decide::unrecorded::Unguarded;
 
@@ -150,6 +151,98 @@ fn nobody_is_promoted_beside_a_writable_member_without_a_guard() {
     // It has a guard now, whose last commits may land yet.
     node.lock.unguarded = Unguarded::default();
     is_promoted_after_a_lease(&mut node);
+}
+
+/// A replica after a holder that was not promoted, whose record says this of members without a guard.
+fn after_one_that_said(unguarded: Option<&[&str]>, status: Status) -> Node {
+    let mut node = replica().having(|it| it.replication = vec![peer(OWN), peer(OTHER)]);
+    let mut waited = record().says(status);
+    assert_eq!(waited.last_promoted(), None);
+    waited.unguarded = unguarded.map(|heard| heard.iter().copied().map(str::to_owned).collect());
+    node.lock.put_record(None, &waited);
+    node.watch_shows_lock();
+    node
+}
+
+fn stays_read_only(node: &mut Node) {
+    for _ in 0..80 {
+        node.lives_on(250.ms());
+        node.round();
+        assert!(!node.instance.is_writable());
+    }
+    assert!(node.state.holds_lock(), "{:?}", node.plan());
+}
+
+fn released_saying(node: &mut Node) -> Option<BTreeSet<String>> {
+    let released = node.runs_until(|action| matches!(action, Action::Release { .. }));
+    let Action::Release { record, .. } = released else {
+        panic!("{released:?}");
+    };
+    record.unguarded
+}
+
+/// A holder that was lost before anybody had answered, and one that gave the lock up.
+#[test]
+fn the_next_holder_asks_as_well() {
+    for status in [Status::Promoting, Status::Fenced] {
+        let mut node = after_one_that_said(Some(&[]), status);
+        node.lock.unguarded.writable.insert(OTHER.to_owned());
+        stays_read_only(&mut node);
+        let said = node.lock.record().expect("a record").unguarded;
+        assert_eq!(said, Some([OTHER.to_owned()].into()));
+        // It has a guard now.
+        node.lock.unguarded = Unguarded::default();
+        is_promoted_after_a_lease(&mut node);
+        node.lives_on(5.secs());
+        assert_eq!(node.lock.record().expect("a record").unguarded, None);
+    }
+}
+
+#[test]
+fn whom_the_holder_before_heard_stays_writable_until_it_says_otherwise() {
+    let mut node = after_one_that_said(Some(&[OTHER]), Status::Fenced);
+    node.lock.unguarded.silent.insert(OTHER.to_owned());
+    stays_read_only(&mut node);
+    // An operator stops the agent: whoever is gone for good is forgotten.
+    node.is_asked_to_stop();
+    assert_eq!(released_saying(&mut node), Some(BTreeSet::new()));
+}
+
+/// Everybody had answered the holder before that it is read-only; its guard refused for another reason.
+#[test]
+fn nobody_asks_again_where_everybody_has_answered() {
+    let mut node = after_one_that_said(None, Status::Fenced);
+    node.lock.unguarded.writable.insert(OTHER.to_owned());
+    for _ in 0..80 {
+        let plan = node.round();
+        assert!(!plan.actions.iter().any(is_question), "{plan:?}");
+        node.passes(250.ms());
+    }
+    assert!(node.instance.is_writable());
+}
+
+#[test]
+fn a_record_tells_whether_everybody_has_answered() {
+    let mut node = first_of_two();
+    let question = asks(&mut node);
+    let said = node.lock.record().expect("a record").unguarded;
+    assert_eq!(said, Some(BTreeSet::new()));
+    answered(&mut node, &question, None);
+    node.is_asked_to_stop();
+    assert_eq!(released_saying(&mut node), None);
+}
+
+#[test]
+fn a_record_says_so_as_long_as_one_has_not_answered() {
+    let mut node = first_of_two();
+    let question = asks(&mut node);
+    answered(&mut node, &question, Some(OTHER));
+    node.passes(4.secs());
+    let refresh = node.runs_until(|action| matches!(action, Action::Refresh { .. }));
+    let Action::Refresh { attempt, .. } = &refresh else {
+        panic!("{refresh:?}");
+    };
+    assert_eq!(attempt.record.unguarded, Some(BTreeSet::new()));
 }
 
 /// An instance that is not registered may not know the others.
