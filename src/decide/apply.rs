@@ -1,5 +1,6 @@
 //! Event + state → state. Here facts are written down; nothing is decided.
 
+use super::slots::Place;
 use std::time::Duration;
 
 use super::board::{Member, SwitchoverState};
@@ -44,7 +45,7 @@ impl State {
             }
             Event::Unsuitable { why } => self.instance.link = Link::Unsuitable { why },
             Event::Superseded { by } => {
-                self.pending.kill = false;
+                self.pending.ends(Place::Process);
                 self.superseded = Some(by);
             }
             Event::GuardAnswered {
@@ -54,16 +55,16 @@ impl State {
             } => self.guard_answered(command, *probe, refused, now),
             Event::GuardFailed { command, why } => self.guard_failed(command, why, now),
             Event::KillEnded { result } => {
-                self.pending.kill = false;
-                self.pending.kill_retry_at = Some(now + KILL_RETRY);
-                self.kill_ended(result, now);
+                let begun_at = self.pending.ends(Place::Process);
+                self.pending.retries(Place::Process, Some(now + KILL_RETRY));
+                self.kill_ended(result, begun_at, now);
             }
             Event::SessionCreated { result } => self.session_created(result, now),
             Event::SessionRenewed { session, result } => {
                 self.session_renewed(&session, result, now)
             }
             Event::SessionDestroyed => {
-                self.pending.session = false;
+                self.pending.ends(Place::Session);
                 self.session = Session::default();
             }
             Event::LockRead {
@@ -74,23 +75,22 @@ impl State {
             Event::LockStepEnded { step, result } => self.lock_step_ended(step, result, now),
             Event::CatalogEnded { result } => self.catalog_ended(result, now),
             Event::MemberEnded { result } => {
-                self.pending.member = false;
+                self.pending.ends(Place::Member);
                 let written = self.catalog.member_writing.take();
                 self.member_ended(written, result, now);
             }
             Event::BoardRead { result } => {
-                self.pending.board = false;
+                let asked_at = self.pending.ends(Place::Board);
                 match result {
                     Ok(board) => {
                         let (term, lease) = board.terms();
                         self.member_terms = Some(MemberTerms { term, lease });
                         self.highest_term = self.highest_term.max(term);
-                        let asked_at = self.pending.board_since;
                         self.own_key_seen(&board, asked_at);
                         self.board_seen(*board, asked_at);
                     }
                     Err(fault) => {
-                        self.pending.board_retry_at = Some(now + CONSUL_RETRY);
+                        self.pending.retries(Place::Board, Some(now + CONSUL_RETRY));
                         self.consul_fault = Some(fault);
                     }
                 }
@@ -128,45 +128,22 @@ impl State {
 
     /// Takes note of what is being begun, before it is: a call whose answer is lost may still have been carried out.
     pub fn begin(&mut self, action: &Action, now: Tick) {
+        self.pending.begins(action, now);
         match action {
-            Action::Probe => self.begin_guard(GuardCommand::Probe, now),
-            Action::Remember { .. } => self.begin_guard(GuardCommand::Remember, now),
-            Action::Observe { .. } => self.begin_guard(GuardCommand::Observe, now),
-            Action::Follow { .. } => {
-                self.pending.follow = true;
-                self.pending.follow_since = now;
-            }
             Action::Promote {
                 deadline, reading, ..
-            } => {
-                self.begin_guard(GuardCommand::Promote, now);
-                self.lease_handed_over(*deadline, *reading, now);
             }
-            Action::Grant {
+            | Action::Grant {
                 deadline, reading, ..
-            } => {
-                self.begin_guard(GuardCommand::Grant, now);
-                self.lease_handed_over(*deadline, *reading, now);
-            }
+            } => self.lease_handed_over(*deadline, *reading, now),
             Action::Fence { .. } => {
-                self.pending.fence = true;
-                self.pending.fence_since = now;
                 if let Some(handover) = &mut self.hold.handover {
                     handover.fencing_since = handover.fencing_since.or(Some(now));
                 }
             }
-            Action::Kill => {
-                self.pending.kill = true;
-                self.pending.kill_since = now;
-            }
-            Action::CreateSession | Action::RenewSession { .. } | Action::DestroySession { .. } => {
-                self.pending.session = true;
-            }
-            Action::ReadLock => self.pending.lock = true,
             Action::Acquire { attempt, .. }
             | Action::TakeOver { attempt, .. }
             | Action::Refresh { attempt, .. } => {
-                self.pending.lock = true;
                 self.hold.attempted_step = Some(match attempt.gain {
                     Some(_) => LockStepKind::Acquire,
                     None => LockStepKind::Refresh,
@@ -177,7 +154,6 @@ impl State {
                 self.hold.attempted_after = self.before(attempt.record.term);
             }
             Action::Release { record, .. } => {
-                self.pending.lock = true;
                 self.hold.attempted_step = Some(LockStepKind::Release);
                 self.hold.refresh_sent = record.refresh;
                 // Should the lock stay ours after all, a promotion must have a new refresh behind it.
@@ -191,38 +167,27 @@ impl State {
                 });
             }
             Action::Tell { entry, register } => {
-                self.pending.catalog = true;
                 self.catalog.telling = Some(entry.clone());
                 self.catalog.told_at = now;
                 if *register {
                     self.catalog.registered_at = now;
                 }
             }
-            Action::Deregister => {
-                self.pending.catalog = true;
-                self.catalog.telling = None;
-            }
+            Action::Deregister => self.catalog.telling = None,
             Action::WriteMember { member } => {
-                self.pending.member = true;
                 if !member.stands_down {
                     self.catalog.stands_down_since = None;
                 }
                 self.catalog.member_writing = Some((**member).clone());
                 self.catalog.member_written_at = now;
             }
-            Action::ReadBoard => {
-                self.pending.board = true;
-                self.pending.board_since = now;
-            }
             Action::WriteBallot { ballot } => self.begin_ballot(ballot, now),
-            Action::ReadBallots { .. } => self.pending.ballot = true,
             Action::WriteSwitchover { switchover, to, .. } => {
                 if switchover.state == SwitchoverState::Requested {
                     self.vshard.asked_at = Some(now);
                 }
                 self.begin_switchover(switchover, to.clone())
             }
-            Action::ReadHistory => self.pending.history = true,
             Action::WriteHistory { line, .. } => self.begin_history(line),
             Action::AskPromises {
                 term,
@@ -232,19 +197,25 @@ impl State {
                 ..
             } => self.begin_promises(*term, members, *reading, for_all.is_some()),
             Action::StandDown { down } => {
-                self.begin_guard(GuardCommand::StandDown, now);
                 if *down {
                     self.instance.stood_down_at = Some(now);
                 }
             }
             Action::Vshard(action) => self.begin_vshard(action),
-            Action::Exit { .. } => {}
+            Action::Probe
+            | Action::Follow { .. }
+            | Action::Remember { .. }
+            | Action::Observe { .. }
+            | Action::Kill
+            | Action::CreateSession
+            | Action::RenewSession { .. }
+            | Action::DestroySession { .. }
+            | Action::ReadLock
+            | Action::ReadBoard
+            | Action::ReadBallots { .. }
+            | Action::ReadHistory
+            | Action::Exit { .. } => {}
         }
-    }
-
-    fn begin_guard(&mut self, command: GuardCommand, now: Tick) {
-        self.pending.guard = Some(command);
-        self.pending.guard_since = now;
     }
 
     fn lease_handed_over(
@@ -311,9 +282,9 @@ impl State {
         self.instance.killed = false;
         self.instance.killed_at = None;
         self.instance.kill_failed = None;
-        self.pending.guard_retry_at = None;
-        self.pending.fence_retry_at = None;
-        if self.session.id.is_none() && !self.pending.session {
+        self.pending.retries(Place::Guard, None);
+        self.pending.retries(Place::Fence, None);
+        if self.session.id.is_none() && !self.pending.is_busy(Place::Session) {
             // An agent before us may hold the lock with it.
             if let Some(session) = &probe.guard.session {
                 self.session = Session::found_in_guard(SessionId::new(session.clone()), now);
@@ -325,7 +296,7 @@ impl State {
             .as_ref()
             .is_some_and(|id| probe.guard.session.as_deref() == Some(id.as_str()));
         // What is under way may have reached the guard after it answered.
-        let begun_at = match self.pending.guard {
+        let begun_at = match self.pending.command() {
             Some(_) => self.instance.answered_begun_at.unwrap_or_default(),
             None => now,
         };
@@ -333,7 +304,7 @@ impl State {
         self.adopt_hold(now);
     }
 
-    fn kill_ended(&mut self, result: KillResult, now: Tick) {
+    fn kill_ended(&mut self, result: KillResult, begun_at: Tick, now: Tick) {
         match result {
             KillResult::Killed => {
                 self.instance.killed = true;
@@ -342,7 +313,6 @@ impl State {
             }
             KillResult::Spared(probe) => {
                 self.instance.kill_failed = None;
-                let begun_at = self.pending.kill_since;
                 self.probed(*probe, begun_at, now);
             }
             KillResult::Failed(why) => self.instance.kill_failed = Some(why),
@@ -419,7 +389,7 @@ impl State {
         refused: Option<String>,
         now: Tick,
     ) {
-        let begun_at = self.guard_call_over(command);
+        let begun_at = self.pending.ends(command.place());
         if begun_at < self.instance.attached_at {
             return;
         }
@@ -427,15 +397,17 @@ impl State {
         match command {
             GuardCommand::Fence => {
                 let done = probe.is_fenced() && refused.is_none();
-                self.pending.fence_retry_at = (!done).then(|| now + GUARD_RETRY);
+                self.pending
+                    .retries(Place::Fence, (!done).then(|| now + GUARD_RETRY));
                 self.instance.fence_tried_at = Some(begun_at);
             }
             GuardCommand::Follow => {
-                self.pending.follow_retry_at = refused.is_some().then(|| now + FOLLOW_RETRY);
+                let retry_at = refused.is_some().then(|| now + FOLLOW_RETRY);
+                self.pending.retries(Place::Replication, retry_at);
                 self.instance.follow_fault = refused;
             }
             GuardCommand::Promote => {
-                self.pending.guard_retry_at = retry_at;
+                self.pending.retries(Place::Guard, retry_at);
                 let since = self.hold.refused_since.unwrap_or(now);
                 self.hold.refused_since = refused.is_some().then_some(since);
                 self.hold.refusal_heard = refused.is_some();
@@ -450,7 +422,7 @@ impl State {
             | GuardCommand::Grant
             | GuardCommand::Observe
             | GuardCommand::StandDown => {
-                self.pending.guard_retry_at = retry_at;
+                self.pending.retries(Place::Guard, retry_at);
             }
         }
         self.probed(probe, begun_at, now);
@@ -461,18 +433,19 @@ impl State {
     }
 
     fn guard_failed(&mut self, command: GuardCommand, why: String, now: Tick) {
-        let begun_at = self.guard_call_over(command);
+        let begun_at = self.pending.ends(command.place());
         match command {
             GuardCommand::Fence => {
-                self.pending.fence_retry_at = Some(now + GUARD_RETRY);
+                self.pending.retries(Place::Fence, Some(now + GUARD_RETRY));
                 self.instance.fence_tried_at = Some(begun_at);
             }
             GuardCommand::Follow => {
-                self.pending.follow_retry_at = Some(now + FOLLOW_RETRY);
+                self.pending
+                    .retries(Place::Replication, Some(now + FOLLOW_RETRY));
                 self.instance.follow_fault = Some(why);
             }
             GuardCommand::Promote => {
-                self.pending.guard_retry_at = Some(now + GUARD_RETRY);
+                self.pending.retries(Place::Guard, Some(now + GUARD_RETRY));
                 self.instance.unanswered_at = Some(begun_at);
                 self.hold.refused_since = self.hold.refused_since.or(Some(now));
                 self.hold.refusal_heard = false;
@@ -483,31 +456,8 @@ impl State {
             | GuardCommand::Grant
             | GuardCommand::Observe
             | GuardCommand::StandDown => {
-                self.pending.guard_retry_at = Some(now + GUARD_RETRY);
+                self.pending.retries(Place::Guard, Some(now + GUARD_RETRY));
                 self.instance.unanswered_at = Some(begun_at);
-            }
-        }
-    }
-
-    /// Frees the command's place and says when it was begun.
-    fn guard_call_over(&mut self, command: GuardCommand) -> Tick {
-        match command {
-            GuardCommand::Fence => {
-                self.pending.fence = false;
-                self.pending.fence_since
-            }
-            GuardCommand::Follow => {
-                self.pending.follow = false;
-                self.pending.follow_since
-            }
-            GuardCommand::Probe
-            | GuardCommand::Remember
-            | GuardCommand::Promote
-            | GuardCommand::Grant
-            | GuardCommand::Observe
-            | GuardCommand::StandDown => {
-                self.pending.guard = None;
-                self.pending.guard_since
             }
         }
     }
@@ -526,31 +476,33 @@ impl State {
                 catalog.stands_down_since = says_so.then_some(since);
                 catalog.member = written;
                 catalog.member_fault = None;
-                catalog.member_retry_at = None;
+                self.pending.retries(Place::Member, None);
             }
             Err(fault) => {
                 // Either may stand there now: the next write is not spared, whatever it says.
                 catalog.forgets_member();
-                catalog.member_retry_at = Some(now + CATALOG_RETRY);
+                self.pending
+                    .retries(Place::Member, Some(now + CATALOG_RETRY));
                 catalog.member_fault = Some(fault.why);
             }
         }
     }
 
     fn catalog_ended(&mut self, result: Result<bool, ConsulFault>, now: Tick) {
-        self.pending.catalog = false;
+        self.pending.ends(Place::Catalog);
         let telling: Option<CatalogEntry> = self.catalog.telling.take();
         match (result, telling) {
             (Ok(true), Some(entry)) => {
                 self.catalog.told = Some(entry);
                 self.catalog.lost = false;
-                self.catalog.retry_at = None;
+                self.pending.retries(Place::Catalog, None);
                 self.catalog.fault = None;
             }
             (Ok(_), None) => self.catalog.removed = true,
             (Ok(false), Some(_)) => self.catalog.lost = true,
             (Err(fault), _) => {
-                self.catalog.retry_at = Some(now + CATALOG_RETRY);
+                self.pending
+                    .retries(Place::Catalog, Some(now + CATALOG_RETRY));
                 self.catalog.doubted_until = Some(now + LOST_CALL);
                 self.catalog.fault = Some(fault.why);
             }

@@ -1,5 +1,6 @@
 //! Event + state → state, for what stands beside the lock key: ballots, orders, history.
 
+use super::slots::Place;
 use std::collections::BTreeMap;
 
 use super::apply::CONSUL_RETRY;
@@ -53,7 +54,6 @@ impl State {
     }
 
     pub(super) fn begin_ballot(&mut self, ballot: &Ballot, now: Tick) {
-        self.pending.ballot = true;
         let same = |known: &Election| known.index == ballot.index && known.term == ballot.term;
         let before = self.election.take().unwrap_or_default();
         let ran = same(&before) && before.runs();
@@ -86,7 +86,7 @@ impl State {
         result: Result<(u64, BTreeMap<String, Ballot>), ConsulFault>,
         now: Tick,
     ) {
-        self.pending.ballot = false;
+        self.pending.ends(Place::Ballot);
         match result {
             Ok((ballots_index, ballots)) => {
                 if let Some(election) = self.election.as_mut().filter(|known| known.index == index)
@@ -105,7 +105,7 @@ impl State {
         result: Result<(u64, BTreeMap<String, Ballot>), ConsulFault>,
         now: Tick,
     ) {
-        self.pending.ballot = false;
+        self.pending.ends(Place::Ballot);
         match result {
             Ok((index, ballots)) => {
                 if let Some(election) = &mut self.election {
@@ -117,12 +117,12 @@ impl State {
     }
 
     fn ballot_call_failed(&mut self, fault: ConsulFault, now: Tick) {
-        self.pending.ballot_retry_at = Some(now + CONSUL_RETRY);
+        self.pending
+            .retries(Place::Ballot, Some(now + CONSUL_RETRY));
         self.consul_fault = Some(fault);
     }
 
     pub(super) fn begin_switchover(&mut self, switchover: &Switchover, to: Option<Party>) {
-        self.pending.switchover = true;
         let begins = switchover.state == SwitchoverState::Running;
         self.orders.outcome = (!begins).then(|| switchover.clone());
         self.orders.writing = Some((switchover.clone(), to));
@@ -137,7 +137,7 @@ impl State {
         result: Result<Option<u64>, ConsulFault>,
         now: Tick,
     ) {
-        self.pending.switchover = false;
+        self.pending.ends(Place::Switchover);
         let writing = self.orders.writing.take();
         match (result, writing) {
             (Ok(Some(index)), Some((order, to))) => {
@@ -159,14 +159,14 @@ impl State {
             }
             (Ok(Some(_)), None) => {}
             (Err(fault), _) => {
-                self.pending.switchover_retry_at = Some(now + CONSUL_RETRY);
+                self.pending
+                    .retries(Place::Switchover, Some(now + CONSUL_RETRY));
                 self.consul_fault = Some(fault);
             }
         }
     }
 
     pub(super) fn begin_history(&mut self, line: &HistoryLine) {
-        self.pending.history = true;
         self.past.writing = Some(line.clone());
         let own = self.instance.probe.as_ref().map(|probe| &probe.uuid);
         if line.returned.is_some() && own != Some(&line.to.instance) {
@@ -181,7 +181,7 @@ impl State {
         result: Result<Vec<HistoryLine>, ConsulFault>,
         now: Tick,
     ) {
-        self.pending.history = false;
+        self.pending.ends(Place::History);
         match result {
             Ok(lines) => {
                 self.past.reads = self.past.reads.saturating_add(1);
@@ -199,7 +199,7 @@ impl State {
         result: Result<(), ConsulFault>,
         now: Tick,
     ) {
-        self.pending.history = false;
+        self.pending.ends(Place::History);
         match result {
             Ok(()) => {
                 let own = self.hold.record.as_ref().map(|record| record.term);
@@ -208,7 +208,7 @@ impl State {
                 }
                 self.past.untold.retain(|line| line.term != term);
                 self.past.denied = false;
-                self.pending.history_retry_at = None;
+                self.pending.retries(Place::History, None);
                 if let Some(line) = self.past.writing.take() {
                     self.interruptions_told(&line);
                 }
@@ -226,7 +226,8 @@ impl State {
     }
 
     fn history_call_failed(&mut self, fault: ConsulFault, now: Tick) {
-        self.pending.history_retry_at = Some(now + CONSUL_RETRY);
+        self.pending
+            .retries(Place::History, Some(now + CONSUL_RETRY));
         self.past.denied = fault.denied;
         self.consul_fault = Some(fault);
     }

@@ -1,5 +1,6 @@
 //! Event + state → state, for what happens at the lock key.
 
+use super::slots::Place;
 use std::time::Duration;
 
 use super::apply::{CONSUL_RETRY, DENIED_RETRY};
@@ -25,14 +26,14 @@ impl State {
         now: Tick,
     ) {
         if !by_watch {
-            self.pending.lock = false;
+            self.pending.ends(Place::Lock);
         }
         let sight = match result {
             Ok(sight) => sight,
             Err(fault) => {
                 self.lock.unreadable = true;
                 if !by_watch {
-                    self.pending.lock_retry_at = Some(now + CONSUL_RETRY);
+                    self.pending.retries(Place::Lock, Some(now + CONSUL_RETRY));
                 }
                 self.consul_failed(&fault.why);
                 self.consul_fault = Some(fault);
@@ -48,7 +49,9 @@ impl State {
         let news = match &self.lock.sight {
             None => true,
             // Asked after we learned what we know: the answer is newer even if its index went back.
-            Some(_) if asked_at >= self.lock.learned_at && !self.pending.lock => true,
+            Some(_) if asked_at >= self.lock.learned_at && !self.pending.is_busy(Place::Lock) => {
+                true
+            }
             Some(known) => change_index(&sight) > change_index(known),
         };
         if news {
@@ -133,10 +136,11 @@ impl State {
             .filter(|holder| probe.guard.session.as_deref() == Some(holder.as_str()) && named);
         if let Some(holder) = holder.cloned()
             && self.session.id.is_none()
-            && !self.pending.session
+            && !self.pending.is_busy(Place::Session)
         {
             self.session = Session::found_in_guard(holder, now);
-            self.pending.session_retry_at = Some(now + REFUSED_RETRY);
+            self.pending
+                .retries(Place::Session, Some(now + REFUSED_RETRY));
         }
     }
 
@@ -312,7 +316,7 @@ impl State {
         result: Result<Result<u64, String>, ConsulFault>,
         now: Tick,
     ) {
-        self.pending.lock = false;
+        self.pending.ends(Place::Lock);
         match result {
             Ok(Ok(index)) => {
                 self.consul_answered();
@@ -327,7 +331,7 @@ impl State {
                 self.hold.unwritten = None;
                 self.hold.attempted = None;
                 self.lock.outdated = true;
-                self.pending.lock_retry_at = Some(now + REFUSED_RETRY);
+                self.pending.retries(Place::Lock, Some(now + REFUSED_RETRY));
                 if matches!(step, LockStepKind::Acquire | LockStepKind::TakeOver) {
                     self.hold.acquire_retry_at = Some(now + ACQUIRE_RETRY);
                 }
@@ -344,7 +348,7 @@ impl State {
                     CONSUL_RETRY
                 };
                 self.denied = fault.denied.then(|| fault.why.clone());
-                self.pending.lock_retry_at = Some(now + pause);
+                self.pending.retries(Place::Lock, Some(now + pause));
                 self.consul_fault = Some(fault);
             }
         }

@@ -3,12 +3,13 @@
 use super::apply::{CONSUL_RETRY, DENIED_RETRY};
 use super::event::ConsulFault;
 use super::ids::SessionId;
+use super::slots::Place;
 use super::state::{Session, State};
 use super::timing::Tick;
 
 impl State {
     pub(super) fn session_created(&mut self, result: Result<SessionId, ConsulFault>, now: Tick) {
-        self.pending.session = false;
+        self.pending.ends(Place::Session);
         match result {
             Ok(id) => {
                 self.denied = None;
@@ -29,7 +30,7 @@ impl State {
         result: Result<bool, ConsulFault>,
         now: Tick,
     ) {
-        self.pending.session = false;
+        self.pending.ends(Place::Session);
         if self.session.id.as_ref() != Some(session) {
             return;
         }
@@ -53,7 +54,7 @@ impl State {
             CONSUL_RETRY
         };
         self.denied = fault.denied.then(|| fault.why.clone());
-        self.pending.session_retry_at = Some(now + pause);
+        self.pending.retries(Place::Session, Some(now + pause));
         self.consul_failed(&fault.why);
         self.consul_fault = Some(fault);
     }

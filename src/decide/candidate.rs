@@ -1,6 +1,7 @@
 //! The lock is up for grabs: free, missing, or held by somebody who has not been heard of for a lease. Whose turn is
 //! it, and when (R3, R4).
 
+use super::slots::Place;
 use std::time::Duration;
 
 use super::board::{Cause, Member};
@@ -284,7 +285,7 @@ impl Planner<'_> {
                 return reason;
             }
         }
-        if self.too_early(self.state.hold.acquire_retry_at).is_none() {
+        if self.is_due(self.state.hold.acquire_retry_at) {
             self.run_for_lock(seat, claim);
         }
         self.unless_denied(running(seat, claim))
@@ -297,7 +298,7 @@ impl Planner<'_> {
     }
 
     fn look_again(&mut self) -> Reason {
-        if self.may_call_lock() {
+        if self.may_call(Place::Lock) {
             self.act(Action::ReadLock);
         }
         Reason::LookingAgain
@@ -310,12 +311,6 @@ impl Planner<'_> {
         let ours = |last: &Record| Some(&last.instance) == own && handover(last).is_none();
         let until = self.state.hold.hold_back_until.filter(|_| !claim.own);
         until.filter(|_| claim.record.is_none_or(ours))
-    }
-
-    fn too_early(&mut self, from: Option<Tick>) -> Option<Tick> {
-        let until = from.filter(|at| *at > self.now)?;
-        self.wake(until);
-        Some(until)
     }
 
     /// Board, ballots, and the session while we wait for them. `None`: it is our turn.
@@ -413,18 +408,18 @@ impl Planner<'_> {
     /// A session that is alive for certain and written down in the guard; else sees to it that there will be one.
     pub(super) fn prepared_session(&mut self) -> Option<SessionId> {
         let Some(session) = self.state.session.id.clone() else {
-            if self.may_call_session() {
+            if self.may_call(Place::Session) {
                 self.act(Action::CreateSession);
             }
             return None;
         };
-        if self.state.pending.session {
+        if self.state.pending.is_busy(Place::Session) {
             return None;
         }
         let usable_until =
             self.state.session.renewed_at + self.state.settings.timing.session_renew_interval();
         if self.state.session.doubted || usable_until <= self.now {
-            if self.may_call_session() {
+            if self.may_call(Place::Session) {
                 self.act(Action::RenewSession { session });
             }
             return None;
@@ -446,7 +441,7 @@ impl Planner<'_> {
         let Some(reading) = self.fresh_reading() else {
             return;
         };
-        if !self.may_call_lock() {
+        if !self.may_call(Place::Lock) {
             return;
         }
         let gain = Some(claim.gain);

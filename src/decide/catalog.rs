@@ -86,7 +86,7 @@ impl Planner<'_> {
             // A registration of another role that was lost may have been carried out behind the last one.
             let doubted = catalog.doubted_until > Some(catalog.registered_at);
             let register = news || doubted;
-            if self.may_call(self.state.pending.catalog, catalog.retry_at) {
+            if self.may_call(Place::Catalog) {
                 self.act(Action::Tell { entry, register });
             }
         } else {
@@ -169,7 +169,7 @@ impl Planner<'_> {
         let told = told.is_none_or(|entry| entry.health == Health::Critical);
         let written = catalog.member.as_ref();
         let written = written.is_none_or(|member| member.health == Health::Critical.name());
-        (told || catalog.retry_at.is_some()) && (written || catalog.member_retry_at.is_some())
+        (told || self.fails(Place::Catalog)) && (written || self.fails(Place::Member))
     }
 
     fn health(&self, reason: &Reason) -> (Health, String) {
@@ -274,8 +274,7 @@ impl Planner<'_> {
             }
             Some(_) | None => {}
         }
-        let under_way = self.state.pending.member || self.planned(Place::Member);
-        if self.may_call(under_way, catalog.member_retry_at) {
+        if self.may_call(Place::Member) {
             self.act(Action::WriteMember {
                 member: Box::new(member),
             });

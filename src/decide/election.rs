@@ -372,7 +372,7 @@ impl Planner<'_> {
 
     fn write_ballot(&mut self, contest: &Contest<'_>, excluded: Option<String>) {
         if let Some(ballot) = self.ballot(contest, excluded)
-            && self.may_call_ballots()
+            && self.may_call(Place::Ballot)
         {
             self.act(Action::WriteBallot {
                 ballot: Box::new(ballot),
@@ -562,14 +562,9 @@ impl Planner<'_> {
     }
 
     fn read_ballots(&mut self, after: u64, wait: Duration) {
-        if self.may_call_ballots() {
+        if self.may_call(Place::Ballot) {
             self.act(Action::ReadBallots { after, wait });
         }
-    }
-
-    fn may_call_ballots(&mut self) -> bool {
-        let under_way = self.state.pending.ballot || self.planned(Place::Ballot);
-        self.may_call(under_way, self.state.pending.ballot_retry_at)
     }
 
     /// Writes our ballot, from a word of the instance that was asked for after the lock came up for grabs: only then

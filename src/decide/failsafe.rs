@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::Planner;
 use super::observed::Probe;
 use super::plan::{Action, Before, Reason};
 use super::record::{Record, Status};
 use super::state::{Asked, Reading, State};
 use super::timing::{Tick, Timing};
 use super::unrecorded::Unguarded;
+use super::{Place, Planner};
 
 /// After members that did not all promise: one of them may be restarting.
 const PROMISES_RETRY: Duration = Duration::from_millis(200);
@@ -155,7 +155,6 @@ impl State {
         reading: Reading,
         for_all: bool,
     ) {
-        self.pending.promises = true;
         self.hold.asked = Some(Asked {
             term,
             reading,
@@ -173,8 +172,9 @@ impl State {
         unguarded: Unguarded,
         now: Tick,
     ) {
-        self.pending.promises = false;
-        self.pending.promises_retry_at = Some(now + PROMISES_RETRY);
+        self.pending.ends(Place::Promises);
+        let retry_at = Some(now + PROMISES_RETRY);
+        self.pending.retries(Place::Promises, retry_at);
         let Some(asked) = self.hold.asked.take() else {
             return;
         };
@@ -205,7 +205,7 @@ impl State {
                 self.hold.promised = Some(reading);
             }
             self.hold.unpromised = None;
-            self.pending.promises_retry_at = None;
+            self.pending.retries(Place::Promises, None);
         } else {
             self.hold.unpromised = Some(refusals.join("; "));
         }
@@ -241,7 +241,7 @@ impl Planner<'_> {
         let patience = match &state.hold.unwritten {
             Some(_) => timing.refresh_interval(),
             // A step that hangs must not cost more than half of the lease.
-            None if state.pending.lock => timing.lease() / 2,
+            None if state.pending.is_busy(Place::Lock) => timing.lease() / 2,
             None => return None,
         };
         let base = state.lease_base();
@@ -291,7 +291,7 @@ impl Planner<'_> {
         let Some(reading) = self.fresh_reading() else {
             return;
         };
-        if self.may_call(state.pending.promises, state.pending.promises_retry_at) {
+        if self.may_call(Place::Promises) {
             self.act(Action::AskPromises {
                 term: record.term,
                 instance: record.instance.clone(),

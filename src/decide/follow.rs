@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::Planner;
 use super::plan::Action;
 use super::record::{Record, Status};
+use super::{Place, Planner};
 
 /// How often a replica is pointed at the same master again while that may refuse its login. A first connection takes
 /// moments, and a changed password is read no more often.
@@ -34,9 +34,9 @@ impl Planner<'_> {
         if again && (is_own || !probe.may_be_locked_out_by(&record.instance)) {
             return;
         }
-        let pending = &self.state.pending;
-        let again_at = again.then(|| pending.follow_since + LOCKED_OUT_RETRY);
-        if self.may_call(pending.follow, pending.follow_retry_at.max(again_at)) {
+        let begun_at = self.state.pending.begun_at(Place::Replication);
+        let again_at = again.then(|| begun_at + LOCKED_OUT_RETRY);
+        if self.may_call(Place::Replication) && self.is_due(again_at) {
             self.act(Action::Follow {
                 uri: (!is_own).then(|| record.uri.clone()),
                 again,

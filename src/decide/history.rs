@@ -119,12 +119,12 @@ impl Planner<'_> {
     /// Of an agent that is about to end. Consul has one chance to be told.
     pub(super) fn has_told_past_terms(&mut self) -> bool {
         self.tell_past_terms();
-        self.state.past.untold.is_empty() || self.state.pending.history_retry_at.is_some()
+        self.state.past.untold.is_empty() || self.fails(Place::History)
     }
 
     /// `over`: the term's master is none any more.
     pub(super) fn write_history(&mut self, line: HistoryLine, over: bool) {
-        if self.may_call_history() {
+        if self.may_call(Place::History) {
             self.act(Action::WriteHistory {
                 line: Box::new(line),
                 over,
@@ -135,15 +135,9 @@ impl Planner<'_> {
     /// Not too often: the line that is looked for may take its time, and one's own is not to wait for that.
     pub(super) fn read_history(&mut self) {
         let read_again_at = self.state.past.read_again_at;
-        if self.may_call(false, read_again_at) && self.may_call_history() {
+        if self.is_due(read_again_at) && self.may_call(Place::History) {
             self.act(Action::ReadHistory);
         }
-    }
-
-    fn may_call_history(&mut self) -> bool {
-        let pending = &self.state.pending;
-        let under_way = pending.history || self.planned(Place::History);
-        self.may_call(under_way, pending.history_retry_at)
     }
 
     /// Of an instance that may have been master before, once somebody else is: the rows that its successor did not

@@ -1,12 +1,12 @@
 //! We hold the lock: be promoted, stay writable, or give it up.
 
-use super::Planner;
 use super::board::Cause;
 use super::observed::Probe;
 use super::plan::{Action, Reason};
 use super::record::{Record, RecordError, Status};
 use super::state::{Gain, Link};
 use super::timing::{Tick, Timing};
+use super::{Place, Planner};
 
 /// Whether an instance that answers pings has gone on past its lease.
 enum Outlived {
@@ -19,7 +19,7 @@ enum Outlived {
 impl Planner<'_> {
     pub(super) fn hold(&mut self) -> Reason {
         let state = self.state;
-        if state.lock.outdated && self.may_call_lock() {
+        if state.lock.outdated && self.may_call(Place::Lock) {
             self.act(Action::ReadLock);
         }
         if let Link::Dead { proof, .. } = &state.instance.link {
@@ -102,7 +102,7 @@ impl Planner<'_> {
             if self.now >= lease.over_at && state.holds_lock() {
                 self.release("the instance hung and was killed");
             }
-        } else if self.may_call(state.pending.kill, state.pending.kill_retry_at) {
+        } else if self.may_call(Place::Process) {
             self.act(Action::Kill);
         }
         Some(Reason::KillingHungInstance)
@@ -139,7 +139,7 @@ impl Planner<'_> {
         let state = self.state;
         if state.settings.kill_hung
             && state.instance.process.is_none()
-            && self.may_call(state.pending.kill, state.pending.kill_retry_at)
+            && self.may_call(Place::Process)
         {
             // It failed once; that may pass.
             self.act(Action::Kill);
@@ -371,7 +371,7 @@ impl Planner<'_> {
         let Some(reading) = self.fresh_reading() else {
             return;
         };
-        if self.may_call_lock() {
+        if self.may_call(Place::Lock) {
             let held = self.state.hold.record.as_ref();
             let cause = held.map_or(Cause::First, |record| record.cause);
             let attempt = Box::new(self.next_record(reading, term, reason, cause, gain));
@@ -469,7 +469,7 @@ impl Planner<'_> {
         record.unguarded = self.unguarded_word(Some(&record), record.cause);
         record.unguarded = record.unguarded_before();
         record.end = self.end(&record, target);
-        if self.may_call_lock() {
+        if self.may_call(Place::Lock) {
             self.act(Action::Release {
                 session,
                 index,

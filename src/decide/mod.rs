@@ -32,6 +32,7 @@ pub mod plan;
 pub mod problems;
 pub mod record;
 pub mod router;
+pub mod slots;
 pub mod state;
 mod stop;
 mod switchover;
@@ -48,6 +49,7 @@ use event::KeySight;
 use observed::Probe;
 use plan::{Action, Ending, Plan, Reason};
 use record::{Record, Status};
+use slots::Place;
 use state::{Attempt, Gain, Reading, State};
 use timing::Tick;
 
@@ -131,45 +133,39 @@ impl Planner<'_> {
         }
     }
 
-    /// Whether a call that may be tried again at `retry_at` may be made; if not, sees to it that it will be.
-    fn may_call(&mut self, under_way: bool, retry_at: Option<Tick>) -> bool {
-        if under_way {
-            return false;
-        }
-        match retry_at {
-            Some(at) if at > self.now => {
-                self.wake(at);
-                false
-            }
-            Some(_) | None => true,
-        }
+    fn too_early(&mut self, from: Option<Tick>) -> Option<Tick> {
+        let until = from.filter(|at| *at > self.now)?;
+        self.wake(until);
+        Some(until)
+    }
+
+    fn is_due(&mut self, at: Option<Tick>) -> bool {
+        self.too_early(at).is_none()
+    }
+
+    /// Whether a call may be made there; if it is only too early, sees to it that it will be.
+    fn may_call(&mut self, place: Place) -> bool {
+        let under_way = self.state.pending.is_busy(place) || self.planned(place);
+        !under_way && self.is_due(self.state.pending.retry_at(place))
+    }
+
+    /// Whether the last call there failed.
+    fn fails(&self, place: Place) -> bool {
+        self.state.pending.retry_at(place).is_some()
     }
 
     fn may_command_guard(&mut self) -> bool {
-        let under_way = self.state.pending.guard.is_some() || self.planned(Place::Guard);
-        self.state.live_probe().is_some()
-            && self.may_call(under_way, self.state.pending.guard_retry_at)
-    }
-
-    fn may_call_lock(&mut self) -> bool {
-        let under_way = self.state.pending.lock || self.planned(Place::Lock);
-        self.may_call(under_way, self.state.pending.lock_retry_at)
-    }
-
-    fn may_call_session(&mut self) -> bool {
-        let under_way = self.state.pending.session || self.planned(Place::Session);
-        self.may_call(under_way, self.state.pending.session_retry_at)
+        self.state.live_probe().is_some() && self.may_call(Place::Guard)
     }
 
     fn planned(&self, place: Place) -> bool {
-        self.actions.iter().any(|action| action.place() == place)
+        self.actions
+            .iter()
+            .any(|action| action.place() == Some(place))
     }
 
     fn fence(&mut self, why: &str) -> Reason {
-        let under_way = self.state.pending.fence || self.planned(Place::Fence);
-        if self.state.live_probe().is_some()
-            && self.may_call(under_way, self.state.pending.fence_retry_at)
-        {
+        if self.state.live_probe().is_some() && self.may_call(Place::Fence) {
             self.act(Action::Fence {
                 why: why.to_owned(),
             });
@@ -246,7 +242,7 @@ impl Planner<'_> {
         let renew_at =
             self.state.session.renewed_at + self.state.settings.timing.session_renew_interval();
         if self.state.session.doubted || (self.state.holds_lock() && renew_at <= self.now) {
-            if self.may_call_session() {
+            if self.may_call(Place::Session) {
                 self.act(Action::RenewSession { session: id });
             }
         } else if self.state.holds_lock() {
@@ -376,7 +372,7 @@ impl Planner<'_> {
         // Nothing is taken while the last read failed; a look is the next thing.
         let free = state.lock.sight.is_some() && state.key_session().is_none();
         let doubtful = state.lock.outdated || (state.lock.unreadable && free);
-        if doubtful && self.may_call_lock() {
+        if doubtful && self.may_call(Place::Lock) {
             self.act(Action::ReadLock);
         }
         let Some(sight) = &state.lock.sight else {
@@ -465,9 +461,9 @@ impl Planner<'_> {
     /// A session that does not hold the lock and is not about to take it.
     fn forget_session(&mut self) {
         if let Some(id) = self.state.session.id.clone()
-            && !self.state.pending.lock
+            && !self.state.pending.is_busy(Place::Lock)
             && !self.stays_quiet()
-            && self.may_call_session()
+            && self.may_call(Place::Session)
         {
             self.act(Action::DestroySession { session: id });
         }
@@ -475,7 +471,7 @@ impl Planner<'_> {
 
     /// Whether the lock is just being taken: the guard is to be free for the promotion.
     fn is_gaining(&self) -> bool {
-        let under_way = self.state.pending.lock
+        let under_way = self.state.pending.is_busy(Place::Lock)
             && self
                 .state
                 .hold
@@ -507,57 +503,4 @@ impl Planner<'_> {
 /// Rounded up: a record must not promise an earlier end than there is.
 fn ceil_ms(lease: Duration) -> u64 {
     u64::try_from(lease.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
-}
-
-/// Where an action is carried out; one at a time in each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Guard,
-    Fence,
-    Replication,
-    Process,
-    Session,
-    Lock,
-    Catalog,
-    Member,
-    Board,
-    Ballot,
-    Switchover,
-    History,
-    Promises,
-    Vshard,
-    Agent,
-}
-
-impl Action {
-    fn place(&self) -> Place {
-        match self {
-            Self::Probe
-            | Self::Remember { .. }
-            | Self::Promote { .. }
-            | Self::Grant { .. }
-            | Self::Observe { .. }
-            | Self::StandDown { .. } => Place::Guard,
-            Self::Fence { .. } => Place::Fence,
-            Self::Follow { .. } => Place::Replication,
-            Self::Kill => Place::Process,
-            Self::CreateSession | Self::RenewSession { .. } | Self::DestroySession { .. } => {
-                Place::Session
-            }
-            Self::ReadLock
-            | Self::Acquire { .. }
-            | Self::TakeOver { .. }
-            | Self::Refresh { .. }
-            | Self::Release { .. } => Place::Lock,
-            Self::Tell { .. } | Self::Deregister => Place::Catalog,
-            Self::ReadBoard => Place::Board,
-            Self::WriteMember { .. } => Place::Member,
-            Self::WriteBallot { .. } | Self::ReadBallots { .. } => Place::Ballot,
-            Self::WriteSwitchover { .. } => Place::Switchover,
-            Self::ReadHistory | Self::WriteHistory { .. } => Place::History,
-            Self::AskPromises { .. } => Place::Promises,
-            Self::Vshard(_) => Place::Vshard,
-            Self::Exit { .. } => Place::Agent,
-        }
-    }
 }

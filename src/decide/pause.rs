@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use super::Planner;
 use super::board::Member;
 use super::observed::Probe;
 use super::plan::{Action, CatalogEntry, Ending, Health, Reason};
 use super::record::Record;
 use super::state::{Link, Reading};
 use super::timing::Tick;
+use super::{Place, Planner};
 
 /// How often the board is read where no refresh brings it.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -116,7 +116,7 @@ impl Planner<'_> {
         }
         // A write whose reply was lost before this record was accepted rests on an older index, and comes to nothing; one
         // that rests on there being no record does so while this one stands.
-        !state.pending.lock && !state.lock.outdated && seen == Some(record.stamp())
+        !state.pending.is_busy(Place::Lock) && !state.lock.outdated && seen == Some(record.stamp())
     }
 
     /// Whether a write that rests on this reading began once the member's key was known to tell of the pause. If Consul

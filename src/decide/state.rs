@@ -16,6 +16,7 @@ use super::neighbours::Neighbours;
 use super::observed::{Heard, Probe};
 use super::plan::CatalogEntry;
 use super::record::{Record, Stamp};
+use super::slots::Slots;
 use super::timing::{InstanceTime, Tick, Timing};
 use super::vshard::Vshard;
 
@@ -100,7 +101,7 @@ pub struct State {
     /// What is known of vshard.
     pub vshard: Vshard,
     /// What is under way.
-    pub pending: Pending,
+    pub pending: Slots,
     /// The signal that asked it to stop, and when.
     pub stopping: Option<(&'static str, Tick)>,
     /// Another agent owns the guard now.
@@ -341,10 +342,6 @@ pub struct Catalog {
     pub member_writing: Option<Member>,
     /// When that was begun.
     pub member_written_at: Tick,
-    /// Do not try again before then.
-    pub retry_at: Option<Tick>,
-    /// Do not try the member key again before then.
-    pub member_retry_at: Option<Tick>,
     /// Why Consul was not told the last time. No reason of ours rests on that, unlike [`State::consul_fault`].
     pub fault: Option<String>,
     /// Why the member key was not written the last time.
@@ -361,69 +358,6 @@ impl Catalog {
         self.member = None;
         self.stands_down_since = None;
     }
-}
-
-/// What is under way; at most one of each.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Pending {
-    /// A command to the guard, other than a fence.
-    pub guard: Option<GuardCommand>,
-    /// When it was begun.
-    pub guard_since: Tick,
-    /// A fence.
-    pub fence: bool,
-    /// When it was begun.
-    pub fence_since: Tick,
-    /// A change of replication.
-    pub follow: bool,
-    /// When it was begun.
-    pub follow_since: Tick,
-    /// A kill.
-    pub kill: bool,
-    /// When it was begun.
-    pub kill_since: Tick,
-    /// A session call.
-    pub session: bool,
-    /// A step at the lock, or a read of it.
-    pub lock: bool,
-    /// A catalog call.
-    pub catalog: bool,
-    /// A member write.
-    pub member: bool,
-    /// A read of the board.
-    pub board: bool,
-    /// When it was begun.
-    pub board_since: Tick,
-    /// A ballot's write, or a read of the ballots.
-    pub ballot: bool,
-    /// A write of the switchover key.
-    pub switchover: bool,
-    /// A read or a write of the history.
-    pub history: bool,
-    /// A question for promises.
-    pub promises: bool,
-    /// No read of the board before then.
-    pub board_retry_at: Option<Tick>,
-    /// No ballot call before then.
-    pub ballot_retry_at: Option<Tick>,
-    /// No write of the switchover key before then.
-    pub switchover_retry_at: Option<Tick>,
-    /// No history call before then.
-    pub history_retry_at: Option<Tick>,
-    /// No session call before then.
-    pub session_retry_at: Option<Tick>,
-    /// No lock call before then.
-    pub lock_retry_at: Option<Tick>,
-    /// No guard command but a fence before then.
-    pub guard_retry_at: Option<Tick>,
-    /// No fence before then.
-    pub fence_retry_at: Option<Tick>,
-    /// No change of replication before then.
-    pub follow_retry_at: Option<Tick>,
-    /// No kill before then.
-    pub kill_retry_at: Option<Tick>,
-    /// No question for promises before then.
-    pub promises_retry_at: Option<Tick>,
 }
 
 impl State {
@@ -445,7 +379,7 @@ impl State {
             past: Past::default(),
             catalog: Catalog::default(),
             vshard: Vshard::default(),
-            pending: Pending::default(),
+            pending: Slots::default(),
             stopping: None,
             superseded: None,
             consul_fault: None,
@@ -543,7 +477,7 @@ impl State {
     /// writable.
     #[must_use]
     pub fn stands_down(&self) -> bool {
-        let told = self.pending.guard == Some(GuardCommand::StandDown)
+        let told = self.pending.command() == Some(GuardCommand::StandDown)
             || self.instance.stood_down_at > self.instance.answered_begun_at;
         let probe = self.instance.probe.as_ref();
         told || probe.is_some_and(|probe| probe.guard.stood_down)
@@ -578,7 +512,7 @@ impl State {
     /// answers was asked before.
     fn lease_in_flight(&self) -> bool {
         if matches!(
-            self.pending.guard,
+            self.pending.command(),
             Some(GuardCommand::Promote | GuardCommand::Grant)
         ) {
             return true;

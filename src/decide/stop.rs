@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::Planner;
 use super::plan::{Action, Ending, Reason};
 use super::state::Link;
 use super::timing::Timing;
+use super::{Place, Planner};
 
 /// How long a stopping master waits, read-only, for a replica to have its last rows.
 const CATCH_UP: Duration = Duration::from_secs(2);
@@ -38,7 +38,10 @@ impl Planner<'_> {
         if let Some(reason) = self.end_hung_instance() {
             return reason;
         }
-        if self.state.lock.outdated && self.state.hold.record.is_some() && self.may_call_lock() {
+        if self.state.lock.outdated
+            && self.state.hold.record.is_some()
+            && self.may_call(Place::Lock)
+        {
             self.act(Action::ReadLock);
         }
         let leased = self
@@ -95,15 +98,17 @@ impl Planner<'_> {
     fn say_farewell(&mut self) -> Reason {
         self.tell_past_terms();
         let catalog = &self.state.catalog;
-        if (catalog.told.is_some() || self.state.pending.catalog) && !catalog.removed {
-            if self.may_call(self.state.pending.catalog, catalog.retry_at) {
+        if (catalog.told.is_some() || self.state.pending.is_busy(Place::Catalog))
+            && !catalog.removed
+        {
+            if self.may_call(Place::Catalog) {
                 self.act(Action::Deregister);
             }
             return Reason::Stopping {
                 waiting_for: "the service to be deregistered",
             };
         }
-        if self.state.session.id.is_some() || self.state.pending.session {
+        if self.state.session.id.is_some() || self.state.pending.is_busy(Place::Session) {
             self.forget_session();
             return Reason::Stopping {
                 waiting_for: "the session to be removed",

@@ -5,13 +5,13 @@
 
 use std::time::Duration;
 
-use super::Planner;
 use super::board::{self, Ballot, Member, Party, Switchover, SwitchoverState, rows_missing};
 use super::event::KeySight;
 use super::observed::Probe;
 use super::plan::{Action, Reason};
 use super::record::{Record, Status};
 use super::state::{Gained, Handover};
+use super::{Place, Planner};
 
 /// How long the target may take to catch up where the order does not say.
 const CATCH_UP: Duration = Duration::from_secs(2);
@@ -24,7 +24,7 @@ impl Planner<'_> {
     /// Of a serving master: takes notice of an order, or writes down what became of one.
     pub(super) fn mind_switchover(&mut self, record: &Record, probe: &Probe) {
         let orders = &self.state.orders;
-        if self.state.pending.switchover || self.state.hold.handover.is_some() {
+        if self.state.pending.is_busy(Place::Switchover) || self.state.hold.handover.is_some() {
             return;
         }
         let Some((index, order)) = &orders.switchover else {
@@ -143,9 +143,7 @@ impl Planner<'_> {
     }
 
     fn answer_order(&mut self, index: u64, switchover: Switchover, to: Option<Party>) {
-        let pending = &self.state.pending;
-        let under_way = pending.switchover || self.planned(super::Place::Switchover);
-        if self.may_call(under_way, pending.switchover_retry_at) {
+        if self.may_call(Place::Switchover) {
             self.act(Action::WriteSwitchover {
                 index,
                 switchover: Box::new(switchover),
@@ -165,9 +163,7 @@ impl Planner<'_> {
     }
 
     pub(super) fn read_board(&mut self) {
-        let pending = &self.state.pending;
-        let under_way = pending.board || self.planned(super::Place::Board);
-        if self.may_call(under_way, pending.board_retry_at) {
+        if self.may_call(Place::Board) {
             self.act(Action::ReadBoard);
         }
     }
@@ -386,8 +382,8 @@ impl Planner<'_> {
             }
             // A grant that overtakes the fence, or a refresh before the release, would cost time that matters.
             Some(None)
-                if self.state.pending.guard.is_none()
-                    && !self.state.pending.lock
+                if !self.state.pending.is_busy(Place::Guard)
+                    && !self.state.pending.is_busy(Place::Lock)
                     && !self.state.lock.outdated =>
             {
                 let _ = self.fence(&reason.to_string());
@@ -474,9 +470,7 @@ impl Planner<'_> {
         let said = known.is_some_and(|own| {
             own.term == record.term + 1 && own.index == key.modify_index && own.excluded == excluded
         });
-        let pending = &self.state.pending;
-        let under_way = pending.ballot || self.planned(super::Place::Ballot);
-        if !said && self.may_call(under_way, pending.ballot_retry_at) {
+        if !said && self.may_call(Place::Ballot) {
             self.act(Action::WriteBallot {
                 ballot: Box::new(Ballot {
                     v: board::VERSION,

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::Planner;
 use super::board::{Board, Cause};
 use super::observed::Probe;
 use super::plan::{Action, Reason};
 use super::record::Record;
 use super::state::State;
 use super::timing::{Tick, Timing};
+use super::{Place, Planner};
 
 /// Members that gave no promise, by instance UUID, as far as it matters to who may be writable.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -133,7 +133,7 @@ impl Planner<'_> {
             self.read_board();
             return true;
         };
-        if self.may_call(state.pending.promises, state.pending.promises_retry_at) {
+        if self.may_call(Place::Promises) {
             self.act(Action::AskPromises {
                 term: record.term,
                 instance: record.instance.clone(),

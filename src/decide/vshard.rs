@@ -413,8 +413,8 @@ impl Planner<'_> {
         let state = self.state;
         let record = state.hold.record.as_ref().filter(|_| state.holds_lock())?;
         let promotes = |action: &Action| matches!(action, Action::Promote { .. });
-        let is_promoted =
-            state.pending.guard == Some(GuardCommand::Promote) || self.actions.iter().any(promotes);
+        let is_promoted = state.pending.command() == Some(GuardCommand::Promote)
+            || self.actions.iter().any(promotes);
         (state.is_serving() || is_promoted).then_some(record.term)
     }
 
@@ -443,7 +443,7 @@ impl Planner<'_> {
             Some((index, _)) => *index,
             None => 0,
         };
-        if self.may_call(vshard.writing.is_some(), vshard.write_retry_at) {
+        if vshard.writing.is_none() && self.is_due(vshard.write_retry_at) {
             self.act(Action::Vshard(VshardAction::WriteMaster { index, master }));
         }
     }
@@ -485,7 +485,8 @@ impl Planner<'_> {
         let vshard = &state.vshard;
         // Between gaining the lock and serving, and between a fence and the release, the instance has better things to
         // do: vshard may wait for others.
-        let between = (state.holds_lock() && !state.is_serving()) || state.pending.fence;
+        let between =
+            (state.holds_lock() && !state.is_serving()) || state.pending.is_busy(Place::Fence);
         if between || state.hold.handover.is_some() {
             return;
         }
@@ -501,7 +502,7 @@ impl Planner<'_> {
         match vshard.due(look, &wanted) {
             Due::Never => {}
             Due::At(at) => {
-                if self.may_call(vshard.applying.is_some(), at) {
+                if vshard.applying.is_none() && self.is_due(at) {
                     let sequence = vshard.sequence + 1;
                     self.act(Action::Vshard(VshardAction::Apply { sequence, wanted }));
                 }
@@ -551,8 +552,7 @@ impl Planner<'_> {
             order.state,
             SwitchoverState::Requested | SwitchoverState::Running
         );
-        let under_way = state.pending.switchover || self.planned(Place::Switchover);
-        if !is_open && self.may_call(under_way, state.pending.switchover_retry_at) {
+        if !is_open && self.may_call(Place::Switchover) {
             let at_ms = state.wall_ms;
             let switchover = Switchover {
                 id: format!("{}-{}-{at_ms}", state.settings.agent, master.term),

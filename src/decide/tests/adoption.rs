@@ -4,6 +4,7 @@ use super::fixtures::*;
 use crate::decide::ids::SessionId;
 use crate::decide::plan::{Action, Reason};
 use crate::decide::record::Status;
+use crate::decide::slots::Place;
 use crate::decide::state::State;
 
 /// The agent of this node is killed and started again.
@@ -131,7 +132,7 @@ fn a_new_connection_forgets_old_troubles() {
     node.attaches();
     assert!(node.state.instance.silent_since.is_none());
     assert!(node.state.instance.kill_failed.is_none());
-    assert!(node.state.pending.guard_retry_at.is_none());
+    assert!(node.state.pending.retry_at(Place::Guard).is_none());
 }
 
 #[test]

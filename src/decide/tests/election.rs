@@ -1,5 +1,6 @@
 //! Who goes first when the lock is up for grabs, who does not run at all, and that nobody waits in vain.
 
+use crate::decide::slots::Place;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
@@ -81,7 +82,11 @@ impl Node {
         for _ in 0..3 {
             self.settles();
         }
-        assert!(self.state.pending.ballot, "{:?}", self.plan().reason);
+        assert!(
+            self.state.pending.is_busy(Place::Ballot),
+            "{:?}",
+            self.plan().reason
+        );
         self
     }
 

@@ -4,6 +4,7 @@ use super::fixtures::*;
 use crate::decide::declared::Declared;
 use crate::decide::event::Event;
 use crate::decide::plan::{Action, Ending, Health, Reason};
+use crate::decide::slots::Place;
 
 #[test]
 fn an_agent_that_was_superseded_touches_nothing_and_ends() {
@@ -206,7 +207,7 @@ fn a_word_that_it_did_not_ask_for_ends_no_command() {
     let _probe = node.runs_until(|action| matches!(action, Action::Probe));
     node.attaches();
     assert!(
-        node.state.pending.guard.is_some(),
+        node.state.pending.is_busy(Place::Guard),
         "its answer is still to come"
     );
     assert!(!does!(node.turn(), Action::Probe));

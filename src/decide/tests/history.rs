@@ -1,5 +1,6 @@
 //! Changes of hands as they are written down, and rows that an ex-master brings back.
 
+use crate::decide::slots::Place;
 use std::collections::BTreeMap;
 
 use super::fixtures::*;
@@ -187,7 +188,7 @@ fn an_ex_master_without_such_rows_says_so_too() {
 fn who_was_never_master_counts_nothing() {
     let node = returning(&[line(8, "third", OTHER, vclock(40, 4))], 40);
     assert_eq!(counted(&node, 8), None);
-    assert!(!node.state.pending.history);
+    assert!(!node.state.pending.is_busy(Place::History));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::decide::event::{ConsulFault, Event, LockSight, LockStepKind};
 use crate::decide::ids::SessionId;
 use crate::decide::plan::{Action, Reason};
 use crate::decide::record::Status;
+use crate::decide::slots::Place;
 use crate::decide::timing::Tick;
 
 fn is_acquire(action: &Action) -> bool {
@@ -64,7 +65,10 @@ fn what_the_watch_saw_before_a_step_under_way_does_not_undo_it() {
     let attempted = node.state.hold.attempted.clone();
     node.hears(read(asked_at, true, before));
     assert_eq!(node.state.hold.attempted, attempted);
-    assert!(node.state.pending.lock, "a watch ends no step");
+    assert!(
+        node.state.pending.is_busy(Place::Lock),
+        "a watch ends no step"
+    );
 }
 
 #[test]
@@ -75,9 +79,12 @@ fn the_watch_sees_the_write_before_its_reply_comes_and_the_reply_still_counts() 
     let attempted = node.state.hold.attempted.clone().unwrap();
     node.watch_shows_lock();
     assert_eq!(node.state.hold.reading, Some(attempted.reading));
-    assert!(node.state.pending.lock, "a watch ends no step");
+    assert!(
+        node.state.pending.is_busy(Place::Lock),
+        "a watch ends no step"
+    );
     node.hears(reply);
-    assert!(!node.state.pending.lock);
+    assert!(!node.state.pending.is_busy(Place::Lock));
     assert_eq!(node.state.hold.reading, Some(attempted.reading));
 }
 

@@ -1,5 +1,6 @@
 //! A pause: nothing changes hands by itself, whatever happens in which order.
 
+use crate::decide::slots::Place;
 use std::time::Duration;
 
 use super::fixtures::*;
@@ -211,10 +212,11 @@ fn the_guard_stays_down_for_as_long_as_the_lock_cannot_be_refreshed() {
 fn the_guard_does_not_stand_down_on_the_order_alone() {
     let mut node = master();
     node.is_paused_by_ann();
-    node.state.pending.lock_retry_at = Some(node.now + 2.secs());
+    let until = node.now + 2.secs();
+    node.state.pending.retries(Place::Lock, Some(until));
     let board = Box::new(node.lock.board());
     node.hears(Event::BoardSeen { board });
-    while node.now < node.state.pending.lock_retry_at.unwrap() {
+    while node.now < until {
         let plan = node.round();
         assert!(!plan.actions.iter().any(is_stand), "{plan:?}");
         node.passes(50.ms());

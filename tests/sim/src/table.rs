@@ -63,8 +63,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "a lease that is granted is not noted before it is sent",
         rule: "R2",
         file: "apply.rs",
-        original: "self.begin_guard(GuardCommand::Grant, now);\n                «self.lease_handed_over(*deadline, *reading, now);»",
-        broken: "{}",
+        original: "} => «self.lease_handed_over(*deadline, *reading, now)»,",
+        broken: "if matches!(action, Action::Promote { .. }) { self.lease_handed_over(*deadline, *reading, now) }",
     },
     Mutant {
         name: "a lease that may run does not keep the lock",
