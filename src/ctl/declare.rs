@@ -121,7 +121,6 @@ fn over(record: &Record, id: &str, by: &str) -> Record {
         paused: false,
         refused: false,
         last_master: None,
-        unguarded: None,
         // Nobody knows since when it does not run.
         end: Some(End {
             how: How::ByHand,

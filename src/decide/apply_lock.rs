@@ -282,6 +282,8 @@ impl State {
                 refresh_sent: self.hold.refresh_sent,
                 ..Hold::default()
             };
+            let record = record.clone();
+            self.begin_with_unguarded(&record, now);
         }
     }
 
@@ -299,7 +301,7 @@ impl State {
             self.hold.before = self.hold.attempted_after;
             self.hold.promised = None;
             self.hold.asked = None;
-            self.begin_with_unguarded(attempt.record.unguarded.as_ref(), now);
+            self.begin_with_unguarded(&attempt.record, now);
         }
         self.highest_term = self.highest_term.max(attempt.record.term);
         self.note_accepted(&attempt, now);

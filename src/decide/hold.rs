@@ -13,6 +13,7 @@ use super::plan::Before;
 use super::record::Record;
 use super::state::Reading;
 use super::timing::Tick;
+use super::unrecorded::Unguarded;
 
 /// What we did at the lock.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -58,9 +59,11 @@ pub struct Hold {
     pub promised: Option<Reading>,
     /// Why the members did not promise the last time.
     pub unpromised: Option<String>,
-    /// Members that were writable without a guard when they were asked last; `None`: they have not answered in this term.
-    pub unguarded: Option<BTreeSet<String>>,
-    /// Until then commits of one that was may land.
+    /// Members that are writable without a guard, as they said the last time, or as they or a holder before us said and
+    /// they have been silent since; `None`: nobody was asked in this term, and no such member was named.
+    pub unguarded: Option<Unguarded>,
+    /// Until then commits of such a member may land, or a member that was not heard may still say that it is writable;
+    /// `None`: everybody promised.
     pub unguarded_until: Option<Tick>,
     /// How this term was gained; `None`: by an agent before us.
     pub gained: Option<Gained>,

@@ -325,7 +325,8 @@ impl Planner<'_> {
             }
         }
         if let Some(reason) = self.waits_for_unguarded(record, probe) {
-            self.refresh_when_due(record.term, false);
+            let news = self.unguarded_word(Some(record), record.cause) != record.unguarded;
+            self.refresh_when_due(record.term, news);
             return reason;
         }
         if self
@@ -446,6 +447,11 @@ impl Planner<'_> {
                 .state
                 .hold
                 .predecessor_over_at
+                .is_none_or(|at| at <= self.now)
+            && self
+                .state
+                .hold
+                .unguarded_until
                 .is_none_or(|at| at <= self.now)
             && self.state.is_free_of_promises(self.now)
             && !self.has_no_barrier();

@@ -73,8 +73,9 @@ pub struct Record {
     /// Who was promoted last, where its writer was not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_master: Option<LastWord>,
-    /// Members that are writable without a guard, as far as was heard while nobody has been promoted yet; empty: they have
-    /// not answered. Whoever follows asks before it is promoted. `None`: nobody need ask.
+    /// While nobody has been promoted yet: the members that said that they are writable without a guard, and have not said
+    /// otherwise. The next holder asks before its instance is promoted, and waits for those. `None`: it need not ask, since
+    /// every member promised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unguarded: Option<BTreeSet<String>>,
     /// Rows that its instance wrote in a second between the last two words about it; `None`: not known.

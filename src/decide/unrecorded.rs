@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::board::{Board, Cause};
 use super::observed::Probe;
 use super::plan::{Action, Reason};
@@ -12,12 +14,22 @@ use super::timing::{Tick, Timing};
 use super::{Place, Planner};
 
 /// Members that gave no promise, by instance UUID, as far as it matters to who may be writable.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Unguarded {
     /// They are writable, and have no guard that could fence them.
     pub writable: BTreeSet<String>,
     /// They have not been heard.
     pub silent: BTreeSet<String>,
+}
+
+impl Unguarded {
+    fn is_empty(&self) -> bool {
+        self.writable.is_empty() && self.silent.is_empty()
+    }
+
+    fn names(&self) -> impl Iterator<Item = &String> {
+        self.writable.union(&self.silent)
+    }
 }
 
 impl State {
@@ -32,7 +44,9 @@ impl State {
     /// Whom our instance knows, whom the record names, and whose agent has a key; and where they are reached.
     fn everybody(&self, record: &Record, probe: &Probe, board: &Board) -> BTreeMap<String, String> {
         let mut members = self.members_to_ask(record);
-        for uuid in board.members.keys().filter(|uuid| **uuid != probe.uuid) {
+        let named = self.hold.unguarded.iter().flat_map(Unguarded::names);
+        let others = board.members.keys().chain(named);
+        for uuid in others.filter(|uuid| **uuid != probe.uuid) {
             members
                 .entry(uuid.clone())
                 .or_insert_with(|| self.address(probe, uuid));
@@ -51,26 +65,41 @@ impl State {
 }
 
 impl State {
-    /// One that was writable without a guard stays so for us until it says otherwise; and from the moment in which it does,
-    /// its last commits may land for as long as a lease would have run, unless everybody promises.
+    /// A member that was writable without a guard stays so for us until it says otherwise. From that moment its last commits
+    /// may land for as long as a lease would have run, unless everybody promises.
     pub(super) fn note_unguarded(&mut self, said: Unguarded, all_promised: bool, now: Tick) {
         let known = self.hold.unguarded.take().unwrap_or_default();
-        let mut unguarded = said.writable;
-        unguarded.extend(known.intersection(&said.silent).cloned());
-        if !unguarded.is_empty() {
+        let unguarded = Unguarded {
+            silent: known
+                .names()
+                .filter(|uuid| said.silent.contains(*uuid))
+                .cloned()
+                .collect(),
+            writable: said.writable,
+        };
+        if all_promised {
+            self.hold.unguarded_until = None;
+        } else if !known.is_empty() || !unguarded.is_empty() {
             let lease = Timing::lease_and_margin(self.settings.timing.lease());
             self.hold.unguarded_until = Some(now + lease);
-        } else if all_promised {
-            self.hold.unguarded_until = None;
         }
         self.hold.unguarded = Some(unguarded);
     }
 
-    /// Whom a holder before us heard to be writable without a guard is so for us, too.
-    pub(super) fn begin_with_unguarded(&mut self, heard: Option<&BTreeSet<String>>, now: Tick) {
+    /// A hold begins under a record that says whom a holder before us heard to be writable without a guard. They are so
+    /// for us, too. Where the members have not all promised yet, they have a lease for it.
+    pub(super) fn begin_with_unguarded(&mut self, record: &Record, now: Tick) {
+        let own = self.instance.probe.as_ref().map(|probe| &probe.uuid);
+        let heard = record.unguarded_before();
         let lease = Timing::lease_and_margin(self.settings.timing.lease());
-        self.hold.unguarded = heard.filter(|heard| !heard.is_empty()).cloned();
-        self.hold.unguarded_until = self.hold.unguarded.is_some().then_some(now + lease);
+        self.hold.unguarded_until = heard.as_ref().map(|_| now + lease);
+        let mut silent = heard.unwrap_or_default();
+        silent.retain(|uuid| Some(uuid) != own);
+        let unguarded = Unguarded {
+            silent,
+            ..Unguarded::default()
+        };
+        self.hold.unguarded = Some(unguarded).filter(|it| !it.is_empty());
     }
 
     /// Who stays writable whatever becomes of the lock, and what to do about it.
@@ -78,11 +107,11 @@ impl State {
         let unguarded = self.hold.unguarded.as_ref()?;
         let probe = self.instance.probe.as_ref()?;
         let named = |uuid: &String| format!("{uuid} ({})", self.address(probe, uuid));
-        let named: Vec<String> = unguarded.iter().map(named).collect();
+        let named: Vec<String> = unguarded.names().map(named).collect();
         (!named.is_empty()).then(|| {
             format!(
                 "nobody is promoted while {} is writable and has no agent: start its agent, or make it read-only; if it is \
-                 gone for good, start the agent of {} again",
+                 gone for good, stop the agent of {} and start it again",
                 named.join(", "),
                 self.name()
             )
@@ -91,28 +120,29 @@ impl State {
 }
 
 impl Planner<'_> {
-    /// What the record says of members without a guard, so that whoever follows us asks as well, and knows of one that it
-    /// does not hear. An agent that an operator stops names nobody: one that is gone for good is forgotten like that.
+    /// What the record says of members without a guard, so that the next holder asks as well, and knows of those that it
+    /// does not hear. An agent that an operator stops leaves out those that it does not hear itself: a member that is gone
+    /// for good is forgotten like that.
     pub(super) fn unguarded_word(
         &self,
         own: Option<&Record>,
         cause: Cause,
     ) -> Option<BTreeSet<String>> {
         let hold = &self.state.hold;
-        let Some(own) = own.or(hold.record.as_ref()) else {
-            let before = self.state.seen_record().filter(|_| cause != Cause::First);
-            return before.map_or_else(|| Some(BTreeSet::new()), Record::unguarded_before);
+        let held = hold.record.as_ref().filter(|_| self.state.holds_lock());
+        let Some(own) = own.or(held) else {
+            let last = self.state.lock.unchanged.as_ref();
+            let before = last.and_then(|last| last.record.unguarded_before());
+            return before.or_else(|| (cause == Cause::First).then(BTreeSet::new));
         };
-        let over_at = hold.unguarded_until.max(hold.predecessor_over_at);
-        let is_over = over_at.is_none_or(|at| at <= self.now);
-        match &hold.unguarded {
-            Some(heard) if heard.is_empty() && is_over => None,
-            Some(heard) => Some(heard.clone()),
-            None => own.unguarded.clone(),
-        }
-        .map(|heard| match self.state.stopping {
-            Some(_) => BTreeSet::new(),
-            None => heard,
+        let Some(unguarded) = &hold.unguarded else {
+            return own.unguarded.clone();
+        };
+        // `None`: everybody promised.
+        hold.unguarded_until?;
+        Some(match self.state.stopping {
+            Some(_) => unguarded.writable.clone(),
+            None => unguarded.names().cloned().collect(),
         })
     }
 
@@ -129,6 +159,10 @@ impl Planner<'_> {
         let Some(reading) = state.hold.reading.filter(|_| is_registered) else {
             return false;
         };
+        if state.lock.outdated {
+            // Promises to a holder that may be none any more would keep others from the lock.
+            return true;
+        }
         let Some((board, _)) = state.board_since(since) else {
             self.read_board();
             return true;
@@ -146,21 +180,22 @@ impl Planner<'_> {
         true
     }
 
-    /// Before anybody was promoted: whoever was writable before, without tarsec, may have no agent yet, so that no lease ends
-    /// there and nothing makes it read-only. A member that was never heard is not waited for.
+    /// While nobody has been promoted: a member that was writable before, without tarsec, may have no agent yet. No lease
+    /// ends there and nothing makes it read-only. A member that is not heard for a lease, and never was, is not waited for.
     pub(super) fn waits_for_unguarded(&mut self, record: &Record, probe: &Probe) -> Option<Reason> {
-        let state = self.state;
         record.unguarded_before()?;
+        let state = self.state;
         let until = state.hold.unguarded_until.filter(|at| *at > self.now);
         let known = state.hold.unguarded.as_ref();
-        if known.is_some_and(BTreeSet::is_empty) && until.is_none() {
+        if known.is_some_and(Unguarded::is_empty) && until.is_none() {
             return None;
         }
-        if !self.asks_everybody(record, probe) {
-            return None;
-        }
+        let will_answer = self.asks_everybody(record, probe);
         if let Some(why) = state.unguarded_words() {
             return Some(Reason::WritableWithoutGuard { why });
+        }
+        if !will_answer {
+            return None;
         }
         Some(until.map_or(Reason::Promoting, |until| {
             self.wake(until);

@@ -55,8 +55,14 @@ fn nobody_is_declared_down_where_an_agent_or_time_can_tell() {
 
 #[test]
 fn a_declaration_is_a_new_record_of_the_same_term_that_bounds_no_successor() {
-    let over = over(&paused(), "me", "anna@ops1");
+    let unguarded = Some(["another".to_owned()].into());
+    let was = Record {
+        unguarded,
+        ..paused()
+    };
+    let over = over(&was, "me", "anna@ops1");
     assert_eq!((over.status, over.paused), (Status::Fenced, false));
+    assert_eq!(over.unguarded, was.unguarded);
     assert_eq!((over.term, &over.name), (7, &name(1)));
     assert_eq!(over.vclock, vclock(1_000));
     assert_ne!(over.stamp(), paused().stamp());

@@ -6,7 +6,7 @@ use super::fixtures::*;
 use crate::decide::event::Event;
 use crate::decide::observed::Peer;
 use crate::decide::plan::{Action, Reason};
-use crate::decide::record::Status;
+use crate::decide::record::{Record, Status};
 use crate::decide::state::{Reading, State};
 use crate::decide::unrecorded::Unguarded;
 
@@ -173,12 +173,20 @@ fn stays_read_only(node: &mut Node) {
     assert!(node.state.holds_lock(), "{:?}", node.plan());
 }
 
-fn released_saying(node: &mut Node) -> Option<BTreeSet<String>> {
-    let released = node.runs_until(|action| matches!(action, Action::Release { .. }));
+fn is_release(action: &Action) -> bool {
+    matches!(action, Action::Release { .. })
+}
+
+fn released_record(released: &Action) -> &Record {
     let Action::Release { record, .. } = released else {
         panic!("{released:?}");
     };
-    record.unguarded
+    record
+}
+
+fn released_saying(node: &mut Node) -> Option<BTreeSet<String>> {
+    let released = node.runs_until(is_release);
+    released_record(&released).unguarded.clone()
 }
 
 /// A holder that was lost before anybody had answered, and one that gave the lock up.
@@ -206,6 +214,86 @@ fn whom_the_holder_before_heard_stays_writable_until_it_says_otherwise() {
     // An operator stops the agent: whoever is gone for good is forgotten.
     node.is_asked_to_stop();
     assert_eq!(released_saying(&mut node), Some(BTreeSet::new()));
+}
+
+/// A stop is no word about a member that is heard.
+#[test]
+fn an_agent_that_stops_still_names_whom_it_hears() {
+    let mut node = after_one_that_said(Some(&[OTHER]), Status::Fenced);
+    node.lock.unguarded.writable.insert(OTHER.to_owned());
+    stays_read_only(&mut node);
+    node.is_asked_to_stop();
+    let released = node.runs_until(is_release);
+    let record = released_record(&released);
+    assert_eq!(record.unguarded, Some([OTHER.to_owned()].into()));
+    // Its last commits may land for a lease after it has said otherwise.
+    assert_eq!(record.status, Status::Promoting);
+}
+
+/// Killed and started again beside the lock that it holds; one answer that does not come is no word.
+#[test]
+fn an_agent_that_adopts_its_lock_knows_whom_it_had_named() {
+    let mut node = after_one_that_said(Some(&[OTHER]), Status::Fenced);
+    node.lock.unguarded.silent.insert(OTHER.to_owned());
+    stays_read_only(&mut node);
+    node.state = State::new(node.state.settings.clone());
+    let mut node = node.attached().seeing_lock();
+    stays_read_only(&mut node);
+}
+
+/// It may be writable, and has a lease to say so, as under the first holder.
+#[test]
+fn the_next_holder_gives_a_silent_member_a_lease() {
+    let mut node = after_one_that_said(Some(&[]), Status::Fenced);
+    node.lock.unguarded.silent.insert(OTHER.to_owned());
+    let acquire = node.runs_until(|action| matches!(action, Action::Acquire { .. }));
+    node.answers(&acquire);
+    is_promoted_after_a_lease(&mut node);
+}
+
+/// It has an agent by now: this one.
+#[test]
+fn a_holder_whose_own_instance_was_named_does_not_wait_for_itself() {
+    let mut node = after_one_that_said(Some(&[OWN]), Status::Fenced);
+    let acquire = node.runs_until(|action| matches!(action, Action::Acquire { .. }));
+    node.answers(&acquire);
+    assert_eq!(node.state.hold.unguarded, None);
+    is_promoted_after_a_lease(&mut node);
+}
+
+/// Its commits of until then may land for a lease.
+#[test]
+fn a_lease_is_waited_for_from_the_moment_in_which_a_member_is_writable_no_more() {
+    let mut node = first_of_two();
+    let (_, reading) = asks(&mut node);
+    let unguarded = Unguarded {
+        writable: [OTHER.to_owned()].into(),
+        ..Unguarded::default()
+    };
+    node.hears(Event::PromisesAnswered {
+        unguarded,
+        reading,
+        answers: BTreeMap::new(),
+    });
+    node.passes(8.secs());
+    let question = asks(&mut node);
+    answered(&mut node, &question, Some(OTHER));
+    is_promoted_after_a_lease(&mut node);
+}
+
+/// The lock may be somebody else's by now, who would have to wait for what is promised to us.
+#[test]
+fn nobody_is_asked_while_the_lock_is_not_known_to_be_ours() {
+    let mut node = after_one_that_said(Some(&[OTHER]), Status::Fenced);
+    node.lock.unguarded.silent.insert(OTHER.to_owned());
+    stays_read_only(&mut node);
+    node.passes(4.secs());
+    let refresh = node.runs_until(|action| matches!(action, Action::Refresh { .. }));
+    node.loses(&refresh);
+    node.passes(1.secs());
+    let plan = node.turn();
+    assert!(plan.actions.contains(&Action::ReadLock), "{plan:?}");
+    assert!(!plan.actions.iter().any(is_question), "{plan:?}");
 }
 
 /// Everybody had answered the holder before that it is read-only; its guard refused for another reason.
