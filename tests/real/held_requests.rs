@@ -3,7 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use tarsec_harness::{AgentBuilder, Change, Machine, ReplicaSetOptions, Result, World};
+use tarsec_harness::{
+    AgentBuilder, Change, LogLine, Machine, ReplicaSetOptions, Result, World,
+};
 
 use crate::scene::{Scene, assert_reigns};
 use crate::support::{LEASE, SOON, world};
@@ -69,12 +71,17 @@ async fn is_succeeded_in_time_behind(world: &World, lease: Duration, rules: Rule
     let held = |line: &str| line.contains("&index=") && line.contains("/leader?");
     assert!(gate.asked().iter().any(|asked| held(&asked.line)));
     for agent in &scene.agents {
-        // That a busy machine took a second for an answer is nothing that the proxy did.
-        let warned = agent.logs()?.into_iter().find(|line| {
-            let slow = line
-                .field("why")
-                .to_string()
-                .contains("no answer from consul in");
+        let logs = agent.logs()?;
+        // That a busy machine took a second for an answer is nothing that the proxy did; nor is it that a master asks for
+        // promises then, of members of which one is not attached yet.
+        let is_slow = |line: &LogLine| {
+            let why = line.field("why").to_string();
+            why.contains("no answer from consul in")
+        };
+        let was_slow = logs.iter().any(is_slow);
+        let asks = "not every member promised another lease";
+        let warned = logs.into_iter().find(|line| {
+            let slow = is_slow(line) || (was_slow && line.message() == asks);
             line.level() == "WARN" && !slow
                 || line.message().contains("serving on, Consul does not")
         });
