@@ -126,7 +126,7 @@ local function barrier_failure()
         return nil
     end
     if not barrier.exists() then
-        return state.dirty and (state.space_failure or ('there is no space %s'):format(barrier.SPACE)) or nil
+        return ('there is no space %s'):format(barrier.SPACE)
     end
     local failure = state.barrier_failure
     return failure and failure.epoch == state.epoch and failure.why or nil
@@ -178,7 +178,6 @@ local function pass_barrier()
 end
 
 local function create_spaces()
-    barrier.create()
     if guard.mvcc ~= nil then
         guard.mvcc.create_space()
     end
@@ -189,7 +188,7 @@ local function create_spaces()
 end
 
 local function has_landed()
-    return not state.leased and (state.barrier_epoch == state.epoch or not (state.dirty or barrier.exists()))
+    return not state.leased and state.barrier_epoch == state.epoch
 end
 
 -- Since when nothing can be written: a reload of its configuration, or a hand, may have been first.
@@ -247,7 +246,7 @@ end
 -- The first promotion makes them, and where its memory is used up every grant tries again.
 local function start_spaces()
     local named = state.named_term == state.term or not platform.is_to_lead_joins()
-    if barrier.exists() and (guard.mvcc == nil or guard.mvcc.has_space()) and named then
+    if (guard.mvcc == nil or guard.mvcc.has_space()) and named then
         return
     end
     fiber.create(function()

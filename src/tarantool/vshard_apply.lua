@@ -98,9 +98,9 @@ local function is_loaded()
     return module_of('storage') ~= nil or module_of('router') ~= nil
 end
 
--- Only a storage has these spaces; after a restart they are there before its configuration is.
+-- Only a storage has this space; after a restart it is there before its configuration is.
 local function was_storage()
-    return type(box.cfg) == 'table' and (box.space._bucket ~= nil or box.space._tarsec_barrier ~= nil)
+    return type(box.cfg) == 'table' and box.space._bucket ~= nil
 end
 
 -- What kind of instance this is.

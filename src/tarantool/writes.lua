@@ -6,7 +6,6 @@ if guard.writes ~= nil then
 end
 
 local log = require('log')
-local barrier = require('tarsec.barrier')
 
 local on_commit = box.on_commit
 
@@ -18,7 +17,6 @@ local writes = {}
 local function is_replicated(space)
     return space ~= nil and not space.temporary and not space.is_local
         and space.engine ~= 'sysview' and space.engine ~= 'blackhole' and space.engine ~= 'service'
-        and space.name ~= barrier.SPACE
 end
 
 local function has(triggers, trigger)

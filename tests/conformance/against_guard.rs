@@ -166,7 +166,6 @@ struct Twin {
     now_ns: u64,
     guard: Guard,
     read_only: bool,
-    has_barrier: bool,
     full: bool,
     /// A promotion that waits for the queue.
     waiting: Option<Promotion>,
@@ -182,9 +181,8 @@ impl Twin {
         Self {
             own: own.to_owned(),
             now_ns: BORN,
-            guard: Guard::new(BORN, false),
+            guard: Guard::new(BORN),
             read_only: true,
-            has_barrier: false,
             full: false,
             waiting: None,
         }
@@ -204,7 +202,7 @@ impl Twin {
             superseded_by,
             waits,
             read_only: self.read_only,
-            guard: self.guard.state(self.now_ns, self.has_barrier),
+            guard: self.guard.state(self.now_ns),
         }
     }
 
@@ -276,7 +274,7 @@ impl Twin {
                 let asked = (to.as_str(), *term, *lasting_ns);
                 let for_all = all.as_ref().map_or(Ok(()), |all| {
                     let knows_more = *to != self.own && !all.contains(&self.own);
-                    self.guard.stand_for_all(knows_more, self.has_barrier)
+                    self.guard.stand_for_all(knows_more)
                 });
                 let guard = &mut self.guard;
                 guard.promise(&self.own, self.read_only, asked, self.now_ns, for_all)
@@ -334,7 +332,6 @@ impl Twin {
         self.guard
             .promote(promotion, &Vclock::default(), self.now_ns)?;
         self.read_only = false;
-        self.has_barrier = true;
         Ok(())
     }
 
@@ -348,7 +345,7 @@ impl Twin {
         if let Some(why) = self.guard.must_fence(self.read_only, self.now_ns) {
             self.fence(why);
         }
-        if self.guard.needs_barrier(self.has_barrier) {
+        if self.guard.needs_barrier() {
             let epoch = self.guard.epoch;
             if self.full {
                 self.guard.failed_epoch = Some(epoch);

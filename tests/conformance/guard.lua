@@ -4,20 +4,14 @@ local ops = ...
 local fiber = require('fiber')
 local clock = require('clock')
 
-local function has_barrier()
-    local space = box.space._tarsec_barrier
-    return space ~= nil and space.index[0] ~= nil
-end
-
--- Whether everything that goes on by itself has come to rest: the fencing fiber, the barrier, the barrier's space.
+-- Whether everything that goes on by itself has come to rest: the fencing fiber and the barrier.
 local function rests()
     local state = tarsec_guard.state
     local over = state.leased and clock.monotonic64() >= state.deadline
     local by_hand = not state.leased and not (box.info.ro and box.cfg.read_only)
     local failed = story.full and state.barrier_failure ~= nil and state.barrier_failure.epoch == state.epoch
-    local landing = has_barrier() and not state.leased and state.barrier_epoch ~= state.epoch and not failed
-    local made = has_barrier() or not story.promoted
-    return (state.stood_down or not (over or by_hand)) and not landing and made
+    local landing = not state.leased and state.barrier_epoch ~= state.epoch and not failed
+    return (state.stood_down or not (over or by_hand)) and not landing
 end
 
 local function settle()
@@ -31,9 +25,7 @@ local function settle()
 end
 
 local function promote(op)
-    local answer = tarsec_guard.promote(op.agent, op.term, op.deadline, op.fenced_term, op.guard_age, op.t0)
-    story.promoted = story.promoted or (answer.probe ~= nil and answer.refused == nil)
-    return answer
+    return tarsec_guard.promote(op.agent, op.term, op.deadline, op.fenced_term, op.guard_age, op.t0)
 end
 
 local words = {

@@ -221,3 +221,29 @@ async fn nobody_is_promoted_beside_a_writable_instance_that_has_no_agent() {
         })
         .await;
 }
+
+/// Its last commits have landed as soon as a barrier behind them has, which needs no space that only a master could make.
+#[tokio::test]
+async fn a_set_that_had_a_master_without_tarsec_waits_for_no_lease_in_whatever_order_agents_come() {
+    world()
+        .story("first-adopted", async |world| {
+            let consul = world.consul().await?;
+            let set = world.replica_set(3).await?;
+            set[0].set_writable(true).await?;
+            let mut agents = Vec::new();
+            for index in [2, 1, 0] {
+                agents.push(agent(world, &set, &consul, index).await?);
+            }
+            assert_serves(&set).await?;
+            let made = "local made = {} for _, space in box.space._space:pairs() do
+                if space.name:find('^_tarsec') then table.insert(made, space.name) end end
+                local triggers = box.space._vinyl_deferred_delete:before_replace()
+                return table.concat(made, ' ') .. (' %d'):format(#triggers)";
+            let [made] = &set[0].eval(made, &[]).await?[..] else {
+                panic!("one answer");
+            };
+            assert_eq!(made, " 0", "nothing is made in the instance, nor left");
+            Ok(())
+        })
+        .await;
+}

@@ -53,8 +53,7 @@ async fn three(world: &World) -> Result<ReplicaSet> {
     }
     promote(&set[0], 1).await?;
     for instance in set.iter() {
-        let ready = "local barrier = box.space._tarsec_barrier
-            return box.space.journal.is_sync and barrier ~= nil and barrier.index[0] ~= nil";
+        let ready = "return box.space.journal.is_sync";
         until(instance, "the synchronous journal", ready).await?;
     }
     Ok(set)

@@ -129,8 +129,7 @@ impl World {
             return self.retry_attach(agent, turn);
         }
         let now_ns = it.clock.instance(self.now).monotonic_ns;
-        let writable = !it.read_only;
-        let guard = it.guard.get_or_insert_with(|| Guard::new(now_ns, writable));
+        let guard = it.guard.get_or_insert_with(|| Guard::new(now_ns));
         guard.owner = (agent, attach);
         let after = self.delay() * 3;
         if turn > 0 {

@@ -46,7 +46,6 @@ pub(crate) struct Guard {
     pub(crate) passing: bool,
     /// The epoch in which the last barrier came back before it had reached the WAL.
     pub(crate) failed_epoch: Option<u64>,
-    pub(crate) dirty: bool,
     pub(crate) fences: u64,
     pub(crate) unleased: u64,
     pub(crate) last_fence: Option<&'static str>,
@@ -71,7 +70,7 @@ pub(crate) struct Promotion {
 }
 
 impl Guard {
-    pub(crate) fn new(now_ns: u64, writable: bool) -> Self {
+    pub(crate) fn new(now_ns: u64) -> Self {
         Self {
             owner: (0, 0),
             session: None,
@@ -85,7 +84,6 @@ impl Guard {
             barrier_epoch: None,
             passing: false,
             failed_epoch: None,
-            dirty: writable,
             fences: 0,
             unleased: 0,
             last_fence: None,
@@ -191,7 +189,6 @@ impl Guard {
         self.term = promotion.term;
         self.deadline_ns = promotion.deadline.monotonic_ns;
         self.leased = true;
-        self.dirty = true;
         self.promise = None;
         Ok(())
     }
@@ -226,14 +223,13 @@ impl Guard {
                 self.barrier_epoch = Some(self.epoch);
             }
         } else {
-            self.dirty = true;
             self.fences += 1;
             self.last_fence = Some(why);
         }
     }
 
-    pub(crate) fn needs_barrier(&self, has_barrier: bool) -> bool {
-        !self.leased && self.barrier_epoch != Some(self.epoch) && has_barrier
+    pub(crate) fn needs_barrier(&self) -> bool {
+        !self.leased && self.barrier_epoch != Some(self.epoch)
     }
 
     /// What the fencing fiber finds when it wakes. The caller fences, for this reason.
@@ -265,21 +261,17 @@ impl Guard {
     }
 
     /// No barrier is under way, because the last one of this epoch could not be written.
-    pub(crate) fn has_failed_barrier(&self, has_barrier: bool) -> bool {
+    pub(crate) fn has_failed_barrier(&self) -> bool {
         let failed = self.failed_epoch == Some(self.epoch);
-        !self.passing && failed && self.needs_barrier(has_barrier)
+        !self.passing && failed && self.needs_barrier()
     }
 
     /// Why there can be no barrier now.
-    fn barrier_failure(&self, has_barrier: bool) -> Option<String> {
+    fn barrier_failure(&self) -> Option<String> {
         if self.leased || self.passing || self.barrier_epoch == Some(self.epoch) {
             return None;
         }
-        let fails = if has_barrier {
-            self.failed_epoch == Some(self.epoch)
-        } else {
-            self.dirty
-        };
+        let fails = self.failed_epoch == Some(self.epoch);
         fails.then(|| "the barrier cannot be written".to_owned())
     }
 
@@ -347,8 +339,8 @@ impl Guard {
 
     /// R3: whether it can say that nobody is master, for all that it knows: not if it knows somebody that was not asked
     /// (`knows_more`), or if its last commits may still land.
-    pub(crate) fn stand_for_all(&self, knows_more: bool, has_barrier: bool) -> Result<(), String> {
-        if !self.has_landed(has_barrier) {
+    pub(crate) fn stand_for_all(&self, knows_more: bool) -> Result<(), String> {
+        if !self.has_landed() {
             return Err("its last commits may still land".to_owned());
         }
         if knows_more {
@@ -357,9 +349,9 @@ impl Guard {
         Ok(())
     }
 
-    fn has_landed(&self, has_barrier: bool) -> bool {
+    fn has_landed(&self) -> bool {
         let passed = self.barrier_epoch == Some(self.epoch);
-        !self.leased && (passed || !(self.dirty || has_barrier))
+        !self.leased && passed
     }
 
     pub(crate) fn observe(&mut self, term: u64) {
@@ -368,7 +360,7 @@ impl Guard {
         }
     }
 
-    pub(crate) fn state(&self, now_ns: u64, has_barrier: bool) -> GuardState {
+    pub(crate) fn state(&self, now_ns: u64) -> GuardState {
         let promise = self.promise_left_ns(now_ns).and_then(|left_ns| {
             let promise = self.promise.as_ref()?;
             Some(Promise {
@@ -388,10 +380,10 @@ impl Guard {
                 monotonic_ns: self.deadline_ns,
             },
             leased: self.leased,
-            landed: self.has_landed(has_barrier),
+            landed: self.has_landed(),
             promoting: self.promoting > 0,
-            barrier: has_barrier,
-            barrier_failure: self.barrier_failure(has_barrier),
+            barrier: true,
+            barrier_failure: self.barrier_failure(),
             follows: self.follows.clone(),
             fences: self.fences,
             unleased: self.unleased,

@@ -32,7 +32,6 @@ pub(crate) struct Instance {
     pub(crate) down_since: Option<Time>,
     pub(crate) read_only: bool,
     pub(crate) guard: Option<Guard>,
-    pub(crate) has_barrier: bool,
     pub(crate) fiber_due: bool,
     pub(crate) writes: bool,
     pub(crate) wal_free_at: Time,
@@ -71,7 +70,6 @@ impl Instance {
             down_since: None,
             read_only: true,
             guard: None,
-            has_barrier: false,
             fiber_due: false,
             writes: false,
             wal_free_at: 0,
@@ -124,7 +122,7 @@ impl World {
     pub(crate) fn probe(&mut self, instance: usize) -> Option<Box<Probe>> {
         let it = &self.instances[instance];
         let now_ns = it.clock.instance(self.now).monotonic_ns;
-        let guard = it.guard.as_ref()?.state(now_ns, it.has_barrier);
+        let guard = it.guard.as_ref()?.state(now_ns);
         let set = it.set;
         let replication = self.sets[set]
             .members

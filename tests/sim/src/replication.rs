@@ -218,7 +218,6 @@ impl World {
         }
         let was_read_only = it.read_only;
         it.read_only = false;
-        it.has_barrier = true;
         self.note(|_| format!("instance {at} is promoted for term {}", promotion.term));
         self.check_promoted(at, promotion, was_read_only);
         self.start_writers(at);
@@ -250,16 +249,14 @@ impl World {
 
     fn needs_barrier(&self, at: usize) -> bool {
         let it = &self.instances[at];
-        it.guard
-            .as_ref()
-            .is_some_and(|guard| guard.needs_barrier(it.has_barrier))
+        it.guard.as_ref().is_some_and(|guard| guard.needs_barrier())
     }
 
     fn has_failed_barrier(&self, at: usize) -> bool {
         let it = &self.instances[at];
         it.guard
             .as_ref()
-            .is_some_and(|guard| guard.has_failed_barrier(it.has_barrier))
+            .is_some_and(|guard| guard.has_failed_barrier())
     }
 
     fn start_barrier(&mut self, at: usize) {
@@ -349,9 +346,9 @@ impl World {
             self.now + IDLE
         } else if guard.leased {
             it.clock.when(guard.deadline_ns)
-        } else if guard.has_failed_barrier(it.has_barrier) && it.read_only {
+        } else if guard.has_failed_barrier() && it.read_only {
             self.now + IDLE
-        } else if !it.read_only || (!guard.passing && guard.needs_barrier(it.has_barrier)) {
+        } else if !it.read_only || (!guard.passing && guard.needs_barrier()) {
             self.now
         } else {
             return;
@@ -532,13 +529,11 @@ impl World {
         {
             return;
         }
-        let barrier = self.instances[src].has_barrier;
         let it = &mut self.instances[dst];
         let before = it.has;
         for (own, theirs) in it.has.iter_mut().zip(&rows) {
             *own = (*own).max(*theirs);
         }
-        it.has_barrier |= barrier;
         let has = it.has;
         let after = self.delay();
         self.schedule(after, Due::Confirm { src, dst, has });

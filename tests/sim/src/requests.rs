@@ -485,9 +485,8 @@ impl World {
         let (name, read_only) = (there.name.clone(), there.read_only);
         let answer = match &mut there.guard {
             Some(guard) => {
-                let for_all = knows_more.map_or(Ok(()), |knows_more| {
-                    guard.stand_for_all(knows_more, there.has_barrier)
-                });
+                let for_all =
+                    knows_more.map_or(Ok(()), |knows_more| guard.stand_for_all(knows_more));
                 guard.promise(&name, read_only, asked, now_ns, for_all)
             }
             None => Err("it has no guard that could promise".to_owned()),

@@ -42,7 +42,7 @@ impl World {
     fn check_landed(&mut self, at: usize) {
         let it = &self.instances[at];
         let guard = it.guard.as_ref().filter(|_| it.alive);
-        let failed = guard.is_some_and(|guard| guard.has_failed_barrier(it.has_barrier));
+        let failed = guard.is_some_and(|guard| guard.has_failed_barrier());
         if failed && it.in_flight > 0 {
             let words = format!(
                 "instance {at} says `fenced` with {} commits in flight and no barrier",

@@ -230,11 +230,11 @@ impl World {
         let node = self.node(n);
         node.attaches += 1;
         let owner = (n, node.attaches);
-        let writable = !node.read_only;
-        let guard = node
-            .guard
-            .get_or_insert_with(|| Guard::new(now_ns, writable));
+        let guard = node.guard.get_or_insert_with(|| Guard::new(now_ns));
         guard.owner = owner;
+        if node.read_only && guard.needs_barrier() {
+            guard.barrier_epoch = Some(guard.epoch);
+        }
         let Some(probe) = self.probe(n) else {
             return;
         };
@@ -302,7 +302,6 @@ impl World {
                     .and_then(|()| guard.promote(&promotion, &BTreeMap::new(), now_ns));
                 if result.is_ok() {
                     node.read_only = false;
-                    node.has_barrier = true;
                     promoted = Some(*term);
                 }
                 result
@@ -363,7 +362,7 @@ impl World {
         let was_read_only = std::mem::replace(&mut node.read_only, true);
         if let Some(guard) = &mut node.guard {
             guard.fence(was_read_only, why);
-            if guard.needs_barrier(node.has_barrier) {
+            if guard.needs_barrier() {
                 guard.barrier_epoch = Some(guard.epoch);
             }
         }
@@ -412,7 +411,7 @@ impl World {
                 Some(guard) if node.alive && !node.frozen => {
                     // Everybody knows everybody here.
                     let for_all = if for_all.is_some() {
-                        guard.stand_for_all(false, node.has_barrier)
+                        guard.stand_for_all(false)
                     } else {
                         Ok(())
                     };

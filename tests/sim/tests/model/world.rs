@@ -83,7 +83,6 @@ pub(crate) struct Node {
     pub(crate) frozen: bool,
     pub(crate) read_only: bool,
     pub(crate) guard: Option<Guard>,
-    pub(crate) has_barrier: bool,
     /// Commands that wait in a frozen instance, with the attach that they came over.
     pub(crate) parked: Vec<(u32, Action)>,
     /// For how many moments a frozen instance has been past its lease beside an agent that could kill it.
@@ -233,7 +232,6 @@ impl Node {
             frozen: false,
             read_only: true,
             guard: None,
-            has_barrier: false,
             parked: Vec::new(),
             overdue: 0,
         }
@@ -341,7 +339,7 @@ impl World {
     pub(crate) fn probe(&self, n: usize) -> Option<Box<Probe>> {
         let node = &self.nodes[n];
         let now_ns = self.clock_ns(n);
-        let guard = node.guard.as_ref()?.state(now_ns, node.has_barrier);
+        let guard = node.guard.as_ref()?.state(now_ns);
         let peer = |peer: usize| Peer {
             id: peer as u64 + 1,
             uuid: name(peer),
