@@ -98,7 +98,7 @@ pub(super) fn about_risk(risk: &RowsAtRisk, at_ms: u64) -> String {
         (_, None) => format!("at least {}", rows(risk.rows)),
     };
     let more = match (risk.estimate_rows, &risk.returned) {
-        (Some(more), None) => format!(", perhaps up to {more} more"),
+        (Some(more), None) => format!(", and by its last rate about {more} more"),
         (_, _) => String::new(),
     };
     let lacked = format!(
@@ -185,7 +185,8 @@ fn about_last_word(line: &HistoryLine) -> String {
     let tenths = age_ms % 1000 / 100;
     let age = format!("; it may have written for {seconds}.{tenths} s after its last word");
     match (line.rate_rows_per_s, line.estimate_rows()) {
-        (Some(rate), Some(more)) => format!("{age}, at {rate} rows/s perhaps up to {more} more"),
+        (Some(rate), Some(more)) => format!("{age}, at its last {rate} rows/s about {more} more"),
+        (Some(0), None) => format!("{age}, though it wrote nothing before that word"),
         (_, _) => age,
     }
 }

@@ -394,15 +394,17 @@ pub struct HistoryLine {
 }
 
 impl HistoryLine {
-    /// Rows that the one before may have written behind its last word, by its rate; `None`: nothing says how many, or
-    /// it has counted them itself, or is master again with all that its last word knew of.
+    /// Rows that the master before would have written behind its last word at the rate of the time before that word: a guess
+    /// and no bound. `None`: nothing says how many, or it wrote nothing in that time, or it has counted them itself, or it is
+    /// master again with all that its last word knew of.
     #[must_use]
     pub fn estimate_rows(&self) -> Option<u64> {
         let has_them = self.is_same_master() && self.rows_at_risk == 0;
         let age_ms = self
             .last_word_age_ms
             .filter(|_| self.returned.is_none() && !has_them)?;
-        Some(self.rate_rows_per_s?.saturating_mul(age_ms) / 1000)
+        let rate = self.rate_rows_per_s.filter(|rate| *rate > 0)?;
+        Some(rate.saturating_mul(age_ms) / 1000)
     }
 
     /// Whether the instance that was master before is it again.

@@ -3,9 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use tarsec_harness::{
-    AgentBuilder, Change, LogLine, Machine, ReplicaSetOptions, Result, World,
-};
+use tarsec_harness::{AgentBuilder, Change, LogLine, Machine, ReplicaSetOptions, Result, World};
 
 use crate::scene::{Scene, assert_reigns};
 use crate::support::{LEASE, SOON, world};

@@ -1,7 +1,6 @@
 //! Secrets that are rotated while agents run: a refusal is enough for their files to be read again, and nobody restarts
 //! anything.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

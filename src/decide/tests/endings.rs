@@ -133,6 +133,12 @@ fn a_silent_master_was_writable_for_between_a_lease_less_and_its_last_word() {
     assert!((10_200..12_000).contains(&most), "{outage}");
     assert_eq!(line.last_word_age_ms, Some(10_000));
     assert_eq!(line.estimate_rows(), Some(7_000));
+    // Of a master that wrote nothing just before, nobody knows what it wrote after.
+    let idle = HistoryLine {
+        rate_rows_per_s: Some(0),
+        ..line
+    };
+    assert_eq!(idle.estimate_rows(), None);
 }
 
 #[test]
