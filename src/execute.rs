@@ -11,8 +11,10 @@ use crate::clock::Clock;
 use crate::config::{Config, ConsulConfig};
 use crate::consul::{Consul, ConsulError, Found, LockOutcome, LockStep, LockView, Renewal};
 use crate::decide::board::{self, Ballot, Board, HISTORY_LINES, HistoryLine, Member, Switchover};
-use crate::decide::event::{ConsulFault, Event, GuardCommand, KeySight, LockSight, LockStepKind};
-use crate::decide::plan::{Action, Ending, Role};
+use crate::decide::event::{
+    ConsulFault, Event, GuardCommandKind, KeySight, LockSight, LockStepKind,
+};
+use crate::decide::plan::{Action, Ending, GuardCommand, Role};
 use crate::decide::record::Record;
 use crate::errors::chain;
 use crate::execute_catalog::{OwnService, deregister, service_ref, tell};
@@ -164,34 +166,7 @@ impl Executor {
 
     async fn carry_out(&self, action: Action) -> Option<Event> {
         let event = match action {
-            Action::Probe => self.instance.command(Command::Probe).await,
-            Action::Remember { session } => {
-                self.instance
-                    .command(Command::Remember(session.to_string()))
-                    .await
-            }
-            Action::Promote {
-                term,
-                deadline,
-                before,
-                reading,
-            } => {
-                self.instance
-                    .command(Command::Promote(term, deadline, before, reading.t0))
-                    .await
-            }
-            Action::Grant { term, deadline, .. } => {
-                self.instance.command(Command::Grant(term, deadline)).await
-            }
-            Action::Fence { why } => self.instance.command(Command::Fence(why)).await,
-            Action::Observe { term } => self.instance.command(Command::Observe(term)).await,
-            Action::Follow { uri, again } => match self.follow(uri, again).await {
-                Ok(command) => self.instance.command(command).await,
-                Err(why) => Event::GuardFailed {
-                    command: GuardCommand::Follow,
-                    why,
-                },
-            },
+            Action::Guard(command) => self.tell_guard(command).await,
             Action::Kill => self.instance.kill().await,
             Action::CreateSession => {
                 let timing = &self.config.timing;
@@ -256,7 +231,6 @@ impl Executor {
                     unguarded: answers.unguarded,
                 }
             }
-            Action::StandDown { down } => self.instance.command(Command::StandDown(down)).await,
             Action::Acquire {
                 session,
                 index,
@@ -327,6 +301,31 @@ impl Executor {
             note_refusal(&self.config.vshard, probe.vshard.as_ref());
         }
         Some(event)
+    }
+
+    async fn tell_guard(&self, command: GuardCommand) -> Event {
+        let command = match command {
+            GuardCommand::Probe => Command::Probe,
+            GuardCommand::Remember { session } => Command::Remember(session.to_string()),
+            GuardCommand::Promote {
+                term,
+                deadline,
+                before,
+                reading,
+            } => Command::Promote(term, deadline, before, reading.t0),
+            GuardCommand::Grant { term, deadline, .. } => Command::Grant(term, deadline),
+            GuardCommand::Fence { why } => Command::Fence(why),
+            GuardCommand::Observe { term } => Command::Observe(term),
+            GuardCommand::StandDown { down } => Command::StandDown(down),
+            GuardCommand::Follow { uri, again } => match self.follow(uri, again).await {
+                Ok(command) => command,
+                Err(why) => {
+                    let command = GuardCommandKind::Follow;
+                    return Event::GuardFailed { command, why };
+                }
+            },
+        };
+        self.instance.command(command).await
     }
 
     /// The settings were checked at start; a password that has changed since may have become one that no URI carries.

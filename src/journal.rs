@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 use tracing::{Level, debug, enabled, error, info, warn};
 
 use crate::decide::board::{Switchover, SwitchoverState};
-use crate::decide::event::{Event, GuardCommand, KillResult, LockStepKind};
-use crate::decide::plan::{Action, Reason};
+use crate::decide::event::{Event, GuardCommandKind, KillResult, LockStepKind};
+use crate::decide::plan::{Action, GuardCommand, Reason};
 use crate::decide::record::Status;
 use crate::decide::state::State;
 
@@ -82,7 +82,7 @@ fn is_news(said: &mut Said, event: &Event) -> bool {
     match event {
         Event::GuardFailed { why, .. } => said.is_news(Topic::Guard, why),
         Event::GuardAnswered {
-            command: GuardCommand::Follow,
+            command: GuardCommandKind::Follow,
             refused,
             ..
         } => said.is_news(Topic::Follow, refused.as_deref().unwrap_or_default()),
@@ -219,7 +219,7 @@ fn say(event: &Event) {
             refused,
         } => guard_answered(*command, probe.ro, refused.as_deref()),
         Event::GuardFailed {
-            command: GuardCommand::Follow,
+            command: GuardCommandKind::Follow,
             why,
         } => warn!(why, "instance not pointed at the master"),
         Event::GuardFailed { command, why } => warn!(?command, why, "the guard did not answer"),
@@ -338,20 +338,20 @@ fn refusals(answers: &BTreeMap<String, Result<(), String>>) -> String {
         .join("; ")
 }
 
-fn guard_answered(command: GuardCommand, ro: bool, refused: Option<&str>) {
+fn guard_answered(command: GuardCommandKind, ro: bool, refused: Option<&str>) {
     if let Some(why) = refused {
         warn!(?command, why, "the guard refused");
         return;
     }
     match command {
-        GuardCommand::Promote => info!(ro, "promoted"),
-        GuardCommand::Fence => info!(ro, "fenced"),
-        GuardCommand::Follow => info!("replication re-pointed"),
-        GuardCommand::Probe
-        | GuardCommand::Remember
-        | GuardCommand::Grant
-        | GuardCommand::Observe
-        | GuardCommand::StandDown => {}
+        GuardCommandKind::Promote => info!(ro, "promoted"),
+        GuardCommandKind::Fence => info!(ro, "fenced"),
+        GuardCommandKind::Follow => info!("replication re-pointed"),
+        GuardCommandKind::Probe
+        | GuardCommandKind::Remember
+        | GuardCommandKind::Grant
+        | GuardCommandKind::Observe
+        | GuardCommandKind::StandDown => {}
     }
 }
 
@@ -386,8 +386,8 @@ pub(crate) fn reason(from: Option<&Reason>, to: &Reason) {
 /// Says what is being done, where it is more than routine.
 pub(crate) fn action(said: &mut Said, action: &Action) {
     match action {
-        Action::Promote { term, .. } => info!(term, "promoting"),
-        Action::Fence { why } => info!(why, "fencing"),
+        Action::Guard(GuardCommand::Promote { term, .. }) => info!(term, "promoting"),
+        Action::Guard(GuardCommand::Fence { why }) => info!(why, "fencing"),
         Action::Kill => warn!("killing the hung instance"),
         Action::Acquire { attempt, .. } => {
             let term = attempt.record.term;
@@ -406,11 +406,13 @@ pub(crate) fn action(said: &mut Said, action: &Action) {
         Action::Release { record, .. } => {
             info!(term = record.term, status = ?record.status, "releasing the lock")
         }
-        Action::Follow { uri, again: false } => {
+        Action::Guard(GuardCommand::Follow { uri, again: false }) => {
             said.forget(&[Topic::Follow]);
             info!(uri, "re-pointing replication");
         }
-        Action::Follow { uri, again: true } => debug!(uri, "re-pointing replication again"),
+        Action::Guard(GuardCommand::Follow { uri, again: true }) => {
+            debug!(uri, "re-pointing replication again")
+        }
         Action::Tell { entry, .. } => {
             debug!(role = ?entry.registered.role, health = ?entry.health, output = entry.output, "telling the catalog");
         }
@@ -418,17 +420,17 @@ pub(crate) fn action(said: &mut Said, action: &Action) {
             info!(term = ballot.term, excluded = ballot.excluded, "ballot");
         }
         Action::WriteSwitchover { switchover, .. } => self::switchover(switchover),
-        Action::StandDown { down: true } => {
+        Action::Guard(GuardCommand::StandDown { down: true }) => {
             warn!(
                 "PAUSED: the guard stands down, nothing fences the instance until the pause ends"
             );
         }
-        Action::StandDown { down: false } => info!("the pause is over: the guard stands up"),
+        Action::Guard(GuardCommand::StandDown { down: false }) => {
+            info!("the pause is over: the guard stands up")
+        }
         Action::WriteHistory { line, over } => past::history(said, line, *over),
-        Action::Probe
-        | Action::Remember { .. }
-        | Action::Grant { .. }
-        | Action::Observe { .. }
+        Action::Guard(GuardCommand::Probe | GuardCommand::Remember { .. })
+        | Action::Guard(GuardCommand::Grant { .. } | GuardCommand::Observe { .. })
         | Action::CreateSession
         | Action::RenewSession { .. }
         | Action::DestroySession { .. }

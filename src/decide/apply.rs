@@ -4,10 +4,10 @@ use super::slots::Place;
 use std::time::Duration;
 
 use super::board::{Member, SwitchoverState};
-use super::event::{ConsulFault, Event, GuardCommand, KillResult, LockStepKind};
+use super::event::{ConsulFault, Event, GuardCommandKind, KillResult, LockStepKind};
 use super::ids::SessionId;
 use super::observed::{Heard, Probe};
-use super::plan::{Action, Before, CatalogEntry};
+use super::plan::{Action, Before, CatalogEntry, GuardCommand};
 use super::state::{Attempt, Granted, Link, MemberTerms, Reading, Session, State};
 use super::timing::{Tick, Timing};
 
@@ -130,13 +130,15 @@ impl State {
     pub fn begin(&mut self, action: &Action, now: Tick) {
         self.pending.begins(action, now);
         match action {
-            Action::Promote {
-                deadline, reading, ..
-            }
-            | Action::Grant {
-                deadline, reading, ..
-            } => self.lease_handed_over(*deadline, *reading, now),
-            Action::Fence { .. } => {
+            Action::Guard(
+                GuardCommand::Promote {
+                    deadline, reading, ..
+                }
+                | GuardCommand::Grant {
+                    deadline, reading, ..
+                },
+            ) => self.lease_handed_over(*deadline, *reading, now),
+            Action::Guard(GuardCommand::Fence { .. }) => {
                 if let Some(handover) = &mut self.hold.handover {
                     handover.fencing_since = handover.fencing_since.or(Some(now));
                 }
@@ -196,16 +198,14 @@ impl State {
                 for_all,
                 ..
             } => self.begin_promises(*term, members, *reading, for_all.is_some()),
-            Action::StandDown { down } => {
+            Action::Guard(GuardCommand::StandDown { down }) => {
                 if *down {
                     self.instance.stood_down_at = Some(now);
                 }
             }
             Action::Vshard(action) => self.begin_vshard(action),
-            Action::Probe
-            | Action::Follow { .. }
-            | Action::Remember { .. }
-            | Action::Observe { .. }
+            Action::Guard(GuardCommand::Probe | GuardCommand::Follow { .. })
+            | Action::Guard(GuardCommand::Remember { .. } | GuardCommand::Observe { .. })
             | Action::Kill
             | Action::CreateSession
             | Action::RenewSession { .. }
@@ -384,7 +384,7 @@ impl State {
 
     fn guard_answered(
         &mut self,
-        command: GuardCommand,
+        command: GuardCommandKind,
         probe: Probe,
         refused: Option<String>,
         now: Tick,
@@ -395,33 +395,33 @@ impl State {
         }
         let retry_at = refused.is_some().then(|| now + GUARD_RETRY);
         match command {
-            GuardCommand::Fence => {
+            GuardCommandKind::Fence => {
                 let done = probe.is_fenced() && refused.is_none();
                 self.pending
                     .retries(Place::Fence, (!done).then(|| now + GUARD_RETRY));
                 self.instance.fence_tried_at = Some(begun_at);
             }
-            GuardCommand::Follow => {
+            GuardCommandKind::Follow => {
                 let retry_at = refused.is_some().then(|| now + FOLLOW_RETRY);
                 self.pending.retries(Place::Replication, retry_at);
                 self.instance.follow_fault = refused;
             }
-            GuardCommand::Promote => {
+            GuardCommandKind::Promote => {
                 self.pending.retries(Place::Guard, retry_at);
                 let since = self.hold.refused_since.unwrap_or(now);
                 self.hold.refused_since = refused.is_some().then_some(since);
                 self.hold.refusal_heard = refused.is_some();
                 self.instance.guard_refused = refused;
             }
-            GuardCommand::Remember => {
+            GuardCommandKind::Remember => {
                 let session = self.session.id.as_ref().map(SessionId::as_str);
                 self.session.remembered =
                     session.is_some() && probe.guard.session.as_deref() == session;
             }
-            GuardCommand::Probe
-            | GuardCommand::Grant
-            | GuardCommand::Observe
-            | GuardCommand::StandDown => {
+            GuardCommandKind::Probe
+            | GuardCommandKind::Grant
+            | GuardCommandKind::Observe
+            | GuardCommandKind::StandDown => {
                 self.pending.retries(Place::Guard, retry_at);
             }
         }
@@ -432,30 +432,30 @@ impl State {
         }
     }
 
-    fn guard_failed(&mut self, command: GuardCommand, why: String, now: Tick) {
+    fn guard_failed(&mut self, command: GuardCommandKind, why: String, now: Tick) {
         let begun_at = self.pending.ends(command.place());
         match command {
-            GuardCommand::Fence => {
+            GuardCommandKind::Fence => {
                 self.pending.retries(Place::Fence, Some(now + GUARD_RETRY));
                 self.instance.fence_tried_at = Some(begun_at);
             }
-            GuardCommand::Follow => {
+            GuardCommandKind::Follow => {
                 self.pending
                     .retries(Place::Replication, Some(now + FOLLOW_RETRY));
                 self.instance.follow_fault = Some(why);
             }
-            GuardCommand::Promote => {
+            GuardCommandKind::Promote => {
                 self.pending.retries(Place::Guard, Some(now + GUARD_RETRY));
                 self.instance.unanswered_at = Some(begun_at);
                 self.hold.refused_since = self.hold.refused_since.or(Some(now));
                 self.hold.refusal_heard = false;
                 self.instance.guard_refused = Some(why);
             }
-            GuardCommand::Probe
-            | GuardCommand::Remember
-            | GuardCommand::Grant
-            | GuardCommand::Observe
-            | GuardCommand::StandDown => {
+            GuardCommandKind::Probe
+            | GuardCommandKind::Remember
+            | GuardCommandKind::Grant
+            | GuardCommandKind::Observe
+            | GuardCommandKind::StandDown => {
                 self.pending.retries(Place::Guard, Some(now + GUARD_RETRY));
                 self.instance.unanswered_at = Some(begun_at);
             }

@@ -9,7 +9,7 @@ use super::election::{Contest, handover};
 use super::event::{KeySight, LockSight};
 use super::hold::GivesWay;
 use super::ids::SessionId;
-use super::plan::{Action, Reason};
+use super::plan::{Action, GuardCommand, Reason};
 use super::record::{Record, RecordError, Status};
 use super::state::Gain;
 use super::timing::Timing;
@@ -426,7 +426,7 @@ impl Planner<'_> {
         }
         if !self.state.session.remembered {
             if self.may_command_guard() {
-                self.act(Action::Remember { session });
+                self.tell_guard(GuardCommand::Remember { session });
             }
             return None;
         }

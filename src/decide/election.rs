@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::board::{self, Ballot, rows_missing};
 use super::hold::GivesWay;
 use super::observed::Probe;
-use super::plan::{Action, Reason};
+use super::plan::{Action, GuardCommand, Reason};
 use super::record::{Record, Status, Vclock};
 use super::state::{Elector, Link, Unchanged};
 use super::timing::{Tick, Timing};
@@ -574,7 +574,7 @@ impl Planner<'_> {
         if asked_at.is_some_and(|at| at >= contest.since) {
             self.write_ballot(contest, None);
         } else if self.may_command_guard() {
-            self.act(Action::Probe);
+            self.tell_guard(GuardCommand::Probe);
         }
     }
 }

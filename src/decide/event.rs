@@ -54,7 +54,7 @@ pub enum Event {
     /// The guard answered a command.
     GuardAnswered {
         /// Which.
-        command: GuardCommand,
+        command: GuardCommandKind,
         /// The instance's state afterwards.
         probe: Box<Probe>,
         /// Why the guard would not do it.
@@ -63,7 +63,7 @@ pub enum Event {
     /// The guard did not answer a command; it may or may not have been carried out.
     GuardFailed {
         /// Which.
-        command: GuardCommand,
+        command: GuardCommandKind,
         /// In words.
         why: String,
     },
@@ -250,7 +250,7 @@ pub enum LockStepKind {
 /// Which command to the guard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum GuardCommand {
+pub enum GuardCommandKind {
     /// Only look.
     Probe,
     /// Write the session down.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::plan::Action;
+use super::plan::GuardCommand;
 use super::record::{Record, Status};
 use super::{Place, Planner};
 
@@ -21,7 +21,7 @@ impl Planner<'_> {
             && !is_own
             && self.may_command_guard()
         {
-            self.act(Action::Observe {
+            self.tell_guard(GuardCommand::Observe {
                 term: self.state.highest_term,
             });
             return;
@@ -37,7 +37,7 @@ impl Planner<'_> {
         let begun_at = self.state.pending.begun_at(Place::Replication);
         let again_at = again.then(|| begun_at + LOCKED_OUT_RETRY);
         if self.may_call(Place::Replication) && self.is_due(again_at) {
-            self.act(Action::Follow {
+            self.tell_guard(GuardCommand::Follow {
                 uri: (!is_own).then(|| record.uri.clone()),
                 again,
             });

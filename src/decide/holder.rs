@@ -2,7 +2,7 @@
 
 use super::board::Cause;
 use super::observed::Probe;
-use super::plan::{Action, Reason};
+use super::plan::{Action, GuardCommand, Reason};
 use super::record::{Record, RecordError, Status};
 use super::state::{Gain, Link};
 use super::timing::{Tick, Timing};
@@ -60,7 +60,7 @@ impl Planner<'_> {
             && !self.state.session.remembered
             && self.may_command_guard()
         {
-            self.act(Action::Remember { session });
+            self.tell_guard(GuardCommand::Remember { session });
         }
     }
 
@@ -167,7 +167,7 @@ impl Planner<'_> {
         let unanswered = instance.unanswered_at.is_some_and(|at| at > over_at);
         let fence_tried = instance.fence_tried_at.is_some_and(|at| at > over_at);
         if !asked && self.may_command_guard() {
-            self.act(Action::Probe);
+            self.tell_guard(GuardCommand::Probe);
         } else if asked && !fence_tried {
             let _ = self.fence("its lease is over");
         }
@@ -239,7 +239,7 @@ impl Planner<'_> {
         }
         let deadline = reading.t0 + self.state.settings.timing.lease();
         if deadline > probe.guard.deadline && self.may_command_guard() {
-            self.act(Action::Grant {
+            self.tell_guard(GuardCommand::Grant {
                 term: record.term,
                 deadline,
                 reading,
@@ -347,7 +347,7 @@ impl Planner<'_> {
             // What is left of the lease must be worth a promotion.
             Some(reading) if reading.t0 + lease / 2 > probe.now && !self.state.lock.outdated => {
                 if self.may_command_guard() {
-                    self.act(Action::Promote {
+                    self.tell_guard(GuardCommand::Promote {
                         term: record.term,
                         deadline: reading.t0 + lease,
                         reading,

@@ -47,7 +47,7 @@ use std::time::Duration;
 use board::Cause;
 use event::KeySight;
 use observed::Probe;
-use plan::{Action, Ending, Plan, Reason};
+use plan::{Action, Ending, GuardCommand, Plan, Reason};
 use record::{Record, Status};
 use slots::Place;
 use state::{Attempt, Gain, Reading, State};
@@ -127,6 +127,10 @@ impl Planner<'_> {
         self.actions.push(action);
     }
 
+    fn tell_guard(&mut self, command: GuardCommand) {
+        self.act(Action::Guard(command));
+    }
+
     fn wake(&mut self, at: Tick) {
         if at > self.now {
             self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
@@ -166,7 +170,7 @@ impl Planner<'_> {
 
     fn fence(&mut self, why: &str) -> Reason {
         if self.state.live_probe().is_some() && self.may_call(Place::Fence) {
-            self.act(Action::Fence {
+            self.tell_guard(GuardCommand::Fence {
                 why: why.to_owned(),
             });
         }
@@ -187,7 +191,7 @@ impl Planner<'_> {
             }
             Some(_) | None => {
                 if self.may_command_guard() {
-                    self.act(Action::Probe);
+                    self.tell_guard(GuardCommand::Probe);
                 }
                 None
             }
@@ -494,7 +498,7 @@ impl Planner<'_> {
             if due_at > self.now {
                 self.wake(due_at);
             } else if !self.is_gaining() && self.may_command_guard() {
-                self.act(Action::Probe);
+                self.tell_guard(GuardCommand::Probe);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::board::Member;
 use super::observed::Probe;
-use super::plan::{Action, CatalogEntry, Ending, Health, Reason};
+use super::plan::{Action, CatalogEntry, Ending, GuardCommand, Health, Reason};
 use super::record::Record;
 use super::state::{Link, Reading};
 use super::timing::Tick;
@@ -87,12 +87,12 @@ impl Planner<'_> {
             let knows_orders = self.state.board.is_some();
             let leased = probe.guard.deadline > probe.now + lease / 4;
             if self.state.stands_down() && knows_orders && leased && self.may_command_guard() {
-                self.act(Action::StandDown { down: false });
+                self.tell_guard(GuardCommand::StandDown { down: false });
             }
             return None;
         };
         if self.may_stand_down(record, probe) && self.may_command_guard() {
-            self.act(Action::StandDown { down: true });
+            self.tell_guard(GuardCommand::StandDown { down: true });
         }
         let lacking = self.unfit(self.state.settings.timing.healthcheck_timeout());
         if self.state.lock.outdated || lacking.is_some() {
@@ -165,7 +165,7 @@ impl Planner<'_> {
         }
         let ready = self.is_behind_member_key(state.instance.reading);
         if !ready && self.may_command_guard() {
-            self.act(Action::Probe);
+            self.tell_guard(GuardCommand::Probe);
         }
         ready
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::board::{Ballot, HistoryLine, Member, Party, Switchover};
-use super::event::GuardCommand;
+use super::event::GuardCommandKind;
 use super::ids::SessionId;
 use super::record::{Record, Vclock};
 use super::state::Reading;
@@ -29,50 +29,8 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "do")]
 pub enum Action {
-    /// Ask the guard for everything.
-    Probe,
-    /// Let the guard write our session down.
-    Remember {
-        /// Which.
-        session: SessionId,
-    },
-    /// Make the instance writable until `deadline`.
-    Promote {
-        /// For this term.
-        term: u64,
-        /// On the instance's clock.
-        deadline: InstanceTime,
-        /// The reading that the deadline rests on.
-        reading: Reading,
-        /// What the guard needs to know of the term before (R6).
-        before: Before,
-    },
-    /// Let it stay writable until `deadline`.
-    Grant {
-        /// For this term.
-        term: u64,
-        /// On the instance's clock.
-        deadline: InstanceTime,
-        /// The reading that the deadline rests on.
-        reading: Reading,
-    },
-    /// Make it read-only and let its commits land.
-    Fence {
-        /// For the instance's log.
-        why: String,
-    },
-    /// Tell the guard of a higher term.
-    Observe {
-        /// Which.
-        term: u64,
-    },
-    /// Replicate from this master alone, or from nobody.
-    Follow {
-        /// `host:port`; `None`: nobody.
-        uri: Option<String>,
-        /// It is pointed there, maybe with a password of yesterday.
-        again: bool,
-    },
+    /// Tell the guard something.
+    Guard(GuardCommand),
     /// End the instance's process (R5), unless its guard says at the last moment that it is read-only.
     Kill,
     /// Create a session.
@@ -137,11 +95,6 @@ pub enum Action {
         /// landed, and that it has no row which this vclock, ours, lacks.
         for_all: Option<Vclock>,
     },
-    /// Let the guard stand down for a pause, or stand up again.
-    StandDown {
-        /// Whether down or up.
-        down: bool,
-    },
     /// Take the lock.
     Acquire {
         /// With this.
@@ -204,40 +157,86 @@ pub enum Action {
 }
 
 impl Action {
-    /// The guard's name for it; `None`: not for the guard.
+    /// `None`: not for the guard.
     #[must_use]
-    pub fn guard_command(&self) -> Option<GuardCommand> {
-        Some(match self {
-            Self::Probe => GuardCommand::Probe,
-            Self::Remember { .. } => GuardCommand::Remember,
-            Self::Promote { .. } => GuardCommand::Promote,
-            Self::Grant { .. } => GuardCommand::Grant,
-            Self::Fence { .. } => GuardCommand::Fence,
-            Self::Observe { .. } => GuardCommand::Observe,
-            Self::StandDown { .. } => GuardCommand::StandDown,
-            Self::Follow { .. } => GuardCommand::Follow,
-            Self::Kill
-            | Self::CreateSession
-            | Self::RenewSession { .. }
-            | Self::DestroySession { .. }
-            | Self::ReadLock
-            | Self::ReadBoard
-            | Self::WriteBallot { .. }
-            | Self::ReadBallots { .. }
-            | Self::WriteSwitchover { .. }
-            | Self::ReadHistory
-            | Self::WriteHistory { .. }
-            | Self::AskPromises { .. }
-            | Self::Acquire { .. }
-            | Self::TakeOver { .. }
-            | Self::Refresh { .. }
-            | Self::Release { .. }
-            | Self::Tell { .. }
-            | Self::Deregister
-            | Self::WriteMember { .. }
-            | Self::Vshard(_)
-            | Self::Exit { .. } => return None,
-        })
+    pub fn guard_command_kind(&self) -> Option<GuardCommandKind> {
+        if let Self::Guard(command) = self {
+            Some(command.kind())
+        } else {
+            None
+        }
+    }
+}
+
+/// What the guard is told, with what it needs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "tell")]
+pub enum GuardCommand {
+    /// Say everything.
+    Probe,
+    /// Write our session down.
+    Remember {
+        /// Which.
+        session: SessionId,
+    },
+    /// Make the instance writable until `deadline`.
+    Promote {
+        /// For this term.
+        term: u64,
+        /// On the instance's clock.
+        deadline: InstanceTime,
+        /// The reading that the deadline rests on.
+        reading: Reading,
+        /// What the guard needs to know of the term before (R6).
+        before: Before,
+    },
+    /// Let it stay writable until `deadline`.
+    Grant {
+        /// For this term.
+        term: u64,
+        /// On the instance's clock.
+        deadline: InstanceTime,
+        /// The reading that the deadline rests on.
+        reading: Reading,
+    },
+    /// Make it read-only and let its commits land.
+    Fence {
+        /// For the instance's log.
+        why: String,
+    },
+    /// There is a higher term.
+    Observe {
+        /// Which.
+        term: u64,
+    },
+    /// Replicate from this master alone, or from nobody.
+    Follow {
+        /// `host:port`; `None`: nobody.
+        uri: Option<String>,
+        /// It is pointed there, maybe with a password of yesterday.
+        again: bool,
+    },
+    /// Stand down for a pause, or stand up again.
+    StandDown {
+        /// Whether down or up.
+        down: bool,
+    },
+}
+
+impl GuardCommand {
+    /// Which command it is.
+    #[must_use]
+    pub fn kind(&self) -> GuardCommandKind {
+        match self {
+            Self::Probe => GuardCommandKind::Probe,
+            Self::Remember { .. } => GuardCommandKind::Remember,
+            Self::Promote { .. } => GuardCommandKind::Promote,
+            Self::Grant { .. } => GuardCommandKind::Grant,
+            Self::Fence { .. } => GuardCommandKind::Fence,
+            Self::Observe { .. } => GuardCommandKind::Observe,
+            Self::StandDown { .. } => GuardCommandKind::StandDown,
+            Self::Follow { .. } => GuardCommandKind::Follow,
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::event::GuardCommand;
+use super::event::GuardCommandKind;
 use super::plan::Action;
 use super::timing::Tick;
 
@@ -59,7 +59,7 @@ pub struct Slots {
     slots: BTreeMap<Place, Slot>,
     /// What the guard is asked in its own place.
     #[serde(skip_serializing_if = "Option::is_none")]
-    command: Option<GuardCommand>,
+    command: Option<GuardCommandKind>,
 }
 
 impl Slots {
@@ -83,7 +83,7 @@ impl Slots {
 
     /// The command that the guard has not answered yet, other than a fence or a change of replication.
     #[must_use]
-    pub fn command(&self) -> Option<GuardCommand> {
+    pub fn command(&self) -> Option<GuardCommandKind> {
         self.command
     }
 
@@ -97,7 +97,7 @@ impl Slots {
         slot.is_busy = true;
         slot.begun_at = now;
         if place == Place::Guard {
-            self.command = action.guard_command();
+            self.command = action.guard_command_kind();
         }
     }
 
@@ -121,14 +121,7 @@ impl Action {
     /// `None`: it ends the agent, or goes to vshard, which keeps its own accounts.
     pub(super) fn place(&self) -> Option<Place> {
         Some(match self {
-            Self::Probe
-            | Self::Remember { .. }
-            | Self::Promote { .. }
-            | Self::Grant { .. }
-            | Self::Observe { .. }
-            | Self::StandDown { .. } => Place::Guard,
-            Self::Fence { .. } => Place::Fence,
-            Self::Follow { .. } => Place::Replication,
+            Self::Guard(command) => command.kind().place(),
             Self::Kill => Place::Process,
             Self::CreateSession | Self::RenewSession { .. } | Self::DestroySession { .. } => {
                 Place::Session
@@ -150,7 +143,7 @@ impl Action {
     }
 }
 
-impl GuardCommand {
+impl GuardCommandKind {
     /// Where its answer frees.
     pub(super) fn place(self) -> Place {
         match self {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::board::{Board, Member, Party, Pause, Switchover};
 use super::election::Election;
-use super::event::{GuardCommand, LockSight};
+use super::event::{GuardCommandKind, LockSight};
 pub use super::feed::Feed;
 pub use super::history::{LostHold, Past};
 pub use super::hold::{Asked, Attempt, Gain, Gained, Handover, Hold};
@@ -477,7 +477,7 @@ impl State {
     /// writable.
     #[must_use]
     pub fn stands_down(&self) -> bool {
-        let told = self.pending.command() == Some(GuardCommand::StandDown)
+        let told = self.pending.command() == Some(GuardCommandKind::StandDown)
             || self.instance.stood_down_at > self.instance.answered_begun_at;
         let probe = self.instance.probe.as_ref();
         told || probe.is_some_and(|probe| probe.guard.stood_down)
@@ -513,7 +513,7 @@ impl State {
     fn lease_in_flight(&self) -> bool {
         if matches!(
             self.pending.command(),
-            Some(GuardCommand::Promote | GuardCommand::Grant)
+            Some(GuardCommandKind::Promote | GuardCommandKind::Grant)
         ) {
             return true;
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::plan::{Action, Ending, Reason};
+use super::plan::{Action, Ending, GuardCommand, Reason};
 use super::state::Link;
 use super::timing::Timing;
 use super::{Place, Planner};
@@ -89,7 +89,7 @@ impl Planner<'_> {
             if look_at > self.now {
                 self.wake(look_at);
             } else if self.may_command_guard() {
-                self.act(Action::Probe);
+                self.tell_guard(GuardCommand::Probe);
             }
         }
         behind

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::board::{self, Ballot, Member, Party, Switchover, SwitchoverState, rows_missing};
 use super::event::KeySight;
 use super::observed::Probe;
-use super::plan::{Action, Reason};
+use super::plan::{Action, GuardCommand, Reason};
 use super::record::{Record, Status};
 use super::state::{Gained, Handover};
 use super::{Place, Planner};
@@ -112,7 +112,7 @@ impl Planner<'_> {
             self.look_at_board(Duration::ZERO);
         }
         if !knows_instance && self.may_command_guard() {
-            self.act(Action::Probe);
+            self.tell_guard(GuardCommand::Probe);
         }
         if !knows_board || !knows_instance {
             return;
@@ -409,7 +409,7 @@ impl Planner<'_> {
         if look_at > self.now {
             self.wake(look_at);
         } else if self.may_command_guard() {
-            self.act(Action::Probe);
+            self.tell_guard(GuardCommand::Probe);
         }
     }
 

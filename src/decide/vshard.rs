@@ -9,9 +9,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::board::{self, Switchover, SwitchoverState};
-use super::event::{ConsulFault, GuardCommand};
+use super::event::{ConsulFault, GuardCommandKind};
 use super::observed::Probe;
-use super::plan::Action;
+use super::plan::{Action, GuardCommand};
 use super::record::Status;
 use super::state::State;
 use super::timing::Tick;
@@ -412,8 +412,9 @@ impl Planner<'_> {
     fn term_to_name(&self) -> Option<u64> {
         let state = self.state;
         let record = state.hold.record.as_ref().filter(|_| state.holds_lock())?;
-        let promotes = |action: &Action| matches!(action, Action::Promote { .. });
-        let is_promoted = state.pending.command() == Some(GuardCommand::Promote)
+        let promotes =
+            |action: &Action| matches!(action, Action::Guard(GuardCommand::Promote { .. }));
+        let is_promoted = state.pending.command() == Some(GuardCommandKind::Promote)
             || self.actions.iter().any(promotes);
         (state.is_serving() || is_promoted).then_some(record.term)
     }

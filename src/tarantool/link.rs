@@ -16,7 +16,7 @@ use super::guard::{Answer, Guard, GuardError, ask_rule};
 use super::iproto::code;
 use super::vshard;
 use crate::config::{GuardMode, Role, TarantoolConfig, VshardConfig};
-use crate::decide::event::{Event, GuardCommand, KillResult};
+use crate::decide::event::{Event, GuardCommandKind, KillResult};
 use crate::decide::observed::Probe;
 use crate::decide::plan::Before;
 use crate::decide::timing::{InstanceTime, Timing};
@@ -84,16 +84,16 @@ pub enum Command {
 }
 
 impl Command {
-    fn kind(&self) -> GuardCommand {
+    fn kind(&self) -> GuardCommandKind {
         match self {
-            Self::Probe => GuardCommand::Probe,
-            Self::Remember(_) => GuardCommand::Remember,
-            Self::Promote(..) => GuardCommand::Promote,
-            Self::Grant(..) => GuardCommand::Grant,
-            Self::Fence(_) => GuardCommand::Fence,
-            Self::Observe(_) => GuardCommand::Observe,
-            Self::StandDown(_) => GuardCommand::StandDown,
-            Self::Follow { .. } => GuardCommand::Follow,
+            Self::Probe => GuardCommandKind::Probe,
+            Self::Remember(_) => GuardCommandKind::Remember,
+            Self::Promote(..) => GuardCommandKind::Promote,
+            Self::Grant(..) => GuardCommandKind::Grant,
+            Self::Fence(_) => GuardCommandKind::Fence,
+            Self::Observe(_) => GuardCommandKind::Observe,
+            Self::StandDown(_) => GuardCommandKind::StandDown,
+            Self::Follow { .. } => GuardCommandKind::Follow,
         }
     }
 }

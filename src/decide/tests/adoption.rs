@@ -2,7 +2,7 @@
 
 use super::fixtures::*;
 use crate::decide::ids::SessionId;
-use crate::decide::plan::{Action, Reason};
+use crate::decide::plan::{Action, GuardCommand, Reason};
 use crate::decide::record::Status;
 use crate::decide::slots::Place;
 use crate::decide::state::State;
@@ -21,7 +21,10 @@ fn a_restarted_agent_carries_on_with_the_lock_of_the_session_that_the_guard_wrot
     assert!(matches!(node.plan().reason, Reason::Serving));
     for _ in 0..20 {
         let plan = node.turn();
-        assert!(!does!(plan, Action::Fence { .. } | Action::Promote { .. }));
+        assert!(!does!(
+            plan,
+            Action::Guard(GuardCommand::Fence { .. } | GuardCommand::Promote { .. })
+        ));
         for action in &plan.actions {
             node.answers(action);
             assert!(node.instance.is_writable());
@@ -71,7 +74,7 @@ fn a_restarted_agent_does_not_promote_on_a_reading_it_never_took() {
     assert!(node.state.hold.record.is_some() && node.state.hold.reading.is_none());
     assert!(!does!(
         node.turn(),
-        Action::Promote { .. } | Action::Grant { .. }
+        Action::Guard(GuardCommand::Promote { .. } | GuardCommand::Grant { .. })
     ));
 }
 
@@ -146,7 +149,10 @@ fn readings_of_an_instance_that_was_restarted_since_are_not_used() {
     assert_eq!(node.state.hold.reading, None);
     let plan = node.plan();
     assert!(
-        !does!(plan, Action::Promote { .. } | Action::Grant { .. }),
+        !does!(
+            plan,
+            Action::Guard(GuardCommand::Promote { .. } | GuardCommand::Grant { .. })
+        ),
         "{plan:?}"
     );
     node.settles();
@@ -168,7 +174,7 @@ fn a_write_that_was_under_way_when_the_instance_was_restarted_grants_nothing_to_
     assert_eq!(node.state.hold.reading, None);
     assert!(!does!(
         node.plan(),
-        Action::Promote { .. } | Action::Grant { .. }
+        Action::Guard(GuardCommand::Promote { .. } | GuardCommand::Grant { .. })
     ));
 }
 
@@ -176,7 +182,7 @@ fn a_write_that_was_under_way_when_the_instance_was_restarted_grants_nothing_to_
 #[test]
 fn an_answer_of_the_process_before_is_not_taken_for_the_new_ones() {
     let mut node = master().later(1.secs());
-    let probe = node.runs_until(|action| matches!(action, Action::Probe));
+    let probe = node.runs_until(|action| matches!(action, Action::Guard(GuardCommand::Probe)));
     let late_answer = node.carries_out(&probe).unwrap();
     node.instance.restart(node.now);
     node.instance.ahead = 1.secs();

@@ -5,7 +5,7 @@ use super::fixtures::*;
 use crate::decide::board::Pause;
 use crate::decide::event::Event;
 use crate::decide::hold::GivesWay;
-use crate::decide::plan::{Action, Plan, Reason};
+use crate::decide::plan::{Action, GuardCommand, Plan, Reason};
 use crate::decide::record::{Record, Status, Vclock};
 use crate::decide::state::Elector;
 
@@ -88,9 +88,10 @@ fn a_moment_of_silence_is_no_reason_to_give_others_the_lead() {
 fn an_instance_that_answers_late_answers() {
     let mut node = candidate();
     node.hears(Event::FellSilent);
-    node.state.begin(&Action::Probe, node.now);
+    node.state
+        .begin(&Action::Guard(GuardCommand::Probe), node.now);
     node.passes(30.ms());
-    node.answers(&Action::Probe);
+    node.answers(&Action::Guard(GuardCommand::Probe));
     assert_eq!(node.waiting_for_ballots().wrote().excluded, None);
 }
 

@@ -1,8 +1,8 @@
 //! The catalog tells the truth: never a fenced or dead master as a passing master.
 
 use super::fixtures::*;
-use crate::decide::event::{Event, GuardCommand};
-use crate::decide::plan::{Action, Health, Role};
+use crate::decide::event::{Event, GuardCommandKind};
+use crate::decide::plan::{Action, GuardCommand, Health, Role};
 use crate::decide::record::Status;
 
 fn is_tell(action: &Action) -> bool {
@@ -84,7 +84,8 @@ fn a_dead_master_is_critical_and_no_master_in_the_same_plan_that_releases_the_lo
 fn a_fenced_master_is_no_master_in_the_plan_after_the_fence() {
     let mut node = master();
     node.is_asked_to_stop();
-    let fence = node.runs_until(|action| matches!(action, Action::Fence { .. }));
+    let fence =
+        node.runs_until(|action| matches!(action, Action::Guard(GuardCommand::Fence { .. })));
     node.answers(&fence);
     let entry = part!(node.plan(), Action::Tell { entry, .. } => entry.clone()).expect("a word");
     assert_eq!(entry.registered.role, Role::Replica);
@@ -94,7 +95,7 @@ fn a_fenced_master_is_no_master_in_the_plan_after_the_fence() {
 fn a_master_whose_guard_fenced_is_no_master() {
     let mut node = master().later(LEASE);
     assert!(!node.instance.is_writable());
-    node.answers(&Action::Probe);
+    node.answers(&Action::Guard(GuardCommand::Probe));
     assert_eq!(node.catalog().registered.role, Role::Replica);
 }
 
@@ -281,9 +282,10 @@ fn after_a_lost_registration_the_service_is_registered_until_none_can_come_behin
 #[test]
 fn an_instance_that_is_not_pointed_at_the_master_says_so_until_it_is() {
     let mut node = replica().with(|settings| settings.follow = true);
-    let follow = node.runs_until(|action| matches!(action, Action::Follow { .. }));
+    let follow =
+        node.runs_until(|action| matches!(action, Action::Guard(GuardCommand::Follow { .. })));
     node.hears(Event::GuardFailed {
-        command: GuardCommand::Follow,
+        command: GuardCommandKind::Follow,
         why: "Incorrect value for option 'replication'".to_owned(),
     });
     let tell = node.runs_until(is_tell);

@@ -20,7 +20,7 @@ use crate::decide::decide;
 use crate::decide::event::{Event, LockSight};
 use crate::decide::ids::SessionId;
 use crate::decide::observed::Peer;
-use crate::decide::plan::{Action, Health, Plan, Role};
+use crate::decide::plan::{Action, GuardCommand, Health, Plan, Role};
 use crate::decide::record::Status;
 use crate::decide::state::{Elector, Settings, State};
 use crate::decide::timing::{InstanceTime, Tick, Timing};
@@ -284,7 +284,7 @@ impl Chaos {
     /// While the guard stands down the record says so and the lock is kept; a target has everything when it is named.
     fn keeps_its_word(&self, action: &Action) {
         let stands_down = self.instance.alive && self.instance.guard.stood_down;
-        if let Action::StandDown { down: true } = action
+        if let Action::Guard(GuardCommand::StandDown { down: true }) = action
             && stands_down
             && let Some(record) = self.lock.record()
             && record.instance == OWN
@@ -324,7 +324,7 @@ impl Chaos {
             }
         }
         for (action, asked_at) in std::mem::take(&mut self.requests) {
-            if action.guard_command().is_none() {
+            if action.guard_command_kind().is_none() {
                 self.requests.push((action, asked_at));
             } else if let Some(event) = lost(&action, asked_at) {
                 self.hears(event);
@@ -346,7 +346,7 @@ impl Chaos {
 
     fn hears_answer(&mut self, event: Event) {
         if let Event::GuardAnswered { command, probe, .. } = &event {
-            use crate::decide::event::GuardCommand as C;
+            use crate::decide::event::GuardCommandKind as C;
             if matches!(command, C::Promote | C::Grant) {
                 self.handing = self.handing.saturating_sub(1);
             }
@@ -364,14 +364,14 @@ impl Chaos {
         }
         let at = index.index(self.requests.len());
         let at = in_order(&self.requests, at, |(action, _)| {
-            action.guard_command().is_some()
+            action.guard_command_kind().is_some()
         });
         let (action, asked_at) = self.requests.remove(at);
         let answer = if matches!(action, Action::Kill) {
             Some(Event::KillEnded {
                 result: KillResult::Failed("not permitted".to_owned()),
             })
-        } else if action.guard_command().is_some() {
+        } else if action.guard_command_kind().is_some() {
             if self.instance.alive {
                 self.instance.obey(&action, self.now)
             } else {
@@ -430,7 +430,10 @@ impl Chaos {
             return;
         }
         let (action, asked_at) = self.requests.remove(index.index(self.requests.len()));
-        if matches!(action, Action::Promote { .. } | Action::Grant { .. }) {
+        if matches!(
+            action,
+            Action::Guard(GuardCommand::Promote { .. } | GuardCommand::Grant { .. })
+        ) {
             self.handing = self.handing.saturating_sub(1);
         }
         if let Some(event) = lost(&action, asked_at) {
@@ -466,21 +469,23 @@ impl Chaos {
         let plan = decide(&self.state, self.now);
         sound(&self.state, &plan, self.now)?;
         for action in &plan.actions {
-            if let Action::Promote {
-                term,
-                deadline,
-                reading,
-                ..
-            }
-            | Action::Grant {
-                term,
-                deadline,
-                reading,
-            } = action
+            if let Action::Guard(
+                GuardCommand::Promote {
+                    term,
+                    deadline,
+                    reading,
+                    ..
+                }
+                | GuardCommand::Grant {
+                    term,
+                    deadline,
+                    reading,
+                },
+            ) = action
             {
                 let base = (*term, reading.t0);
-                let promised =
-                    matches!(action, Action::Grant { .. }) && self.promised.contains(&base);
+                let promised = matches!(action, Action::Guard(GuardCommand::Grant { .. }))
+                    && self.promised.contains(&base);
                 prop_assert!(
                     promised || self.accepted.contains(&base),
                     "{action:?} rests on {:?} and {:?}",

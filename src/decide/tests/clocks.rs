@@ -3,7 +3,7 @@
 use super::fixtures::*;
 use crate::decide::board::{Cause, Member, moment_ms};
 use crate::decide::event::Event;
-use crate::decide::plan::Action;
+use crate::decide::plan::{Action, GuardCommand};
 use crate::decide::record::{Record, Status};
 
 const DAY_MS: u64 = 86_400_000;
@@ -23,7 +23,8 @@ fn member_key(node: &mut Node) -> Member {
 #[test]
 fn a_change_of_hands_is_written_down_at_the_time_of_day_at_which_it_came() {
     let mut node = node().attached().seeing_lock();
-    let promote = node.comes_to(|action| matches!(action, Action::Promote { .. }));
+    let promote =
+        node.comes_to(|action| matches!(action, Action::Guard(GuardCommand::Promote { .. })));
     let answer = node.carries_out(&promote).expect("an answer");
     let began_ms = node.wall_ms();
     node.hears(answer);

@@ -4,7 +4,7 @@ use super::election::candidate;
 use super::fixtures::*;
 use crate::decide::declared::Declared;
 use crate::decide::event::Event;
-use crate::decide::plan::{Action, Reason};
+use crate::decide::plan::{Action, GuardCommand, Reason};
 
 fn supervised() -> Declared {
     Declared {
@@ -85,7 +85,10 @@ fn an_isolated_master_is_given_up_in_good_order_and_never_killed() {
     for _ in 0..20 {
         let plan = node.turn();
         assert!(
-            !does!(plan, Action::Kill | Action::Promote { .. }),
+            !does!(
+                plan,
+                Action::Kill | Action::Guard(GuardCommand::Promote { .. })
+            ),
             "{plan:?}"
         );
         released |= does!(plan, Action::Release { .. });

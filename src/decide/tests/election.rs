@@ -12,7 +12,7 @@ use crate::decide::election::{LastMaster, compare};
 use crate::decide::event::Event;
 use crate::decide::ids::SessionId;
 use crate::decide::observed::Peer;
-use crate::decide::plan::{Action, Reason};
+use crate::decide::plan::{Action, GuardCommand, Reason};
 use crate::decide::record::{Record, Status, Vclock};
 use crate::decide::state::Elector;
 
@@ -258,7 +258,7 @@ fn who_had_stopped_following_long_before_the_masters_last_word_says_so() {
             .expect("one")
             .idle_s = Some(f64::from(u32::try_from(second).expect("small")));
         node.passes(1.secs());
-        node.answers(&Action::Probe);
+        node.answers(&Action::Guard(GuardCommand::Probe));
     }
     node.lock.put_record(
         None,

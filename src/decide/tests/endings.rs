@@ -9,7 +9,7 @@ use crate::decide::ending::{End, How, Known, Outage};
 use crate::decide::event::{Event, KillResult};
 use crate::decide::ids::SessionId;
 use crate::decide::observed::{Peer, Upstream};
-use crate::decide::plan::Action;
+use crate::decide::plan::{Action, GuardCommand};
 use crate::decide::record::{LastWord, Record, Status, Vclock};
 
 /// The line that the node writes when it has come after this.
@@ -62,7 +62,8 @@ fn what_the_last_master_said_grows_by_the_time_since_it_was_seen() {
     };
     let mut node = released(Some(said));
     let seen_at = node.now;
-    let promote = node.comes_to(|action| matches!(action, Action::Promote { .. }));
+    let promote =
+        node.comes_to(|action| matches!(action, Action::Guard(GuardCommand::Promote { .. })));
     node.passes(500.ms());
     node.answers(&promote);
     let passed = u64::try_from(node.now.since(seen_at).as_millis()).unwrap();
@@ -91,7 +92,8 @@ fn an_outage_ends_when_the_instance_turned_writable_and_not_when_its_agent_heard
     };
     let mut node = released(Some(said));
     let seen_at = node.now;
-    let promote = node.comes_to(|action| matches!(action, Action::Promote { .. }));
+    let promote =
+        node.comes_to(|action| matches!(action, Action::Guard(GuardCommand::Promote { .. })));
     let mut answer = node.carries_out(&promote).expect("it is promoted");
     let writable_at = node.now;
     node.passes(300.ms());

@@ -15,7 +15,7 @@ use super::world::{Broken, FAIR, World, failsafe_world};
 use crate::decide::board::Board;
 use crate::decide::event::Event;
 use crate::decide::observed::{Peer, Upstream};
-use crate::decide::plan::{Action, Before, Plan, Reason};
+use crate::decide::plan::{Action, Before, GuardCommand, Plan, Reason};
 use crate::decide::record::{Record, Status};
 use crate::decide::state::Reading;
 use crate::decide::timing::InstanceTime;
@@ -70,7 +70,7 @@ type Answers = BTreeMap<String, Result<(), String>>;
 /// Nobody answers but the guard and, for promises, whoever `member` answers for.
 fn without_consul(node: &mut Node, plan: &Plan, member: impl Fn(&str) -> Result<(), String>) {
     for action in &plan.actions {
-        if action.guard_command().is_some() {
+        if action.guard_command_kind().is_some() {
             node.answers(action);
         } else if let Action::AskPromises {
             members, reading, ..
@@ -159,13 +159,14 @@ fn the_lease_counts_from_the_clock_read_before_the_members_were_asked() {
     let mut node = safe_master();
     let (members, reading) = asks(&mut node);
     node.passes(700.ms());
-    node.answers(&Action::Probe);
+    node.answers(&Action::Guard(GuardCommand::Probe));
     node.hears(Event::PromisesAnswered {
         unguarded: Default::default(),
         reading,
         answers: all_promise(&members),
     });
-    let grant = part!(node.turn(), Action::Grant { deadline, .. } => *deadline);
+    let grant =
+        part!(node.turn(), Action::Guard(GuardCommand::Grant { deadline, .. }) => *deadline);
     assert_eq!(grant, Some(reading.t0 + LEASE));
     let lease = node.state.instance.lease.expect("a lease");
     assert_eq!(lease.over_at, reading.reply_at + LEASE_AND_MARGIN);
@@ -216,7 +217,10 @@ fn no_answer_is_no_promise() {
         reading,
         answers: BTreeMap::from([(OTHER.to_owned(), Ok(()))]),
     });
-    assert!(!does!(node.turn(), Action::Grant { .. }));
+    assert!(!does!(
+        node.turn(),
+        Action::Guard(GuardCommand::Grant { .. })
+    ));
     assert!(
         node.plan()
             .reason
@@ -236,7 +240,11 @@ fn a_refresh_that_hangs_makes_it_ask_with_half_of_the_lease_left() {
             assert!(node.now.since(lease_from) >= LEASE / 2);
             return;
         }
-        for action in plan.actions.iter().filter(|a| a.guard_command().is_some()) {
+        for action in plan
+            .actions
+            .iter()
+            .filter(|a| a.guard_command_kind().is_some())
+        {
             node.answers(action);
         }
         node.passes(20.ms());
@@ -255,7 +263,10 @@ fn promises_that_come_after_consul_has_answered_do_not_count() {
         answers: all_promise(&members),
     });
     assert_eq!(node.state.hold.promised, None);
-    assert!(!does!(node.turn(), Action::Grant { .. }));
+    assert!(!does!(
+        node.turn(),
+        Action::Guard(GuardCommand::Grant { .. })
+    ));
 }
 
 #[test]
@@ -350,7 +361,11 @@ fn a_refused_refresh_is_no_reason_to_ask() {
     for _ in 0..20 {
         let plan = node.turn();
         assert_eq!(question(&plan), None);
-        for action in plan.actions.iter().filter(|a| a.guard_command().is_some()) {
+        for action in plan
+            .actions
+            .iter()
+            .filter(|a| a.guard_command_kind().is_some())
+        {
             node.answers(action);
         }
         node.passes(100.ms());
@@ -381,7 +396,7 @@ fn whoever_a_lost_write_names_is_asked_too() {
     node.loses(&refresh);
     // Expelled again, and the next write does not name it; but the first may still arrive.
     node.instance.replication.pop();
-    node.answers(&Action::Probe);
+    node.answers(&Action::Guard(GuardCommand::Probe));
     node.passes(200.ms());
     node.answers(&Action::ReadLock);
     let refresh = node.runs_until(|action| matches!(action, Action::Refresh { .. }));

@@ -4,7 +4,7 @@ use super::fixtures::*;
 use super::toys::follower;
 use crate::decide::board::Member;
 use crate::decide::ids::SessionId;
-use crate::decide::plan::{Action, Health};
+use crate::decide::plan::{Action, GuardCommand, Health};
 use crate::decide::record::{Record, Status, Vclock};
 use std::collections::BTreeMap;
 
@@ -94,7 +94,7 @@ fn it_passes_again_as_soon_as_its_rows_arrive() {
     for peer in 0..2 {
         node.replicates(peer, "follow", None);
     }
-    node.answers(&Action::Probe);
+    node.answers(&Action::Guard(GuardCommand::Probe));
     let entry = node.catalog();
     assert_eq!(entry.health, Health::Passing);
     assert!(!entry.output.contains("replication"), "{}", entry.output);
@@ -225,14 +225,14 @@ fn a_message_that_differs_in_numbers_alone_is_no_news_to_consul() {
         for peer in 0..2 {
             node.replicates(peer, "disconnected", message);
         }
-        node.answers(&Action::Probe);
+        node.answers(&Action::Guard(GuardCommand::Probe));
         said.push(node.catalog().output);
     }
     assert!(said[0].contains("fd 23"), "{said:?}");
     said.dedup();
     assert_eq!(said.len(), 1, "{said:?}");
     node.stops();
-    node.answers(&Action::Probe);
+    node.answers(&Action::Guard(GuardCommand::Probe));
     node.assert_health(Health::Passing, DUPLICATE);
 }
 

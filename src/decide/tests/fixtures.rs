@@ -383,7 +383,7 @@ impl Node {
             });
         }
         let hears = self.instance.alive && !self.instance.frozen;
-        if action.guard_command().is_some() {
+        if action.guard_command_kind().is_some() {
             return if hears {
                 self.instance.obey(action, self.now)
             } else {

@@ -2,10 +2,10 @@
 
 use super::fixtures::*;
 use super::toys;
-use crate::decide::plan::Action;
+use crate::decide::plan::{Action, GuardCommand};
 
 fn is_follow(action: &Action) -> bool {
-    matches!(action, Action::Follow { .. })
+    matches!(action, Action::Guard(GuardCommand::Follow { .. }))
 }
 
 /// A replica that its agent has just pointed at the other instance, whose upstream says so.
@@ -21,7 +21,10 @@ fn follower(status: &str, locked_out: bool) -> Node {
 fn pointed(node: Node) -> Node {
     let mut node = node.with(|settings| settings.follow = true);
     let follow = node.runs_until(is_follow);
-    assert!(matches!(follow, Action::Follow { again: false, .. }));
+    assert!(matches!(
+        follow,
+        Action::Guard(GuardCommand::Follow { again: false, .. })
+    ));
     node.answers(&follow);
     node
 }
@@ -32,7 +35,7 @@ fn times_again(node: &mut Node) -> usize {
     let until = node.now + 8.secs();
     while node.now < until {
         for action in &node.turn().actions {
-            if let Action::Follow { uri, again } = action {
+            if let Action::Guard(GuardCommand::Follow { uri, again }) = action {
                 assert!(again, "{action:?}");
                 assert_eq!(uri.as_deref(), Some("10.0.0.2:3301"));
                 times += 1;

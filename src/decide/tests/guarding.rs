@@ -3,7 +3,7 @@
 use super::fixtures::*;
 use crate::decide::declared::Declared;
 use crate::decide::event::Event;
-use crate::decide::plan::{Action, Ending, Health, Reason};
+use crate::decide::plan::{Action, Ending, GuardCommand, Health, Reason};
 use crate::decide::slots::Place;
 
 #[test]
@@ -21,10 +21,10 @@ fn an_agent_that_was_superseded_touches_nothing_and_ends() {
     ));
     assert!(!does!(
         plan,
-        Action::Fence { .. }
+        Action::Guard(GuardCommand::Fence { .. })
             | Action::Release { .. }
             | Action::Refresh { .. }
-            | Action::Grant { .. }
+            | Action::Guard(GuardCommand::Grant { .. })
     ));
     assert!(matches!(plan.reason, Reason::Superseded { .. }));
 }
@@ -130,7 +130,9 @@ fn a_holder_whose_instance_turns_unsuitable_fences_and_releases_before_it_ends()
         for action in &plan.actions {
             if matches!(
                 action,
-                Action::Fence { .. } | Action::Release { .. } | Action::Exit { .. }
+                Action::Guard(GuardCommand::Fence { .. })
+                    | Action::Release { .. }
+                    | Action::Exit { .. }
             ) {
                 said.push(action.clone());
             }
@@ -144,7 +146,7 @@ fn a_holder_whose_instance_turns_unsuitable_fences_and_releases_before_it_ends()
         matches!(
             said.as_slice(),
             [
-                Action::Fence { .. },
+                Action::Guard(GuardCommand::Fence { .. }),
                 Action::Release { .. },
                 Action::Exit {
                     how: Ending::Unsuitable
@@ -161,7 +163,7 @@ fn an_agent_whose_instance_turns_unsuitable_says_so_before_it_ends() {
     let mut node = replica().settled();
     node.lives_on(1.secs());
     node.instance.election_mode = Some("manual".to_owned());
-    node.answers(&Action::Probe);
+    node.answers(&Action::Guard(GuardCommand::Probe));
     let first = node.turn();
     assert!(!does!(first, Action::Exit { .. }), "{first:?}");
     for action in &first.actions {
@@ -188,29 +190,32 @@ fn a_replica_that_turned_writable_is_fenced() {
         instance.read_only = false;
     });
     node.attaches();
-    assert!(does!(node.plan(), Action::Fence { .. }));
+    assert!(does!(
+        node.plan(),
+        Action::Guard(GuardCommand::Fence { .. })
+    ));
 }
 
 #[test]
 fn a_guard_that_did_not_answer_is_asked_again_after_a_pause() {
     let mut node = replica().later(1.secs());
-    let probe = node.runs_until(|action| matches!(action, Action::Probe));
+    let probe = node.runs_until(|action| matches!(action, Action::Guard(GuardCommand::Probe)));
     node.loses(&probe);
-    assert!(!does!(node.turn(), Action::Probe));
+    assert!(!does!(node.turn(), Action::Guard(GuardCommand::Probe)));
     node.passes(50.ms());
-    assert!(does!(node.turn(), Action::Probe));
+    assert!(does!(node.turn(), Action::Guard(GuardCommand::Probe)));
 }
 
 #[test]
 fn a_word_that_it_did_not_ask_for_ends_no_command() {
     let mut node = master().later(1.secs());
-    let _probe = node.runs_until(|action| matches!(action, Action::Probe));
+    let _probe = node.runs_until(|action| matches!(action, Action::Guard(GuardCommand::Probe)));
     node.attaches();
     assert!(
         node.state.pending.is_busy(Place::Guard),
         "its answer is still to come"
     );
-    assert!(!does!(node.turn(), Action::Probe));
+    assert!(!does!(node.turn(), Action::Guard(GuardCommand::Probe)));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::decide::board::{Cause, HistoryLine, Party, Returned, Stages, VERSION}
 use crate::decide::ending::Known;
 use crate::decide::event::{ConsulFault, Event};
 use crate::decide::ids::SessionId;
-use crate::decide::plan::Action;
+use crate::decide::plan::{Action, GuardCommand};
 use crate::decide::record::{Status, Vclock};
 use crate::decide::state::State;
 
@@ -65,7 +65,8 @@ fn a_new_master_writes_down_whom_it_followed_and_what_it_lacked() {
         .having(|instance| instance.vclock = vclock(3, 20))
         .attached()
         .seeing_lock();
-    let promote = node.comes_to(|action| matches!(action, Action::Promote { .. }));
+    let promote =
+        node.comes_to(|action| matches!(action, Action::Guard(GuardCommand::Promote { .. })));
     let mut answer = node.carries_out(&promote).expect("an answer");
     // Rows that come between the promotion and its answer were not there when it became master.
     node.instance.vclock = vclock(99, 23);
@@ -316,7 +317,8 @@ fn a_term_that_another_one_ended_has_its_line() {
 #[test]
 fn an_instance_that_died_before_its_record_said_active_was_master_all_the_same() {
     let mut node = node().attached().seeing_lock();
-    let promote = node.comes_to(|action| matches!(action, Action::Promote { .. }));
+    let promote =
+        node.comes_to(|action| matches!(action, Action::Guard(GuardCommand::Promote { .. })));
     node.answers(&promote);
     node.is_killed();
     node.lives_on(2.secs());
@@ -328,7 +330,8 @@ fn an_instance_that_died_before_its_record_said_active_was_master_all_the_same()
 #[test]
 fn a_term_without_a_promotion_has_no_line() {
     let mut node = node().attached().seeing_lock();
-    let promote = node.comes_to(|action| matches!(action, Action::Promote { .. }));
+    let promote =
+        node.comes_to(|action| matches!(action, Action::Guard(GuardCommand::Promote { .. })));
     node.loses(&promote);
     node.is_killed();
     node.lives_on(2.secs());
@@ -500,10 +503,11 @@ fn a_master_again_counts_what_it_had_when_it_became_it() {
         .having(|instance| instance.vclock = vclock(57, 4))
         .attached()
         .seeing_lock();
-    let promote = node.comes_to(|action| matches!(action, Action::Promote { .. }));
+    let promote =
+        node.comes_to(|action| matches!(action, Action::Guard(GuardCommand::Promote { .. })));
     node.answers(&promote);
     node.instance.vclock = vclock(99, 4);
-    node.comes_to(|action| matches!(action, Action::Probe));
+    node.comes_to(|action| matches!(action, Action::Guard(GuardCommand::Probe)));
     node.lives_on(3.secs());
     assert_eq!(counted(&node, 6), Some(17));
     assert_eq!(counted(&node, 7), None);

@@ -1,8 +1,8 @@
 //! R5: an instance that has not answered and whose lease has passed is killed before anything else happens.
 
 use super::fixtures::*;
-use crate::decide::event::{Event, GuardCommand};
-use crate::decide::plan::{Action, Reason};
+use crate::decide::event::{Event, GuardCommandKind};
+use crate::decide::plan::{Action, GuardCommand, Reason};
 use crate::decide::record::Status;
 
 #[test]
@@ -41,12 +41,15 @@ fn an_instance_that_died_while_its_agent_slept_is_not_taken_for_hung() {
     let mut node = master();
     node.passes(30.secs());
     let woken = node.turn();
-    assert!(does!(woken, Action::Probe), "{woken:?}");
+    assert!(
+        does!(woken, Action::Guard(GuardCommand::Probe)),
+        "{woken:?}"
+    );
     node.hears(Event::Died {
         proof: "process 1 is gone".to_owned(),
     });
     node.hears(Event::GuardFailed {
-        command: GuardCommand::Probe,
+        command: GuardCommandKind::Probe,
         why: "there is no connection to the instance".to_owned(),
     });
     let plan = node.plan();
@@ -98,7 +101,7 @@ fn an_instance_that_speaks_at_the_last_moment_is_spared() {
     node.answers(&kill);
     assert!(node.instance.alive);
     node.hears(Event::SpokeAgain);
-    node.answers(&Action::Probe);
+    node.answers(&Action::Guard(GuardCommand::Probe));
     assert!(!does!(node.plan(), Action::Kill));
 }
 
@@ -122,7 +125,7 @@ fn a_silent_replica_that_never_had_a_lease_is_never_killed() {
 #[test]
 fn a_fenced_master_that_falls_silent_is_not_killed() {
     let mut node = master().later(LEASE_AND_MARGIN);
-    node.answers(&Action::Probe);
+    node.answers(&Action::Guard(GuardCommand::Probe));
     node.freezes();
     node.passes(60.secs());
     assert!(!does!(node.plan(), Action::Kill));
@@ -131,7 +134,8 @@ fn a_fenced_master_that_falls_silent_is_not_killed() {
 #[test]
 fn a_promotion_without_an_answer_is_a_lease_to_kill_for() {
     let mut node = node().attached().seeing_lock();
-    let promote = node.runs_until(|action| matches!(action, Action::Promote { .. }));
+    let promote =
+        node.runs_until(|action| matches!(action, Action::Guard(GuardCommand::Promote { .. })));
     node.loses_reply(&promote);
     node.freezes();
     node.passes(LEASE - 100.ms());
@@ -199,14 +203,15 @@ fn a_guard_that_says_writable_after_the_lease_is_killed_if_it_does_not_fence() {
     node.now = node.now + LEASE_AND_MARGIN;
     // Its fencing fiber is gone, and everything else works.
     assert!(!does!(node.plan(), Action::Kill), "it is asked first");
-    assert!(does!(node.turn(), Action::Probe));
+    assert!(does!(node.turn(), Action::Guard(GuardCommand::Probe)));
     node.hears(Event::GuardAnswered {
-        command: crate::decide::event::GuardCommand::Probe,
+        command: crate::decide::event::GuardCommandKind::Probe,
         probe: Box::new(node.instance.probe(node.now)),
         refused: None,
     });
     assert!(node.instance.is_writable());
-    let fence = node.runs_until(|action| matches!(action, Action::Fence { .. }));
+    let fence =
+        node.runs_until(|action| matches!(action, Action::Guard(GuardCommand::Fence { .. })));
     node.loses(&fence);
     let kill = node.runs_until(|action| matches!(action, Action::Kill));
     node.answers(&kill);
@@ -217,7 +222,7 @@ fn a_guard_that_says_writable_after_the_lease_is_killed_if_it_does_not_fence() {
 fn a_guard_that_does_not_answer_after_the_lease_is_killed_though_pings_are_answered() {
     let mut node = master();
     node.now = node.now + LEASE_AND_MARGIN;
-    let probe = node.runs_until(|action| matches!(action, Action::Probe));
+    let probe = node.runs_until(|action| matches!(action, Action::Guard(GuardCommand::Probe)));
     node.loses(&probe);
     assert!(does!(node.plan(), Action::Kill));
 }
@@ -230,12 +235,15 @@ fn an_instance_made_writable_by_hand_is_fenced_before_anyone_thinks_of_killing_i
     node.instance.ro = false;
     node.instance.read_only = false;
     node.hears(Event::GuardAnswered {
-        command: crate::decide::event::GuardCommand::Probe,
+        command: crate::decide::event::GuardCommandKind::Probe,
         probe: Box::new(node.instance.probe(node.now)),
         refused: None,
     });
     let plan = node.plan();
-    assert!(does!(plan, Action::Fence { .. }), "{plan:?}");
+    assert!(
+        does!(plan, Action::Guard(GuardCommand::Fence { .. })),
+        "{plan:?}"
+    );
     assert!(!does!(plan, Action::Kill), "{plan:?}");
 }
 
@@ -249,14 +257,14 @@ fn after_the_lease_a_guard_whose_commits_have_not_landed_is_asked_before_anythin
     node.instance.guard.leased = false;
     node.instance.guard.landed = false;
     node.hears(Event::GuardAnswered {
-        command: crate::decide::event::GuardCommand::Probe,
+        command: crate::decide::event::GuardCommandKind::Probe,
         probe: Box::new(node.instance.probe(node.now)),
         refused: None,
     });
     node.is_asked_to_stop();
     node.now = node.now + LEASE_AND_MARGIN;
     let plan = node.plan();
-    assert!(does!(plan, Action::Probe), "{plan:?}");
+    assert!(does!(plan, Action::Guard(GuardCommand::Probe)), "{plan:?}");
     assert!(!does!(plan, Action::Release { .. }), "{plan:?}");
 }
 
@@ -272,8 +280,11 @@ fn a_term_whose_last_commits_may_still_land_is_not_taken_again() {
         // Its release does not say fenced, so the term would still be its own.
         node.state.hold.predecessor_over_at = Some(node.now + 1000.secs());
         let hangs = |action: &Action| {
-            let writes = matches!(action, Action::Promote { .. } | Action::Grant { .. });
-            writes || matches!(action, Action::Fence { .. })
+            let writes = matches!(
+                action,
+                Action::Guard(GuardCommand::Promote { .. } | GuardCommand::Grant { .. })
+            );
+            writes || matches!(action, Action::Guard(GuardCommand::Fence { .. }))
         };
         while node.state.holds_lock() {
             node.is_watched(200.ms());
@@ -302,7 +313,8 @@ fn fenced_without_landing(failure: Option<&str>) -> Node {
     node.instance.wal_hangs = failure.is_none();
     node.instance.guard.barrier_failure = failure.map(str::to_owned);
     node.is_asked_to_stop();
-    let fence = node.runs_until(|action| matches!(action, Action::Fence { .. }));
+    let fence =
+        node.runs_until(|action| matches!(action, Action::Guard(GuardCommand::Fence { .. })));
     node.answers(&fence);
     assert!(node.instance.ro && !node.instance.guard.landed);
     node

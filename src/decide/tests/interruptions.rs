@@ -4,7 +4,7 @@ use super::fixtures::*;
 use crate::decide::ending::Known;
 use crate::decide::event::Event;
 use crate::decide::interruption::{INTERRUPTIONS, Interruption};
-use crate::decide::plan::Action;
+use crate::decide::plan::{Action, GuardCommand};
 
 /// A master that has been at work for a while, with its line in Consul.
 fn at_work() -> Node {
@@ -47,7 +47,8 @@ fn a_fence_within_the_term_is_added_to_its_line_and_said_by_the_guard() {
 fn its_guard_says_for_how_long_it_was_read_only_however_late_that_is_heard() {
     let mut node = at_work();
     node.instance.is_fenced_by_guard("a story");
-    let promote = node.comes_to(|action| matches!(action, Action::Promote { .. }));
+    let promote =
+        node.comes_to(|action| matches!(action, Action::Guard(GuardCommand::Promote { .. })));
     let mut answer = node.carries_out(&promote).expect("it is promoted");
     if let Event::GuardAnswered { probe, .. } = &mut answer {
         probe.guard.fenced_ago_ns = Some(340_000_000);

@@ -1,7 +1,7 @@
 //! R1: writable only under a lease that rests on a clock reading taken before an accepted write was sent.
 
 use super::fixtures::*;
-use crate::decide::plan::{Action, Reason};
+use crate::decide::plan::{Action, GuardCommand, Reason};
 use crate::decide::record::Status;
 
 fn is_acquire(action: &Action) -> bool {
@@ -9,7 +9,7 @@ fn is_acquire(action: &Action) -> bool {
 }
 
 fn is_promote(action: &Action) -> bool {
-    matches!(action, Action::Promote { .. })
+    matches!(action, Action::Guard(GuardCommand::Promote { .. }))
 }
 
 fn is_refresh(action: &Action) -> bool {
@@ -22,10 +22,16 @@ fn is_not_promoted_before_consul_has_accepted_its_record() {
     let acquire = node.runs_until(is_acquire);
     for _ in 0..20 {
         node.passes(100.ms());
-        assert!(!does!(node.turn(), Action::Promote { .. }));
+        assert!(!does!(
+            node.turn(),
+            Action::Guard(GuardCommand::Promote { .. })
+        ));
     }
     node.loses(&acquire);
-    assert!(!does!(node.turn(), Action::Promote { .. }));
+    assert!(!does!(
+        node.turn(),
+        Action::Guard(GuardCommand::Promote { .. })
+    ));
 }
 
 #[test]
@@ -36,7 +42,7 @@ fn the_lease_counts_from_the_clock_read_before_the_record_was_sent() {
     node.passes(700.ms());
     node.answers(&acquire);
     let (term, deadline) =
-        part!(node.plan(), Action::Promote { term, deadline, .. } => (*term, *deadline))
+        part!(node.plan(), Action::Guard(GuardCommand::Promote { term, deadline, .. }) => (*term, *deadline))
             .expect("a promotion");
     assert_eq!(term, 7);
     assert!(deadline <= clock_when_sent + LEASE, "{deadline:?}");
@@ -50,7 +56,8 @@ fn the_longer_lease_counts_from_the_clock_read_before_the_refresh_was_sent() {
     node.passes(400.ms());
     node.answers(&refresh);
     let deadline =
-        part!(node.turn(), Action::Grant { deadline, .. } => *deadline).expect("a grant");
+        part!(node.turn(), Action::Guard(GuardCommand::Grant { deadline, .. }) => *deadline)
+            .expect("a grant");
     assert!(deadline <= clock_when_sent + LEASE);
     assert!(deadline > node.instance.guard.deadline);
 }
@@ -64,8 +71,10 @@ fn a_quarter_of_the_lease_after_a_refresh_it_reads_the_clock_and_refreshes() {
     assert!(node.plan().wake_at.expect("a timer") <= due_at);
     node.now = due_at;
     let plan = node.turn();
-    assert!(does!(plan, Action::Probe) && !does!(plan, Action::Refresh { .. }));
-    node.answers(&Action::Probe);
+    assert!(
+        does!(plan, Action::Guard(GuardCommand::Probe)) && !does!(plan, Action::Refresh { .. })
+    );
+    node.answers(&Action::Guard(GuardCommand::Probe));
     assert!(does!(node.turn(), Action::Refresh { .. }));
 }
 
@@ -76,7 +85,10 @@ fn without_an_answer_from_the_instance_nothing_is_refreshed() {
     for _ in 0..50 {
         node.passes(100.ms());
         let plan = node.turn();
-        assert!(!does!(plan, Action::Refresh { .. } | Action::Grant { .. }));
+        assert!(!does!(
+            plan,
+            Action::Refresh { .. } | Action::Guard(GuardCommand::Grant { .. })
+        ));
         for action in &plan.actions {
             node.answers(action);
         }
@@ -97,9 +109,13 @@ fn a_lost_refresh_lengthens_nothing_until_it_is_found_in_the_key() {
         .expect("an attempt")
         .reading;
     node.loses_reply(&refresh);
-    assert!(!does!(node.plan(), Action::Grant { .. }));
+    assert!(!does!(
+        node.plan(),
+        Action::Guard(GuardCommand::Grant { .. })
+    ));
     node.watch_shows_lock();
-    let granted = part!(node.plan(), Action::Grant { deadline, .. } => *deadline);
+    let granted =
+        part!(node.plan(), Action::Guard(GuardCommand::Grant { deadline, .. }) => *deadline);
     assert_eq!(granted, Some(sent_with.t0 + LEASE));
 }
 
@@ -109,7 +125,10 @@ fn a_refresh_that_never_arrived_lengthens_nothing() {
     let refresh = node.runs_until(is_refresh);
     node.loses(&refresh);
     node.watch_shows_lock();
-    assert!(!does!(node.plan(), Action::Grant { .. }));
+    assert!(!does!(
+        node.plan(),
+        Action::Guard(GuardCommand::Grant { .. })
+    ));
 }
 
 #[test]
@@ -119,7 +138,10 @@ fn a_refused_refresh_lengthens_nothing() {
     let session = node.own_session();
     node.lock.end_session(&session);
     node.answers(&refresh);
-    assert!(!does!(node.plan(), Action::Grant { .. }));
+    assert!(!does!(
+        node.plan(),
+        Action::Guard(GuardCommand::Grant { .. })
+    ));
     assert!(does!(node.plan(), Action::RenewSession { .. }));
 }
 
@@ -129,7 +151,7 @@ fn a_lease_half_gone_is_not_worth_a_promotion() {
     let promote = node.runs_until(is_promote);
     node.loses(&promote);
     node.passes(LEASE / 2);
-    node.answers(&Action::Probe);
+    node.answers(&Action::Guard(GuardCommand::Probe));
     let next = node.runs_until(|action| is_promote(action) || is_refresh(action));
     assert!(is_refresh(&next), "{next:?}");
 }
@@ -141,7 +163,10 @@ fn a_promotion_that_the_guard_refused_is_tried_again_after_a_pause() {
     node.instance.guard.term = 8;
     node.answers(&promote);
     assert!(!node.instance.is_writable());
-    assert!(!does!(node.turn(), Action::Promote { .. }));
+    assert!(!does!(
+        node.turn(),
+        Action::Guard(GuardCommand::Promote { .. })
+    ));
     assert!(node.state.instance.guard_refused.is_some());
 }
 
@@ -207,7 +232,7 @@ fn without_consul_a_master_serves_until_its_lease_ends_and_not_longer() {
     for _ in 0..96 {
         node.passes(100.ms());
         for action in node.turn().actions {
-            if action.guard_command().is_some() {
+            if action.guard_command_kind().is_some() {
                 node.answers(&action);
             } else {
                 node.loses(&action);

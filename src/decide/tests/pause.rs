@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::fixtures::*;
 use crate::decide::board::Pause;
 use crate::decide::event::Event;
-use crate::decide::plan::{Action, Ending, Health, Reason};
+use crate::decide::plan::{Action, Ending, GuardCommand, Health, Reason};
 use crate::decide::record::Status;
 use crate::decide::state::State;
 
@@ -43,7 +43,7 @@ fn paused() -> Node {
 }
 
 fn is_stand(action: &Action) -> bool {
-    matches!(action, Action::StandDown { .. })
+    matches!(action, Action::Guard(GuardCommand::StandDown { .. }))
 }
 
 fn is_refresh(action: &Action) -> bool {
@@ -122,7 +122,7 @@ fn a_guard_that_stands_down_outlives_its_lease() {
     assert!(node.state.may_be_writable(node.now));
     assert!(!does!(
         node.plan(),
-        Action::Kill | Action::Release { .. } | Action::Fence { .. }
+        Action::Kill | Action::Release { .. } | Action::Guard(GuardCommand::Fence { .. })
     ));
 }
 
@@ -155,7 +155,10 @@ fn the_guard_stands_up_under_a_lease_before_the_record_says_so() {
     let mut node = paused();
     node.is_resumed();
     let stand = node.comes_to(is_stand);
-    assert!(matches!(stand, Action::StandDown { down: false }));
+    assert!(matches!(
+        stand,
+        Action::Guard(GuardCommand::StandDown { down: false })
+    ));
     assert!(says_paused(&node), "not yet");
     node.answers(&stand);
     assert!(node.instance.is_writable(), "its lease runs");
@@ -171,7 +174,7 @@ fn a_guard_whose_lease_ended_in_the_pause_gets_a_new_one_before_it_stands_up() {
     let begun = node.now;
     while node.now.since(begun) < 30.secs() {
         node.passes(500.ms());
-        node.round_losing(|action| action.guard_command().is_none());
+        node.round_losing(|action| action.guard_command_kind().is_none());
         assert!(node.instance.is_writable());
     }
     node.is_resumed();
@@ -320,7 +323,9 @@ fn an_agent_that_restarts_in_a_pause_finds_everything_as_it_was() {
         assert!(
             !does!(
                 plan,
-                Action::Fence { .. } | Action::Release { .. } | Action::StandDown { .. }
+                Action::Guard(GuardCommand::Fence { .. })
+                    | Action::Release { .. }
+                    | Action::Guard(GuardCommand::StandDown { .. })
             ),
             "{plan:?}"
         );
@@ -342,7 +347,9 @@ fn an_agent_that_knows_no_orders_yet_ends_no_pause() {
         assert!(
             !does!(
                 plan,
-                Action::StandDown { .. } | Action::Kill | Action::Fence { .. }
+                Action::Guard(GuardCommand::StandDown { .. })
+                    | Action::Kill
+                    | Action::Guard(GuardCommand::Fence { .. })
             ),
             "{plan:?}"
         );
@@ -362,7 +369,7 @@ fn an_agent_that_is_stopped_in_a_pause_leaves_all_as_it_is() {
     );
     assert!(!does!(
         plan,
-        Action::Fence { .. }
+        Action::Guard(GuardCommand::Fence { .. })
             | Action::Release { .. }
             | Action::Deregister
             | Action::DestroySession { .. }

@@ -6,7 +6,7 @@ use super::fixtures::*;
 use super::toys::follower;
 use crate::decide::event::Event;
 use crate::decide::event::KillResult;
-use crate::decide::plan::{Action, Reason};
+use crate::decide::plan::{Action, GuardCommand, Reason};
 use crate::decide::record::{Record, Status, Vclock};
 
 fn is_release(action: &Action) -> bool {
@@ -40,11 +40,11 @@ fn a_death_does_not_hide_why_the_next_process_cannot_be_attached() {
 }
 
 fn is_promote(action: &Action) -> bool {
-    matches!(action, Action::Promote { .. })
+    matches!(action, Action::Guard(GuardCommand::Promote { .. }))
 }
 
 fn is_fence(action: &Action) -> bool {
-    matches!(action, Action::Fence { .. })
+    matches!(action, Action::Guard(GuardCommand::Fence { .. }))
 }
 
 fn released(node: &Node) -> Option<Record> {
@@ -105,7 +105,7 @@ fn the_last_word_of_one_that_stops_says_that_it_was_promoted() {
 fn the_last_word_names_nobody_that_followed_where_the_instance_was_not_heard_lately() {
     for (cut_off, named) in [(Duration::ZERO, vec![OTHER]), (2100.ms(), vec![])] {
         let mut node = master().having(|instance| instance.replication = vec![follower(OTHER)]);
-        node.answers(&Action::Probe);
+        node.answers(&Action::Guard(GuardCommand::Probe));
         node.is_cut_off();
         node.passes(cut_off);
         node.is_killed();
@@ -133,7 +133,7 @@ fn the_lock_is_not_released_over_the_word_of_the_agent_that_replaced_us() {
 #[test]
 fn nothing_is_written_over_the_word_of_another_agent_before_the_guard_was_asked_anew() {
     let mut node = master().later(2500.ms());
-    node.answers(&Action::Probe);
+    node.answers(&Action::Guard(GuardCommand::Probe));
     let session = node.own_session();
     let mut record = node.lock.record().expect("a record");
     record.agent = "second".to_owned();
@@ -142,8 +142,8 @@ fn nothing_is_written_over_the_word_of_another_agent_before_the_guard_was_asked_
     node.watch_shows_lock();
     let plan = node.turn();
     assert!(!does!(plan, Action::Refresh { .. }), "{plan:?}");
-    assert!(does!(plan, Action::Probe), "{plan:?}");
-    node.answers(&Action::Probe);
+    assert!(does!(plan, Action::Guard(GuardCommand::Probe)), "{plan:?}");
+    node.answers(&Action::Guard(GuardCommand::Probe));
     let plan = node.turn();
     assert!(does!(plan, Action::Refresh { .. }), "{plan:?}");
 }
@@ -210,7 +210,7 @@ fn a_fence_that_failed_is_no_fence() {
     assert!(released(&node).is_none());
     node.passes(60.ms());
     assert!(
-        does!(node.plan(), Action::Fence { .. }),
+        does!(node.plan(), Action::Guard(GuardCommand::Fence { .. })),
         "and it is tried again"
     );
 }
@@ -222,7 +222,7 @@ fn read_only_is_not_enough_while_commits_are_in_flight() {
     let fence = node.runs_until(is_fence);
     let _ = node.carries_out(&fence);
     node.instance.guard.landed = false;
-    node.answers(&Action::Probe);
+    node.answers(&Action::Guard(GuardCommand::Probe));
     assert!(node.state.live_probe().expect("a probe").ro);
     assert!(released(&node).is_none());
 }
@@ -235,7 +235,7 @@ fn meant_to_be_writable_is_not_fenced() {
     let _ = node.carries_out(&fence);
     // An orphan is read-only by itself and turns writable when it has synced.
     node.instance.read_only = false;
-    node.answers(&Action::Probe);
+    node.answers(&Action::Guard(GuardCommand::Probe));
     assert!(released(&node).is_none());
 }
 
@@ -245,7 +245,10 @@ fn a_lease_on_its_way_to_the_guard_counts_as_running() {
     let promote = node.runs_until(is_promote);
     node.is_asked_to_stop();
     let plan = node.turn();
-    assert!(does!(plan, Action::Fence { .. }) && !does!(plan, Action::Release { .. }));
+    assert!(
+        does!(plan, Action::Guard(GuardCommand::Fence { .. }))
+            && !does!(plan, Action::Release { .. })
+    );
     node.answers(&promote);
     assert!(node.instance.is_writable() && released(&node).is_none());
 }
@@ -290,7 +293,7 @@ fn a_look_at_the_guard_does_not_prove_that_an_unanswered_promotion_came_to_nothi
     node.passes(2.secs());
     node.loses(&promote);
     node.instance.guard.promoting = true;
-    node.answers(&Action::Probe);
+    node.answers(&Action::Guard(GuardCommand::Probe));
     node.is_asked_to_stop();
     let release = released(&node);
     let _ = node.carries_out(&promote);
@@ -443,11 +446,11 @@ fn a_fence_that_does_not_land_is_not_repeated_without_a_pause() {
         let _ = node.carries_out(&fence);
         node.instance.guard.landed = false;
         node.hears(Event::GuardAnswered {
-            command: crate::decide::event::GuardCommand::Fence,
+            command: crate::decide::event::GuardCommandKind::Fence,
             probe: Box::new(node.instance.probe(node.now)),
             refused: None,
         });
-        if !does!(node.plan(), Action::Fence { .. }) {
+        if !does!(node.plan(), Action::Guard(GuardCommand::Fence { .. })) {
             return;
         }
     }

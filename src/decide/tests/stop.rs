@@ -3,7 +3,7 @@
 use super::fixtures::*;
 use crate::decide::event::Event;
 use crate::decide::observed::Peer;
-use crate::decide::plan::{Action, Ending, Reason};
+use crate::decide::plan::{Action, Ending, GuardCommand, Reason};
 use crate::decide::record::Vclock;
 
 fn peer(behind: bool) -> Peer {
@@ -26,7 +26,10 @@ fn steps_to_the_end(node: &mut Node) -> Vec<&'static str> {
         let plan = node.turn();
         for action in &plan.actions {
             let names = [
-                ("fence", matches!(action, Action::Fence { .. })),
+                (
+                    "fence",
+                    matches!(action, Action::Guard(GuardCommand::Fence { .. })),
+                ),
                 ("release", matches!(action, Action::Release { .. })),
                 ("deregister", matches!(action, Action::Deregister)),
                 (
@@ -46,7 +49,9 @@ fn steps_to_the_end(node: &mut Node) -> Vec<&'static str> {
             let Some((name, _)) = names.into_iter().find(|(_, is_it)| *is_it) else {
                 let always = matches!(
                     action,
-                    Action::Probe | Action::Tell { .. } | Action::WriteMember { .. }
+                    Action::Guard(GuardCommand::Probe)
+                        | Action::Tell { .. }
+                        | Action::WriteMember { .. }
                 );
                 assert!(always, "{action:?}");
                 node.answers(action);
@@ -125,9 +130,10 @@ fn a_hung_instance_is_killed_before_the_release() {
 #[test]
 fn a_master_waits_read_only_for_a_replica_that_is_behind() {
     let mut node = master().having(|instance| instance.replication = vec![peer(true)]);
-    node.answers(&Action::Probe);
+    node.answers(&Action::Guard(GuardCommand::Probe));
     node.is_asked_to_stop();
-    let fence = node.runs_until(|action| matches!(action, Action::Fence { .. }));
+    let fence =
+        node.runs_until(|action| matches!(action, Action::Guard(GuardCommand::Fence { .. })));
     node.answers(&fence);
     let plan = node.round();
     assert_eq!(
@@ -146,10 +152,11 @@ fn a_master_waits_read_only_for_a_replica_that_is_behind() {
 #[test]
 fn the_wait_for_a_replica_is_bounded() {
     let mut node = master().having(|instance| instance.replication = vec![peer(true)]);
-    node.answers(&Action::Probe);
+    node.answers(&Action::Guard(GuardCommand::Probe));
     node.is_asked_to_stop();
     let started_at = node.now;
-    let fence = node.runs_until(|action| matches!(action, Action::Fence { .. }));
+    let fence =
+        node.runs_until(|action| matches!(action, Action::Guard(GuardCommand::Fence { .. })));
     node.answers(&fence);
     while !does!(node.plan(), Action::Release { .. }) {
         node.round();
@@ -164,7 +171,7 @@ fn nobody_waits_for_a_replica_that_does_not_follow() {
     let mut gone = peer(true);
     gone.downstream_status = Some("stopped".to_owned());
     let mut node = master().having(|instance| instance.replication = vec![gone]);
-    node.answers(&Action::Probe);
+    node.answers(&Action::Guard(GuardCommand::Probe));
     node.is_asked_to_stop();
     assert_eq!(steps_to_the_end(&mut node)[..2], ["fence", "release"]);
 }
@@ -182,7 +189,7 @@ fn it_ends_some_day_though_consul_never_answers() {
         }
         assert!(plan.wake_at.is_some(), "{plan:?}");
         for action in &plan.actions {
-            if action.guard_command().is_some() {
+            if action.guard_command_kind().is_some() {
                 node.answers(action);
             } else {
                 node.loses(action);

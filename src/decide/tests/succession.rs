@@ -3,7 +3,7 @@
 use super::fixtures::*;
 use crate::decide::event::Event;
 use crate::decide::ids::SessionId;
-use crate::decide::plan::{Action, Reason};
+use crate::decide::plan::{Action, GuardCommand, Reason};
 use crate::decide::record::Status;
 
 fn is_acquire(action: &Action) -> bool {
@@ -317,7 +317,7 @@ fn a_lost_session_within_the_lease_changes_nothing_but_the_session() {
     assert!(!node.state.holds_lock() && node.state.session.doubted);
     for _ in 0..20 {
         let plan = node.turn();
-        assert!(!does!(plan, Action::Fence { .. }));
+        assert!(!does!(plan, Action::Guard(GuardCommand::Fence { .. })));
         for action in &plan.actions {
             node.answers(action);
             assert!(node.instance.is_writable());
@@ -339,7 +339,7 @@ fn a_master_whose_lease_ended_takes_its_own_free_lock_again_without_waiting() {
     node.passes(LEASE_AND_MARGIN);
     node.lock.end_session(&session);
     node.watch_shows_lock();
-    node.answers(&Action::Probe);
+    node.answers(&Action::Guard(GuardCommand::Probe));
     assert!(!node.instance.is_writable());
     let started_at = node.now;
     node.settles();
@@ -351,12 +351,13 @@ fn a_master_whose_lease_ended_takes_its_own_free_lock_again_without_waiting() {
 #[test]
 fn a_hold_that_never_came_to_announce_itself_is_taken_again_with_a_wait() {
     let mut node = node().attached().seeing_lock();
-    let promote = node.runs_until(|action| matches!(action, Action::Promote { .. }));
+    let promote =
+        node.runs_until(|action| matches!(action, Action::Guard(GuardCommand::Promote { .. })));
     node.answers(&promote);
     let session = node.own_session();
     node.lock.end_session(&session);
     node.passes(LEASE_AND_MARGIN);
-    node.answers(&Action::Probe);
+    node.answers(&Action::Guard(GuardCommand::Probe));
     node.watch_shows_lock();
     let acquire = node.runs_until(is_acquire);
     let Action::Acquire { attempt, .. } = &acquire else {
@@ -386,7 +387,10 @@ fn a_lock_that_changed_hands_is_the_end_of_a_reign() {
     node.lock.put_record(None, &record().term(8));
     node.watch_shows_lock();
     let plan = node.turn();
-    assert!(does!(plan, Action::Fence { .. }) && !does!(plan, Action::Acquire { .. }));
+    assert!(
+        does!(plan, Action::Guard(GuardCommand::Fence { .. }))
+            && !does!(plan, Action::Acquire { .. })
+    );
     assert!(node.state.hold.record.is_none());
 }
 
@@ -396,7 +400,10 @@ fn a_lock_held_by_somebody_else_is_the_end_of_a_reign() {
     node.lock
         .put_record(Some(SessionId::new("theirs")), &record().term(8));
     node.watch_shows_lock();
-    assert!(does!(node.round(), Action::Fence { .. }));
+    assert!(does!(
+        node.round(),
+        Action::Guard(GuardCommand::Fence { .. })
+    ));
     node.settles();
     assert!(!node.instance.is_writable());
     assert!(matches!(node.plan().reason, Reason::FollowingMaster { .. }));
@@ -444,18 +451,23 @@ fn the_session_is_written_down_in_the_guard_before_the_lock_is_taken_with_it() {
 #[test]
 fn a_guard_that_did_not_write_the_session_down_is_told_again() {
     let mut node = node().attached().seeing_lock();
-    let remember = node.runs_until(|action| matches!(action, Action::Remember { .. }));
+    let remember =
+        node.runs_until(|action| matches!(action, Action::Guard(GuardCommand::Remember { .. })));
     node.loses(&remember);
     assert!(!node.state.session.remembered);
     node.passes(60.ms());
     let plan = node.turn();
-    assert!(does!(plan, Action::Remember { .. }) && !does!(plan, Action::Acquire { .. }));
+    assert!(
+        does!(plan, Action::Guard(GuardCommand::Remember { .. }))
+            && !does!(plan, Action::Acquire { .. })
+    );
 }
 
 #[test]
 fn a_session_left_unrenewed_is_renewed_before_the_lock_is_taken_with_it() {
     let mut node = after(&record().says(Status::Fenced));
-    let remember = node.runs_until(|action| matches!(action, Action::Remember { .. }));
+    let remember =
+        node.runs_until(|action| matches!(action, Action::Guard(GuardCommand::Remember { .. })));
     node.answers(&remember);
     node.passes(8.secs());
     let plan = node.turn();

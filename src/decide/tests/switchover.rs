@@ -9,7 +9,7 @@ use crate::decide::board::{Cause, Member, Pause, Switchover, SwitchoverState};
 use crate::decide::event::Event;
 use crate::decide::ids::SessionId;
 use crate::decide::observed::Peer;
-use crate::decide::plan::{Action, Reason};
+use crate::decide::plan::{Action, GuardCommand, Reason};
 use crate::decide::record::{Status, Vclock};
 
 mod names;
@@ -92,7 +92,7 @@ impl Node {
 }
 
 fn is_fence(action: &Action) -> bool {
-    matches!(action, Action::Fence { .. })
+    matches!(action, Action::Guard(GuardCommand::Fence { .. }))
 }
 
 fn is_release(action: &Action) -> bool {
@@ -129,7 +129,10 @@ fn nothing_is_fenced_before_the_target_is_ready() {
     node.runs_until_announced();
     for _ in 0..20 {
         node.passes(20.ms());
-        assert!(!does!(node.round(), Action::Fence { .. }));
+        assert!(!does!(
+            node.round(),
+            Action::Guard(GuardCommand::Fence { .. })
+        ));
     }
     node.target_gets_ready(None);
     node.comes_to(is_fence);
@@ -143,7 +146,10 @@ fn a_ballot_of_an_earlier_try_does_not_count() {
     node.runs_until_announced();
     for _ in 0..8 {
         node.passes(20.ms());
-        assert!(!does!(node.round(), Action::Fence { .. }));
+        assert!(!does!(
+            node.round(),
+            Action::Guard(GuardCommand::Fence { .. })
+        ));
     }
 }
 
@@ -155,7 +161,10 @@ fn a_target_whose_agent_does_not_answer_costs_no_read_only_moment() {
     let begun = node.now;
     while node.now.since(begun) < 12.secs() {
         node.passes(50.ms());
-        assert!(!does!(node.round(), Action::Fence { .. }));
+        assert!(!does!(
+            node.round(),
+            Action::Guard(GuardCommand::Fence { .. })
+        ));
     }
     assert_eq!(
         node.outcome(),
@@ -258,8 +267,9 @@ fn a_release_that_was_lost_is_not_followed_by_a_promotion_under_the_old_reading(
     node.loses(&release);
     node.passes(3.secs());
     // The time for catching up is over: the same master, but only behind a new refresh, which kills the release.
-    let promote = node.comes_to(|action| matches!(action, Action::Promote { .. }));
-    let Action::Promote { reading, .. } = promote else {
+    let promote =
+        node.comes_to(|action| matches!(action, Action::Guard(GuardCommand::Promote { .. })));
+    let Action::Guard(GuardCommand::Promote { reading, .. }) = promote else {
         unreachable!()
     };
     assert!(

@@ -367,17 +367,9 @@ impl ToyLock {
                     .insert(member.instance.clone(), (**member).clone());
                 Event::MemberEnded { result: Ok(()) }
             }
-            Action::Probe
-            | Action::Remember { .. }
-            | Action::Promote { .. }
-            | Action::Grant { .. }
-            | Action::Fence { .. }
-            | Action::Observe { .. }
-            | Action::StandDown { .. }
-            | Action::Follow { .. }
-            | Action::Kill
-            | Action::Vshard(_)
-            | Action::Exit { .. } => return None,
+            Action::Guard(_) | Action::Kill | Action::Vshard(_) | Action::Exit { .. } => {
+                return None;
+            }
         })
     }
 }
@@ -445,15 +437,8 @@ pub(super) fn lost(action: &Action, asked_at: Tick) -> Option<Event> {
             Event::Vshard(VshardEvent::MasterWritten { result: Err(fault) })
         }
         Action::Exit { .. } => return None,
-        Action::Probe
-        | Action::Remember { .. }
-        | Action::Promote { .. }
-        | Action::Grant { .. }
-        | Action::Fence { .. }
-        | Action::Observe { .. }
-        | Action::StandDown { .. }
-        | Action::Follow { .. } => Event::GuardFailed {
-            command: action.guard_command()?,
+        Action::Guard(_) => Event::GuardFailed {
+            command: action.guard_command_kind()?,
             why: "no answer".to_owned(),
         },
     })

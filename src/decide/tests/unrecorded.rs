@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::fixtures::*;
 use crate::decide::event::Event;
 use crate::decide::observed::Peer;
-use crate::decide::plan::{Action, Reason};
+use crate::decide::plan::{Action, GuardCommand, Reason};
 use crate::decide::record::{Record, Status};
 use crate::decide::state::{Reading, State};
 use crate::decide::unrecorded::Unguarded;
@@ -77,7 +77,7 @@ fn is_promoted_after_a_lease(node: &mut Node) {
 }
 
 fn is_promotion(action: &Action) -> bool {
-    matches!(action, Action::Promote { .. })
+    matches!(action, Action::Guard(GuardCommand::Promote { .. }))
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn nobody_waits_where_every_member_answers_that_it_is_read_only() {
     assert!(node.state.holds_lock(), "asked before the lock was held");
     let began = node.now;
     answered(&mut node, &question, None);
-    let Action::Promote { before, .. } = node.runs_until(is_promotion) else {
+    let Action::Guard(GuardCommand::Promote { before, .. }) = node.runs_until(is_promotion) else {
         panic!("it is promoted");
     };
     assert!(node.now.since(began) < 10.ms());
@@ -337,7 +337,7 @@ fn a_record_says_so_as_long_as_one_has_not_answered() {
 #[test]
 fn an_instance_that_does_not_know_itself_waits() {
     let mut node = first_of_two().having(|it| it.replication = vec![peer(OTHER)]);
-    node.answers(&Action::Probe);
+    node.answers(&Action::Guard(GuardCommand::Probe));
     for _ in 0..20 {
         let plan = node.round();
         assert!(!plan.actions.iter().any(is_question), "{plan:?}");
@@ -400,7 +400,7 @@ fn a_promise_of_our_own_guard_is_waited_for_all_the_same() {
         .instance
         .promises("instance-third", term, 3.secs(), now);
     assert_eq!(promised, Ok(()));
-    node.answers(&Action::Probe);
+    node.answers(&Action::Guard(GuardCommand::Probe));
     answered(&mut node, &question, None);
     let plan = node.plan();
     assert!(

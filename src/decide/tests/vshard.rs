@@ -7,7 +7,7 @@ use super::fixtures::{
 };
 use crate::decide::board::{Switchover, VERSION};
 use crate::decide::event::Event;
-use crate::decide::plan::Action;
+use crate::decide::plan::{Action, GuardCommand};
 use crate::decide::record::Status;
 use crate::decide::vshard::{
     Central, Look, Master, Named, Report, VshardAction, VshardEvent, Wanted,
@@ -138,7 +138,7 @@ fn a_master_is_named_while_it_is_being_promoted_and_not_before() {
         .attached()
         .seeing_lock();
     node.sees_masters(&[entry(RS, OTHER, 6)]);
-    node.runs_until(|action| matches!(action, Action::Promote { .. }));
+    node.runs_until(|action| matches!(action, Action::Guard(GuardCommand::Promote { .. })));
     assert!(node.state.vshard.writing.is_some(), "in the same moment");
     assert!(
         waiting_holder()
@@ -179,7 +179,7 @@ fn promotion_comes_first_and_the_flag_second() {
         if let Action::Vshard(VshardAction::Apply { wanted, .. }) = action {
             told_before.set(told_before.get() || named(wanted).get(RS) == Some(&OWN));
         }
-        matches!(action, Action::Promote { .. })
+        matches!(action, Action::Guard(GuardCommand::Promote { .. }))
     });
     assert!(!told_before.get());
     assert_eq!(

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::decide::decide;
-use crate::decide::event::{Event, GuardCommand};
+use crate::decide::event::{Event, GuardCommandKind};
 use crate::decide::plan::{Action, Ending, Plan};
 use crate::decide::state::{Reading, Settings, State};
 use crate::decide::timing::Tick;
@@ -92,7 +92,7 @@ pub(crate) struct Agent {
     pub(crate) member_known: Option<Time>,
     /// The switchover key's index as its watch last saw it.
     pub(crate) order_seen: u64,
-    pub(crate) outstanding: Vec<(u64, GuardCommand)>,
+    pub(crate) outstanding: Vec<(u64, GuardCommandKind)>,
     pub(crate) asking: Option<Asking>,
     /// When Consul last looked at the lock for it, when it last did so after a time in which it may not have been readable,
     /// and when it last asked with a single read that was answered.
@@ -309,7 +309,7 @@ impl World {
             self.ask_promises(agent, action);
         } else if matches!(action, Action::Kill) {
             self.kill_asked(agent);
-        } else if action.guard_command().is_some() {
+        } else if action.guard_command_kind().is_some() {
             self.send_command(agent, action);
         } else {
             self.send_to_consul(agent, action);

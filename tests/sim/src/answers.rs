@@ -1,6 +1,6 @@
 //! What an agent hears when an answer never comes, and which actions are whose.
 
-use crate::decide::event::{ConsulFault, Event, GuardCommand, KillResult, LockStepKind};
+use crate::decide::event::{ConsulFault, Event, GuardCommandKind, KillResult, LockStepKind};
 use crate::decide::plan::Action;
 use crate::decide::timing::Tick;
 
@@ -58,19 +58,12 @@ pub(crate) fn lost(action: &Action, asked_at: Tick, denied: bool) -> Option<Even
             result: KillResult::Failed("no answer".to_owned()),
         },
         Action::AskPromises { .. } | Action::Vshard(_) | Action::Exit { .. } => return None,
-        Action::Probe
-        | Action::Remember { .. }
-        | Action::Promote { .. }
-        | Action::Grant { .. }
-        | Action::Fence { .. }
-        | Action::Observe { .. }
-        | Action::StandDown { .. }
-        | Action::Follow { .. } => failed(action.guard_command()?),
+        Action::Guard(_) => failed(action.guard_command_kind()?),
     })
 }
 
 /// A command to the guard without an answer.
-pub(crate) fn failed(command: GuardCommand) -> Event {
+pub(crate) fn failed(command: GuardCommandKind) -> Event {
     Event::GuardFailed {
         command,
         why: "no answer".to_owned(),

@@ -2,7 +2,7 @@
 
 use crate::agent::{Conn, Told};
 use crate::answers::failed;
-use crate::decide::event::{Event, GuardCommand, KillResult};
+use crate::decide::event::{Event, GuardCommandKind, KillResult};
 use crate::decide::plan::Action;
 use crate::faults::Cut;
 use crate::guard::Guard;
@@ -240,7 +240,7 @@ impl World {
     }
 
     pub(crate) fn send_command(&mut self, agent: usize, action: &Action) {
-        let Some(kind) = action.guard_command() else {
+        let Some(kind) = action.guard_command_kind() else {
             return;
         };
         let id = self.next_id();
@@ -427,9 +427,9 @@ impl World {
     }
 }
 
-pub(crate) fn kind(command: &Command) -> GuardCommand {
+pub(crate) fn kind(command: &Command) -> GuardCommandKind {
     command
         .action
-        .guard_command()
-        .unwrap_or(GuardCommand::Probe)
+        .guard_command_kind()
+        .unwrap_or(GuardCommandKind::Probe)
 }

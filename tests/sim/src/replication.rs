@@ -1,8 +1,8 @@
 //! Rows: how they are written, how they land, and how they get to the other instances.
 
 use crate::attach::kind;
-use crate::decide::event::GuardCommand;
-use crate::decide::plan::Action;
+use crate::decide::event::GuardCommandKind;
+use crate::decide::plan::{Action, GuardCommand};
 use crate::guard::{BARRIER_PATIENCE, Promotion, QUEUE_PATIENCE};
 use crate::instance::Lsns;
 use crate::requests::Command;
@@ -17,30 +17,30 @@ impl World {
     pub(crate) fn obey(&mut self, at: usize, command: &mut Command) -> Option<Option<String>> {
         let now_ns = self.instances[at].clock.instance(self.now).monotonic_ns;
         let guard = self.instances[at].guard.as_mut()?;
-        let result = if let Action::Promote { .. } = &command.action {
+        let result = if let Action::Guard(GuardCommand::Promote { .. }) = &command.action {
             return self.begin_promotion(at, command);
-        } else if let Action::Grant { term, deadline, .. } = &command.action {
+        } else if let Action::Guard(GuardCommand::Grant { term, deadline, .. }) = &command.action {
             let result = guard.grant(*term, *deadline, now_ns);
             if result.is_ok() {
                 self.check_leased(at, deadline.monotonic_ns);
             }
             result
-        } else if let Action::Remember { session } = &command.action {
+        } else if let Action::Guard(GuardCommand::Remember { session }) = &command.action {
             guard.session = Some(session.as_str().to_owned());
             Ok(())
-        } else if let Action::Observe { term } = &command.action {
+        } else if let Action::Guard(GuardCommand::Observe { term }) = &command.action {
             guard.observe(*term);
             Ok(())
-        } else if let Action::Follow { again: true, .. } = &command.action {
+        } else if let Action::Guard(GuardCommand::Follow { again: true, .. }) = &command.action {
             // The toy's passwords never change.
             Ok(())
-        } else if let Action::Follow { uri, .. } = &command.action {
+        } else if let Action::Guard(GuardCommand::Follow { uri, .. }) = &command.action {
             guard.follows = Some(uri.clone().unwrap_or_default());
             self.follow(at, uri.as_deref());
             Ok(())
-        } else if let Action::StandDown { down } = &command.action {
+        } else if let Action::Guard(GuardCommand::StandDown { down }) = &command.action {
             self.stand_down(at, *down, now_ns)
-        } else if let Action::Fence { .. } = &command.action {
+        } else if let Action::Guard(GuardCommand::Fence { .. }) = &command.action {
             self.fence(at, "its agent said so");
             if self.needs_barrier(at) && !self.has_failed_barrier(at) {
                 return None;
@@ -77,7 +77,7 @@ impl World {
 
     /// A command whose answer waits.
     pub(crate) fn parked(&mut self, at: usize, mut command: Box<Command>) {
-        if kind(&command) == GuardCommand::Fence {
+        if kind(&command) == GuardCommandKind::Fence {
             self.instances[at].fences.push(*command);
             return;
         }
@@ -102,12 +102,12 @@ impl World {
 
     /// The first half: refused, or the queue is to be taken, or done where there is nothing to take.
     fn begin_promotion(&mut self, at: usize, command: &mut Command) -> Option<Option<String>> {
-        let Action::Promote {
+        let Action::Guard(GuardCommand::Promote {
             term,
             deadline,
             before,
             reading,
-        } = &command.action
+        }) = &command.action
         else {
             return Some(None);
         };
@@ -162,12 +162,12 @@ impl World {
             self.schedule_at(until, Due::QueueTaken(command));
             return;
         }
-        let Action::Promote {
+        let Action::Guard(GuardCommand::Promote {
             term,
             deadline,
             reading,
             ..
-        } = &command.action
+        }) = &command.action
         else {
             return;
         };

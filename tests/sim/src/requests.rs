@@ -352,14 +352,7 @@ impl World {
                     result: written.then_some(()).ok_or_else(|| fault(false)),
                 }
             }
-            Action::Probe
-            | Action::Remember { .. }
-            | Action::Promote { .. }
-            | Action::Grant { .. }
-            | Action::Fence { .. }
-            | Action::Observe { .. }
-            | Action::StandDown { .. }
-            | Action::Follow { .. }
+            Action::Guard(_)
             | Action::Kill
             | Action::AskPromises { .. }
             | Action::Acquire { .. }

@@ -63,8 +63,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "a lease that is granted is not noted before it is sent",
         rule: "R2",
         file: "apply.rs",
-        original: "} => «self.lease_handed_over(*deadline, *reading, now)»,",
-        broken: "if matches!(action, Action::Promote { .. }) { self.lease_handed_over(*deadline, *reading, now) }",
+        original: ") => «self.lease_handed_over(*deadline, *reading, now)»,",
+        broken: "if matches!(action, Action::Guard(GuardCommand::Promote { .. })) { self.lease_handed_over(*deadline, *reading, now) }",
     },
     Mutant {
         name: "a lease that may run does not keep the lock",

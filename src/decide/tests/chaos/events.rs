@@ -76,7 +76,7 @@ fn any_guard() -> impl Strategy<Value = ToyInstance> {
 
 /// Any event at all, with no regard to what was asked for.
 pub(super) fn any_event(now: Tick) -> impl Strategy<Value = Event> {
-    use crate::decide::event::GuardCommand as C;
+    use crate::decide::event::GuardCommandKind as C;
     let command = prop_oneof![
         Just(C::Probe),
         Just(C::Remember),

@@ -7,23 +7,25 @@ pub(super) fn sound(state: &State, plan: &Plan, now: Tick) -> Result<(), TestCas
     let mut places = BTreeMap::new();
     for action in &plan.actions {
         *places.entry(format!("{:?}", action.place())).or_insert(0) += 1;
-        if let Action::Promote {
-            deadline, reading, ..
-        }
-        | Action::Grant {
-            deadline, reading, ..
-        } = action
+        if let Action::Guard(
+            GuardCommand::Promote {
+                deadline, reading, ..
+            }
+            | GuardCommand::Grant {
+                deadline, reading, ..
+            },
+        ) = action
         {
             prop_assert!(*deadline <= reading.t0 + LEASE, "{action:?}");
-            let promised =
-                matches!(action, Action::Grant { .. }) && state.hold.promised == Some(*reading);
+            let promised = matches!(action, Action::Guard(GuardCommand::Grant { .. }))
+                && state.hold.promised == Some(*reading);
             prop_assert!(
                 promised || state.holds_lock(),
                 "{action:?} without the lock"
             );
             prop_assert!(state.hold.record.is_some(), "{action:?} without a record");
         }
-        if matches!(action, Action::Promote { .. }) {
+        if matches!(action, Action::Guard(GuardCommand::Promote { .. })) {
             prop_assert!(
                 state.hold.predecessor_over_at.is_none_or(|at| at <= now),
                 "too early"

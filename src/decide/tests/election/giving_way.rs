@@ -4,9 +4,9 @@ use super::super::fixtures::*;
 use super::super::toys::{follower, member};
 use super::{THIRD, WINDOW, after, ballot, candidate, last_word, vclock};
 use crate::decide::board::Ballot;
-use crate::decide::event::{Event, GuardCommand};
+use crate::decide::event::{Event, GuardCommandKind};
 use crate::decide::hold::GivesWay;
-use crate::decide::plan::Action;
+use crate::decide::plan::{Action, GuardCommand};
 use crate::decide::record::{LastWord, Record, Vclock};
 use crate::decide::state::Elector;
 
@@ -41,7 +41,7 @@ fn refused_word() -> Record {
 }
 
 fn is_promote(action: &Action) -> bool {
-    matches!(action, Action::Promote { .. })
+    matches!(action, Action::Guard(GuardCommand::Promote { .. }))
 }
 
 /// It held the lock, its guard did not promote it, and it gave the lock up.
@@ -75,7 +75,7 @@ impl Node {
 
     fn hears_no(&mut self) {
         self.hears(Event::GuardAnswered {
-            command: GuardCommand::Promote,
+            command: GuardCommandKind::Promote,
             probe: Box::new(self.instance.probe(self.now)),
             refused: Some("could not take the synchronous queue".to_owned()),
         });
@@ -84,7 +84,7 @@ impl Node {
     fn misses_third(&mut self) {
         let upstream = self.instance.replication[1].upstream.as_mut();
         upstream.expect("one").status = "disconnected".to_owned();
-        self.answers(&Action::Probe);
+        self.answers(&Action::Guard(GuardCommand::Probe));
     }
 
     /// The third had the lock, was refused once more, and gives way once more.
@@ -340,7 +340,7 @@ fn a_promotion_whose_reply_was_lost_was_not_refused() {
         until: node.now + LEASE,
         refused_with: None,
     });
-    node.answers(&Action::Probe);
+    node.answers(&Action::Guard(GuardCommand::Probe));
     assert_eq!(node.state.hold.gives_way, None);
     let mut node = node.serving();
     node.is_killed();
@@ -430,7 +430,7 @@ fn who_may_run_again_writes_its_ballot_beside_its_look_at_the_board() {
     node.passes(10.secs());
     let plan = node.turn();
     assert!(does!(plan, Action::ReadBoard), "{plan:?}");
-    node.answers(&Action::Probe);
+    node.answers(&Action::Guard(GuardCommand::Probe));
     let plan = node.turn();
     assert!(does!(plan, Action::WriteBallot { .. }), "{plan:?}");
 }

@@ -64,8 +64,9 @@ fn the_guard_is_told_which_terms_are_fenced_and_how_old_it_must_be() {
         node.lock.put_record(None, &record);
         node.watch_shows_lock();
         node.is_watched(LEASE_AND_MARGIN);
-        let promote = node.runs_until(|action| matches!(action, Action::Promote { .. }));
-        let Action::Promote { before, .. } = promote else {
+        let promote =
+            node.runs_until(|action| matches!(action, Action::Guard(GuardCommand::Promote { .. })));
+        let Action::Guard(GuardCommand::Promote { before, .. }) = promote else {
             unreachable!()
         };
         let expected = Before {
@@ -93,7 +94,8 @@ fn a_fenced_record_of_an_earlier_term_does_not() {
 #[test]
 fn a_promise_given_between_lock_and_promotion_is_waited_out_without_giving_up() {
     let mut node = facing(&failsafe_record());
-    let promote = node.comes_to(|action| matches!(action, Action::Promote { .. }));
+    let promote =
+        node.comes_to(|action| matches!(action, Action::Guard(GuardCommand::Promote { .. })));
     node.instance
         .promises(THIRD, 6, LEASE_AND_MARGIN, node.now)
         .unwrap();
@@ -113,7 +115,8 @@ fn a_promise_given_between_lock_and_promotion_is_waited_out_without_giving_up() 
 #[test]
 fn a_holder_that_was_not_promoted_never_says_fenced_for_the_one_before_it() {
     let mut node = facing(&failsafe_record());
-    let promote = node.comes_to(|action| matches!(action, Action::Promote { .. }));
+    let promote =
+        node.comes_to(|action| matches!(action, Action::Guard(GuardCommand::Promote { .. })));
     node.instance
         .promises(THIRD, 6, LEASE_AND_MARGIN, node.now)
         .unwrap();

@@ -73,7 +73,7 @@ fn rows_count_from_a_look_that_came_after_the_word_that_has_them() {
     assert_eq!(node.behind().rows, 0);
     // An answer that was under way when the word came.
     node.passes(1.secs());
-    let asked = node.runs_until(|action| matches!(action, Action::Probe));
+    let asked = node.runs_until(|action| matches!(action, Action::Guard(GuardCommand::Probe)));
     node.instance.vclock = vclock(1_001);
     let answer = node.carries_out(&asked).expect("it answers");
     node.refreshed(2_000);

@@ -3,7 +3,7 @@
 use super::super::fixtures::*;
 use super::{is_stand, paused, says_paused};
 use crate::decide::event::Event;
-use crate::decide::plan::Action;
+use crate::decide::plan::{Action, GuardCommand};
 
 fn tells_that_it_stands_down(action: &Action) -> bool {
     matches!(action, Action::WriteMember { member } if member.stands_down)
@@ -131,7 +131,10 @@ fn a_member_key_that_was_written_over_in_time_keeps_the_guard_up() {
     node.answers(&telling);
     node.lock.members.get_mut(OWN).expect("its key").stands_down = false;
     let stand = node.comes_to(is_stand);
-    assert!(matches!(stand, Action::StandDown { down: true }));
+    assert!(matches!(
+        stand,
+        Action::Guard(GuardCommand::StandDown { down: true })
+    ));
     assert!(node.lock.members[OWN].stands_down);
 }
 
@@ -146,7 +149,10 @@ fn its_member_key_says_so_until_the_guard_is_up_with_the_lock_or_without() {
     node.watch_shows_lock();
     for _ in 0..200 {
         node.round_losing(|action| {
-            matches!(action, Action::Acquire { .. } | Action::StandDown { .. })
+            matches!(
+                action,
+                Action::Acquire { .. } | Action::Guard(GuardCommand::StandDown { .. })
+            )
         });
         node.passes(20.ms());
         assert!(says_so(&node) && node.instance.guard.stood_down);

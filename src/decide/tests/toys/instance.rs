@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::decide::declared::Declared;
+use crate::decide::plan::GuardCommand;
 use crate::decide::vshard::Look;
 
 /// An instance with its guard. Its clock is its own.
@@ -245,7 +246,7 @@ impl ToyInstance {
 
     /// Carries out what is the guard's to carry out, and answers; `None`: not for the guard.
     pub(in crate::decide::tests) fn obey(&mut self, action: &Action, now: Tick) -> Option<Event> {
-        let command = action.guard_command()?;
+        let command = action.guard_command_kind()?;
         let refused = self.carry_out(action, now);
         Some(Event::GuardAnswered {
             command,
@@ -260,12 +261,12 @@ impl ToyInstance {
 
     fn carry_out(&mut self, action: &Action, now: Tick) -> Option<String> {
         self.guard_wakes(now);
-        if let Action::Promote {
+        if let Action::Guard(GuardCommand::Promote {
             term,
             deadline,
             before,
             reading,
-        } = action
+        }) = action
         {
             if *term < self.guard.term {
                 return Some("that term is over".to_owned());
@@ -291,7 +292,7 @@ impl ToyInstance {
             }
             return useless;
         }
-        if let Action::Grant { term, deadline, .. } = action {
+        if let Action::Guard(GuardCommand::Grant { term, deadline, .. }) = action {
             if *term != self.guard.term || !self.guard.leased {
                 return Some("no such lease is running here".to_owned());
             }
@@ -301,10 +302,10 @@ impl ToyInstance {
             }
             return useless;
         }
-        if let Action::Fence { why } = action {
+        if let Action::Guard(GuardCommand::Fence { why }) = action {
             self.fence(why);
         }
-        if let Action::StandDown { down } = action {
+        if let Action::Guard(GuardCommand::StandDown { down }) = action {
             if *down && !self.guard.leased {
                 return Some("it is not master here".to_owned());
             }
@@ -313,15 +314,15 @@ impl ToyInstance {
             }
             self.guard.stood_down = *down;
         }
-        if let Action::Remember { session } = action {
+        if let Action::Guard(GuardCommand::Remember { session }) = action {
             self.guard.session = Some(session.as_str().to_owned());
         }
-        if let Action::Observe { term } = action
+        if let Action::Guard(GuardCommand::Observe { term }) = action
             && !self.guard.leased
         {
             self.guard.term = self.guard.term.max(*term);
         }
-        if let Action::Follow { uri, .. } = action {
+        if let Action::Guard(GuardCommand::Follow { uri, .. }) = action {
             self.guard.follows = Some(uri.clone().unwrap_or_default());
         }
         None

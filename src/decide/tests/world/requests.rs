@@ -15,7 +15,7 @@ impl World {
             self.asks(at, agent, &action);
             return;
         }
-        let for_consul = action.guard_command().is_none() && !matches!(action, Action::Kill);
+        let for_consul = action.guard_command_kind().is_none() && !matches!(action, Action::Kill);
         let mut after = self.soon();
         let mut reply_lost = false;
         let reachable = if for_consul {
@@ -76,7 +76,7 @@ impl World {
                 }
             };
             Some(Event::KillEnded { result })
-        } else if action.guard_command().is_some() {
+        } else if action.guard_command_kind().is_some() {
             if self.places[at].instance.frozen {
                 let waiting = (agent, action.clone(), asked_at, true);
                 self.places[at].waiting_for_thaw.push(waiting);

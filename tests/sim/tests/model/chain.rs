@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::decide::decide;
-use crate::decide::event::{Event, GuardCommand, KillResult, LockStepKind};
-use crate::decide::plan::Action;
+use crate::decide::event::{Event, GuardCommandKind, KillResult, LockStepKind};
+use crate::decide::plan::{Action, GuardCommand};
 use crate::decide::record::{Record, Status};
 use crate::guard::{Guard, Promotion};
 use crate::time::ns;
@@ -70,14 +70,7 @@ impl World {
             | Action::Refresh { .. }
             | Action::TakeOver { .. }
             | Action::Release { .. } => return self.send_step(n, action),
-            Action::Probe
-            | Action::Remember { .. }
-            | Action::Promote { .. }
-            | Action::Grant { .. }
-            | Action::Fence { .. }
-            | Action::Observe { .. }
-            | Action::StandDown { .. }
-            | Action::Follow { .. } => return self.command(n, action),
+            Action::Guard(_) => return self.command(n, action),
             Action::Kill => return self.kill(n),
             Action::Exit { .. } => return self.agent_ends(n),
             Action::AskPromises { .. } => self.ask_promises(n, &action),
@@ -284,12 +277,12 @@ impl World {
         };
         let mut promoted = None;
         let result = match action {
-            Action::Promote {
+            Action::Guard(GuardCommand::Promote {
                 term,
                 deadline,
                 before,
                 reading,
-            } => {
+            }) => {
                 let promotion = Promotion {
                     term: *term,
                     deadline: *deadline,
@@ -306,20 +299,22 @@ impl World {
                 }
                 result
             }
-            Action::Grant { term, deadline, .. } => guard.grant(*term, *deadline, now_ns),
-            Action::Remember { session } => {
+            Action::Guard(GuardCommand::Grant { term, deadline, .. }) => {
+                guard.grant(*term, *deadline, now_ns)
+            }
+            Action::Guard(GuardCommand::Remember { session }) => {
                 guard.session = Some(session.as_str().to_owned());
                 Ok(())
             }
-            Action::Observe { term } => {
+            Action::Guard(GuardCommand::Observe { term }) => {
                 guard.observe(*term);
                 Ok(())
             }
-            Action::Follow { uri, .. } => {
+            Action::Guard(GuardCommand::Follow { uri, .. }) => {
                 guard.follows = Some(uri.clone().unwrap_or_default());
                 Ok(())
             }
-            Action::Fence { .. } => {
+            Action::Guard(GuardCommand::Fence { .. }) => {
                 self.fence(n, "its agent said so");
                 Ok(())
             }
@@ -471,8 +466,8 @@ impl World {
     }
 }
 
-fn guard_command(action: &Action) -> GuardCommand {
-    let Some(command) = action.guard_command() else {
+fn guard_command(action: &Action) -> GuardCommandKind {
+    let Some(command) = action.guard_command_kind() else {
         unreachable!("not for the guard: {action:?}");
     };
     command

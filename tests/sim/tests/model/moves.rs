@@ -2,7 +2,7 @@
 
 use crate::chain::without_answer;
 use crate::decide::event::Event;
-use crate::decide::plan::Action;
+use crate::decide::plan::{Action, GuardCommand};
 use crate::world::{PATIENCE, QUARTER, SHORT, TURNS_TAKE, World, seen};
 
 /// One thing that may happen.
@@ -346,9 +346,9 @@ impl World {
 /// Until when a lease that is on its way to the guard would run.
 fn deadline(action: &Action) -> Option<u64> {
     match action {
-        Action::Promote { deadline, .. } | Action::Grant { deadline, .. } => {
-            Some(deadline.monotonic_ns)
-        }
+        Action::Guard(
+            GuardCommand::Promote { deadline, .. } | GuardCommand::Grant { deadline, .. },
+        ) => Some(deadline.monotonic_ns),
         _ => None,
     }
 }
