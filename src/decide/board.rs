@@ -10,7 +10,7 @@ use super::ending::{How, Known, Outage};
 use super::interruption::Interruption;
 use super::lag::Behind;
 use super::problems;
-use super::record::{Record, Vclock};
+use super::record::{Record, Vclock, a_term};
 
 /// Everything of one replica set, read in one transaction.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -26,10 +26,12 @@ pub struct Board {
 }
 
 impl Board {
-    /// The longest lease and the highest term that any member mentions.
+    /// The longest lease and the highest term that any member mentions. A term that nobody can have reached by counting is
+    /// none.
     #[must_use]
     pub fn terms(&self) -> (u64, Duration) {
-        let term = self.members.values().map(|member| member.term).max();
+        let terms = self.members.values().map(|member| member.term);
+        let term = terms.filter(|term| *term < Record::MAX_HEARD_TERM).max();
         let lease = self.members.values().map(|member| member.lease_ms).max();
         (
             term.unwrap_or(0),
@@ -84,6 +86,7 @@ pub struct Member {
     #[serde(default)]
     pub dead: bool,
     /// The highest term that it knows of.
+    #[serde(deserialize_with = "a_term")]
     pub term: u64,
     /// Its `MASTER_LEASE`.
     pub lease_ms: u64,
@@ -184,6 +187,7 @@ pub struct Ballot {
     /// What operators know it by.
     pub name: String,
     /// The term up for grabs.
+    #[serde(deserialize_with = "a_term")]
     pub term: u64,
     /// The lock key's `ModifyIndex` that it rests on; 0: there is no key. With `term`, names the election.
     pub index: u64,
@@ -338,6 +342,7 @@ pub struct HistoryLine {
     /// The version of this layout.
     pub v: u64,
     /// The term that began.
+    #[serde(deserialize_with = "a_term")]
     pub term: u64,
     /// Wall-clock seconds since the epoch when its instance was writable, for people and for older readers.
     pub at: u64,

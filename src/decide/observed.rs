@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::board::rows_missing;
 use super::declared::Declared;
-use super::record::Vclock;
+use super::record::{Vclock, a_term};
 use super::state::Link;
 use super::timing::{InstanceTime, Tick};
 use super::vshard::Look;
@@ -115,6 +115,7 @@ pub struct GuardState {
     #[serde(default)]
     pub session: Option<String>,
     /// The highest term it has seen.
+    #[serde(deserialize_with = "a_term")]
     pub term: u64,
     /// Until when it lets the instance be writable.
     pub deadline: InstanceTime,
@@ -170,6 +171,7 @@ pub struct Promise {
     /// Instance UUID of that master.
     pub to: String,
     /// Its term.
+    #[serde(deserialize_with = "a_term")]
     pub term: u64,
     /// How long the promise still ran when the guard answered.
     pub left_ns: u64,

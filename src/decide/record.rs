@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::board::{Cause, moment_ms, rows_missing};
 use super::ending::End;
@@ -139,6 +139,20 @@ pub enum RecordError {
     },
 }
 
+/// Reads a term, wherever it stands.
+///
+/// # Errors
+/// No term is that high.
+pub(super) fn a_term<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let term = u64::deserialize(from)?;
+    if term < Record::MAX_TERM {
+        Ok(term)
+    } else {
+        let why = format!("term is {term}, below {} is allowed", Record::MAX_TERM);
+        Err(serde::de::Error::custom(why))
+    }
+}
+
 #[derive(Deserialize)]
 struct VersionOnly {
     v: u64,
@@ -149,8 +163,11 @@ impl Record {
     pub const VERSION: u64 = 1;
     /// A replica set has at most 31 members at 36 bytes a UUID; the rest is small. Consul's own limit is 512 KiB.
     pub const MAX_BYTES: usize = 64 * 1024;
-    /// What a Lua number holds exactly.
+    /// No term is that high: what a Lua number and a reader of JSON hold exactly ends here.
     pub const MAX_TERM: u64 = 1 << 53;
+    /// The highest term that is believed of a member's key, which no lock protects. A false one leaves as many terms
+    /// again above it, so that changes of hands go on.
+    pub const MAX_HEARD_TERM: u64 = 1 << 52;
     /// No lease is longer (`Timing::LEASE_MAX`), so no record may make anyone wait longer.
     pub const MAX_LEASE_MS: u64 = 60_000;
 

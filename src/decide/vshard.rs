@@ -12,7 +12,7 @@ use super::board::{self, Switchover, SwitchoverState};
 use super::event::{ConsulFault, GuardCommandKind};
 use super::observed::Probe;
 use super::plan::{Action, GuardCommand};
-use super::record::Status;
+use super::record::{Status, a_term};
 use super::state::State;
 use super::timing::Tick;
 use super::{Place, Planner};
@@ -175,6 +175,7 @@ pub struct Master {
     /// The version of this layout.
     pub v: u64,
     /// In which it serves.
+    #[serde(deserialize_with = "a_term")]
     pub term: u64,
     /// Instance UUID.
     pub instance: String,

@@ -9,6 +9,8 @@ local promises = {}
 
 -- No promise is longer: a lease and the margin of whoever must not count on its clock.
 local PROMISE_MAX_NS = 64 * 1000000000ULL
+-- No term is that high: what a number of Lua holds exactly ends here.
+local TERM_MAX = 2 ^ 53
 
 -- How long a promise to another still runs, in nanoseconds; nil: there is none.
 local function left_ns_of(state)
@@ -63,6 +65,9 @@ local function cannot_promise(state, to, term, lasting_ns)
     end
     if left_ns_of(state) ~= nil and state.promise.to ~= to and state.promise.term >= term then
         return ('it has promised that to %s, master of term %d'):format(state.promise.to, tonumber(state.promise.term))
+    end
+    if term >= TERM_MAX then
+        return 'no term is that high'
     end
     if lasting_ns > PROMISE_MAX_NS then
         return 'no lease is that long'

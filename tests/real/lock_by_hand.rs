@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use tarsec_harness::{KvEntry, Result, World};
+use tarsec_harness::{KvEntry, Machine, Result, World, json};
 
 use crate::cluster::Cluster;
-use crate::support::{SOON, world};
+use crate::scene::{Scene, assert_reigns};
+use crate::support::{LEASE, SOON, world};
 
 /// Each hand is laid on so often: what happens next is a race against the replicas.
 const TIMES: usize = 2;
@@ -76,4 +77,31 @@ async fn a_lock_released_with_an_empty_value_is_taken_again_unnoticed() {
         Ok(())
     })
     .await;
+}
+
+/// No lock protects a member's key. Anybody who may write there can say any term, and none of them may be the last one.
+#[tokio::test]
+async fn a_term_that_somebody_made_up_in_a_members_key_ends_no_change_of_hands() {
+    let story = async |world: &World| {
+        let scene = Scene::start(world, 3).await?;
+        let old = scene.master;
+        let board = world.board(&scene.consul, &scene.set);
+        let absurd = [u64::MAX, (1 << 53) - 1, 1 << 52];
+        for (index, term) in absurd.into_iter().enumerate() {
+            let member = json!({
+                "v": 1, "instance": format!("nobody-{index}"), "replicaset": scene.set.uuid(), "name": "nobody",
+                "uri": "127.0.0.1:1", "role": "replica", "health": "passing", "term": term, "lease_ms": 3000,
+            });
+            board
+                .put(&format!("members/nobody-{index}"), &member)
+                .await?;
+        }
+        scene.wait_for_refreshes().await?;
+        Machine::of(scene.master(), scene.master_agent()).kill_no_wait()?;
+        let heir = scene.wait_for_heir(LEASE * 2 + SOON).await?;
+        assert_eq!(heir.term, old.term + 1);
+        assert_reigns(&scene.writers.verdict().await?, &[old, heir]);
+        Ok(())
+    };
+    world().story("made-up-term", story).await;
 }
