@@ -25,7 +25,12 @@ pub struct Process {
     /// takes no lock of the process's memory (`do_task_stat`, Linux `fs/proc/array.c`), unlike `cmdline`, `environ` or
     /// `maps`, so a process that hangs in a page fault does not hold the reader.
     stat: File,
+    /// `/proc/<pid>/comm`, the name of its main thread, likewise.
+    name: File,
 }
+
+/// Longer than any name (`TASK_COMM_LEN` in `include/linux/sched.h`).
+const NAME_SIZE: usize = 32;
 
 /// `stat` has 52 numbers and a name of at most 64 bytes; `flags` comes early in it.
 const STAT_SIZE: usize = 1024;
@@ -90,8 +95,11 @@ impl Process {
             .ok_or_else(|| failed(io::Error::from(io::ErrorKind::InvalidInput)))?;
         let pidfd = pidfd_open(id, PidfdFlags::NONBLOCK).map_err(|errno| failed(errno.into()))?;
         // Without its stat the process would be there and its death could not be seen in time.
-        let path = format!("/proc/{pid}/stat");
-        let stat = File::open(&path).map_err(|source| ProcessError::Unreadable { path, source })?;
+        let file = |name: &str| {
+            let path = format!("/proc/{pid}/{name}");
+            File::open(&path).map_err(|source| ProcessError::Unreadable { path, source })
+        };
+        let (stat, name) = (file("stat")?, file("comm")?);
         // Signal 0 asks for permission only; it has no name of its own, so the process itself is asked.
         rustix::process::test_kill_process(id).map_err(|errno| ProcessError::NotAllowed {
             pid,
@@ -102,13 +110,30 @@ impl Process {
             reason = "its successor is an unsafe fn; an OwnedFd upholds what that asks of its caller"
         )]
         let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE).map_err(failed)?;
-        Ok(Self { pid, pidfd, stat })
+        Ok(Self {
+            pid,
+            pidfd,
+            stat,
+            name,
+        })
     }
 
     /// Its id, for people.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// The name of its main thread, which nobody but itself can change.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn name(&self) -> io::Result<String> {
+        let mut buffer = [0; NAME_SIZE];
+        let length = self.name.read_at(&mut buffer, 0)?;
+        Ok(String::from_utf8_lossy(&buffer[..length])
+            .trim_end_matches('\n')
+            .to_owned())
     }
 
     /// Whether it is on its way out or gone, and how we know.

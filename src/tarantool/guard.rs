@@ -46,6 +46,9 @@ const ISOLATION: &str = include_str!("isolation.lua");
 /// When its instance turned read-only, and that it is being stopped; likewise.
 const MOMENTS: &str = include_str!("moments.lua");
 
+/// How it shows its agent which process it is; likewise.
+const PROOF: &str = include_str!("proof.lua");
+
 /// What `GUARD=strict` adds to it; likewise.
 const STRICT: &str = include_str!("strict.lua");
 
@@ -191,6 +194,7 @@ impl Guard {
             MVCC,
             ISOLATION,
             MOMENTS,
+            PROOF,
         ]
         .into_iter()
         .chain(strict.then_some(STRICT))
@@ -336,6 +340,26 @@ impl Guard {
             &(self.agent.as_str(), uri, name, again),
         )
         .await
+    }
+
+    /// The instance's main thread bears that name from now on, until [`Self::hide_name`] or for some seconds.
+    pub(super) async fn show_name(&self, name: &str) -> Result<(), GuardError> {
+        self.show("tarsec_guard.show_name", &(name,)).await
+    }
+
+    pub(super) async fn hide_name(&self) -> Result<(), GuardError> {
+        self.show("tarsec_guard.hide_name", &()).await
+    }
+
+    async fn show<A: Serialize + Sync>(&self, function: &str, args: &A) -> Result<(), GuardError> {
+        let attempted = "let the instance show which process it is";
+        let shown = self
+            .conn
+            .call::<_, bool>(function, args, self.deadline)
+            .await;
+        shown
+            .map(|_| ())
+            .map_err(|source| GuardError::Request { attempted, source })
     }
 
     /// Not the guard's own business, and said over the same connection as the same agent.

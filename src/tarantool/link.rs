@@ -15,6 +15,7 @@ use super::conn::{Connection, Ended, RequestError};
 use super::guard::{Answer, Guard, GuardError, ask_rule};
 use super::iproto::code;
 use super::vshard;
+use crate::clock;
 use crate::config::{GuardMode, Role, TarantoolConfig, VshardConfig};
 use crate::decide::event::{Event, GuardCommandKind, KillResult};
 use crate::decide::observed::Probe;
@@ -36,6 +37,9 @@ const LAST_WORD: Duration = Duration::from_millis(50);
 const UNCONFIGURED_LOOKS: u32 = 50;
 /// Between two tries to reach an instance that does not answer.
 const RETRY: Duration = Duration::from_millis(100);
+
+/// No name of a thread is longer (prctl(2), `PR_SET_NAME`).
+const NAME_MAX: usize = 15;
 
 /// What commands need; `None` parts while there is nothing.
 #[derive(Debug, Clone, Default)]
@@ -503,17 +507,42 @@ impl Link {
     }
 }
 
-/// The process behind the guard, if it can be seen; asked once more so that its id is known not to be another's.
+/// The process behind the guard, if it can be seen and proves to be that; asked once more so that its id is known not to be
+/// another's.
 async fn find_process(
     guard: &Guard,
     probe: Probe,
 ) -> Result<(Result<Process, String>, Probe), GuardError> {
     match Process::of(&probe) {
         Ok(process) => {
+            let proven = prove(guard, &process).await;
             let answer = guard.probe().await?;
-            Ok((Ok(process), answer.probe))
+            Ok((proven.map(|()| process), answer.probe))
         }
         Err(error) => Ok((Err(chain(&error)), probe)),
+    }
+}
+
+/// Whoever answers at the instance's address names the process that may be killed. So it has to show that it is that process: by
+/// a name that nobody can guess, which none but the process itself can give its main thread.
+async fn prove(guard: &Guard, process: &Process) -> Result<(), String> {
+    let id = clock::random_id().map_err(|error| format!("no randomness: {error}"))?;
+    let name: String = format!("tarsec-{id}").chars().take(NAME_MAX).collect();
+    let shown = match guard.show_name(&name).await {
+        Ok(()) => process.name().map_err(|error| error.to_string()),
+        Err(error) => Err(chain(&error)),
+    };
+    // Should that fail, the instance takes its own name back by itself.
+    let _ = guard.hide_name().await;
+    let pid = process.pid();
+    match shown {
+        Ok(shown) if shown == name => Ok(()),
+        Ok(shown) => Err(format!(
+            "the instance says that it is process {pid}, and does not bear the name that it was to show there: that is {shown:?}"
+        )),
+        Err(why) => Err(format!(
+            "process {pid} does not prove to be the instance: {why}"
+        )),
     }
 }
 

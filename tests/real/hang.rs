@@ -1,8 +1,11 @@
 //! A master that hangs: frozen by a signal, with writes queued in it, and woken up again.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use tarsec_harness::{Instance, ReplicaSetOptions, Result, World, WritersBuilder, eventually};
+use tarsec_harness::{
+    Instance, LogLine, ReplicaSetOptions, Result, World, WritersBuilder, eventually,
+};
 
 use crate::scene::{SOME_WRITES, Scene, assert_reigns, guard, wait_for_master};
 use crate::support::{LEASE, SOON, world};
@@ -180,6 +183,44 @@ async fn a_hung_master_that_is_not_to_be_killed_loses_its_lock_after_lease_and_m
             )
             .await?;
             set.stays_master(heir.instance, LEASE / 2).await
+        })
+        .await;
+}
+
+/// Whoever answers at the instance's address says which process that is; here it names one that has nothing to do with it.
+#[tokio::test]
+async fn a_process_that_does_not_prove_to_be_the_instance_is_never_killed() {
+    world()
+        .story("frozen-not-it", async |world| {
+            #[allow(
+                clippy::zombie_processes,
+                reason = "only a story that has failed leaves it, and then the tests end"
+            )]
+            let mut victim = Command::new("sleep").arg("600").spawn().expect("coreutils");
+            let lie = format!("rawset(box.info, 'pid', {})", victim.id());
+            let options = ReplicaSetOptions::of(3).extra_lua(&lie);
+            let scene = Scene::start_with(world, options, |_, agent| agent, heavy).await?;
+            let old = scene.master;
+            let words = "does not bear the name that it was to show";
+            for agent in &scene.agents {
+                let said = |line: &LogLine| line.field("why").to_string().contains(words);
+                agent.wait_for_log(SOON, words, 0, said).await?;
+            }
+            scene.master().freeze().await?;
+            let heir = scene.wait_for_heir(LEASE * 3 + SOON).await?;
+            let found = victim.try_wait().expect("it is ours");
+            victim.kill().expect("it is ours");
+            victim.wait().expect("it is ours");
+            assert!(found.is_none(), "the wrong process was killed: {found:?}");
+            scene.master().thaw()?;
+            scene.set.stays_master(heir.instance, LEASE).await?;
+            assert_reigns(&scene.writers.verdict().await?, &[old, heir]);
+            for instance in scene.set.iter() {
+                let pid = instance.process().pid().unwrap_or(0);
+                let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+                assert_eq!(name.expect("it lives").trim_end(), "tarantool");
+            }
+            Ok(())
         })
         .await;
 }

@@ -4,7 +4,7 @@
 pub const PLATFORM: &str = include_str!("../../../../src/tarantool/platform.lua");
 
 /// The guard as an agent with `GUARD=lease` installs it, to be evaluated in this order.
-pub const GUARD: [&str; 11] = [
+pub const GUARD: [&str; 12] = [
     PLATFORM,
     include_str!("../../../../src/tarantool/look.lua"),
     include_str!("../../../../src/tarantool/promises.lua"),
@@ -16,6 +16,7 @@ pub const GUARD: [&str; 11] = [
     include_str!("../../../../src/tarantool/mvcc.lua"),
     include_str!("../../../../src/tarantool/isolation.lua"),
     include_str!("../../../../src/tarantool/moments.lua"),
+    include_str!("../../../../src/tarantool/proof.lua"),
 ];
 
 /// What `GUARD=strict` adds to it, evaluated last.
