@@ -283,7 +283,9 @@ impl State {
                 ..Hold::default()
             };
             let record = record.clone();
-            self.begin_with_unguarded(&record, now);
+            if waits {
+                self.begin_with_unguarded(&record, now);
+            }
         }
     }
 
@@ -305,6 +307,10 @@ impl State {
         }
         self.highest_term = self.highest_term.max(attempt.record.term);
         self.note_accepted(&attempt, now);
+        if attempt.record.was_promoted() {
+            self.hold.unguarded = None;
+            self.hold.unguarded_until = None;
+        }
         self.hold.record = Some(attempt.record);
         if self.is_serving() {
             // It may have been sent before the promotion was heard of.

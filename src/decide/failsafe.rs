@@ -195,7 +195,7 @@ impl State {
             })
             .collect();
         let all_promised = refusals.is_empty();
-        if asked.for_all {
+        if asked.for_all && !self.is_serving() {
             self.note_unguarded(unguarded, all_promised, now);
         }
         if all_promised {

@@ -93,10 +93,10 @@ impl State {
         let heard = record.unguarded_before();
         let lease = Timing::lease_and_margin(self.settings.timing.lease());
         self.hold.unguarded_until = heard.as_ref().map(|_| now + lease);
-        let mut silent = heard.unwrap_or_default();
-        silent.retain(|uuid| Some(uuid) != own);
+        let mut writable = heard.unwrap_or_default();
+        writable.retain(|uuid| Some(uuid) != own);
         let unguarded = Unguarded {
-            silent,
+            writable,
             ..Unguarded::default()
         };
         self.hold.unguarded = Some(unguarded).filter(|it| !it.is_empty());
@@ -136,7 +136,9 @@ impl Planner<'_> {
             return before.or_else(|| (cause == Cause::First).then(BTreeSet::new));
         };
         let Some(unguarded) = &hold.unguarded else {
-            return own.unguarded.clone();
+            let mut named = own.unguarded.clone();
+            named.as_mut().map(|named| named.remove(&own.instance));
+            return named;
         };
         // `None`: everybody promised.
         hold.unguarded_until?;

@@ -80,14 +80,20 @@ end
 -- The fence, by its epoch, that has ended what was open.
 local ended_epoch = nil
 
+-- While the instance is read-only none begins to write. The statements are those of all transactions that are open.
+local function has_none_open()
+    local ok, open = pcall(function() return box.stat.memtx.tx().txn.statements.total end)
+    return ok and open == 0
+end
+
 local function write_row()
     local state, space = guard.state, box.space[OPEN_SPACE]
     if ended_epoch == state.epoch then
         return true
     end
     if open_index() == nil then
-        -- Nobody has read anything; where it was never writable nobody has written either.
-        return not state.dirty, ('there is no space %s'):format(OPEN_SPACE)
+        -- No transaction has read anything. One of a time before the guard may have written all the same, and be open.
+        return has_none_open(), 'transactions of a time before the guard may be open'
     end
     local ok, err = pcall(space.replace, space, {ROW, 0})
     if not ok then

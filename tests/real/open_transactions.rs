@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tarsec_harness::{
-    Agent, ReplicaSet, ReplicaSetOptions, Result, Value, Version, World, eventually, json,
+    Agent, ReplicaSet, ReplicaSetOptions, Result, Value, Version, World, eventually, json, sources,
 };
 
 use crate::support::{SOON, world};
@@ -253,4 +253,54 @@ async fn no_transaction_of_memtxs_manager_that_was_open_at_a_fence_commits_after
             none_commits_after_any_fence(world, true).await
         })
         .await;
+}
+
+/// A master without tarsec turns read-only by hand, and its first agent comes while transactions of before are open. They may
+/// commit after that, so nobody is told that its commits have landed before they are over.
+#[tokio::test]
+async fn transactions_of_before_the_guard_are_commits_that_have_not_landed() {
+    if Version::skips(
+        "transactions_of_before_the_guard_are_commits_that_have_not_landed",
+        |_| has_streams(),
+        "it has no transactions of memtx that yield, and no streams",
+    ) {
+        return;
+    }
+    let story = async |world: &World| {
+        let options = ReplicaSetOptions::of(1)
+            .env("MEMTX_MVCC", "true")
+            .env("HAS_STREAMS", "true")
+            .extra_lua(TRANSACTIONS);
+        let set = world.replica_set_with(options).await?;
+        set[0].set_writable(true).await?;
+        let spaces = format!("box.session.su('admin', function() {SPACES} end)");
+        set[0].eval(&spaces, &[]).await?;
+        let open = "story_open(...) box.cfg{read_only = true}";
+        set[0].eval(open, &[json!("before")]).await?;
+        for source in sources::GUARD {
+            set[0].eval(source, &[]).await?;
+        }
+        set[0]
+            .eval("tarsec_guard.attach('story', false)", &[])
+            .await?;
+        let word = "local word = tarsec_guard.probe('story').probe.guard
+            return word.landed, word.barrier_failure";
+        let failed = "transactions of a time before the guard may be open";
+        eventually(SOON, failed, async || {
+            match set[0].eval(word, &[]).await.as_deref() {
+                Ok([Value::Bool(false), Value::String(why)]) if why.contains(failed) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await?;
+        set[0].eval("story_commit()", &[]).await?;
+        eventually(SOON, "their end", async || {
+            match set[0].eval(word, &[]).await.as_deref() {
+                Ok([Value::Bool(true), ..]) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await
+    };
+    world().story("open-before-guard", story).await;
 }

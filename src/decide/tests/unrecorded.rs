@@ -230,6 +230,17 @@ fn an_agent_that_stops_still_names_whom_it_hears() {
     assert_eq!(record.status, Status::Promoting);
 }
 
+/// It has asked nobody, so it has not heard that the member is gone.
+#[test]
+fn an_agent_that_stops_before_anybody_answered_names_whom_the_holder_before_named() {
+    let mut node = after_one_that_said(Some(&[OTHER]), Status::Fenced);
+    let acquire = node.runs_until(|action| matches!(action, Action::Acquire { .. }));
+    node.answers(&acquire);
+    node.is_asked_to_stop();
+    let said = released_saying(&mut node);
+    assert_eq!(said, Some([OTHER.to_owned()].into()));
+}
+
 /// Killed and started again beside the lock that it holds; one answer that does not come is no word.
 #[test]
 fn an_agent_that_adopts_its_lock_knows_whom_it_had_named() {
@@ -258,7 +269,14 @@ fn a_holder_whose_own_instance_was_named_does_not_wait_for_itself() {
     let acquire = node.runs_until(|action| matches!(action, Action::Acquire { .. }));
     node.answers(&acquire);
     assert_eq!(node.state.hold.unguarded, None);
-    is_promoted_after_a_lease(&mut node);
+    node.lives_on(3.secs());
+    // Nor does whoever comes next wait for it.
+    let said = node.lock.record().expect("a record").unguarded;
+    assert_eq!(said, Some(BTreeSet::new()));
+    node.lives_on(LEASE_AND_MARGIN + 5.secs());
+    assert!(node.instance.is_writable());
+    let hold = &node.state.hold;
+    assert_eq!((&hold.unguarded, hold.unguarded_until), (&None, None));
 }
 
 /// Its commits of until then may land for a lease.
