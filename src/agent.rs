@@ -67,6 +67,10 @@ pub async fn run(config: Config, output: Output) -> Exit {
     }
 }
 
+/// A timer that is later than this had no processor: as much as the margin that every successor waits has beside the drift of
+/// clocks.
+const OVERSLEPT: Duration = Duration::from_millis(250);
+
 struct Agent {
     config: Arc<Config>,
     clock: Clock,
@@ -203,6 +207,13 @@ impl Agent {
                 Some(event) = self.events.recv() => event,
                 () = wake(&self.clock, wake_at) => Event::Woke,
             };
+            if wake_at.is_some_and(|at| self.clock.now().since(at) > OVERSLEPT) {
+                // Before anything is concluded from what could not be heard meanwhile.
+                if let Some(exit) = self.step(Event::Overslept) {
+                    self.waiting.ends().await;
+                    return End::Exit(exit);
+                }
+            }
             if event == Event::Vshard(VshardEvent::RouterFound) && self.executor.keys.is_none() {
                 return End::Router;
             }

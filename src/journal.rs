@@ -184,7 +184,8 @@ fn is_news(said: &mut Said, event: &Event) -> bool {
         | Event::SwitchoverSeen { .. }
         | Event::NeighboursSeen(_)
         | Event::StopRequested { .. }
-        | Event::Woke => true,
+        | Event::Woke
+        | Event::Overslept => true,
     }
 }
 
@@ -326,6 +327,7 @@ fn say(event: &Event) {
         | Event::NeighboursSeen(_)
         | Event::StopRequested { .. }
         | Event::Woke => {}
+        Event::Overslept => warn!("this agent did not run for a while"),
     }
 }
 

@@ -123,6 +123,7 @@ impl State {
             }
             Event::NeighboursSeen(seen) => self.catalog.neighbours = Some(seen),
             Event::Woke => {}
+            Event::Overslept => self.instance.overslept_at = Some(now),
         }
     }
 

@@ -178,6 +178,8 @@ pub enum Event {
     },
     /// A timer that the last plan asked for.
     Woke,
+    /// This agent did not run at a time at which it was to: it, or the whole machine, had stopped.
+    Overslept,
 }
 
 impl From<Neighbours> for Event {

@@ -90,8 +90,12 @@ impl Planner<'_> {
                 Outlived::Yes => {}
             }
         }
-        if self.now < lease.due_at {
-            return self.wait_for_silent(lease.due_at);
+        // An agent that did not run cannot know for how long the instance has been silent.
+        let patience = state.settings.timing.healthcheck_timeout();
+        let heard_at = instance.overslept_at.map(|at| at + patience);
+        let due_at = lease.due_at.max(heard_at.unwrap_or_default());
+        if self.now < due_at {
+            return self.wait_for_silent(due_at);
         }
         if let Some(why) = self.cannot_kill() {
             return self.leave_hung_alone(why, lease.over_at);
@@ -304,7 +308,8 @@ impl Planner<'_> {
             .filter(|at| *at > self.now)
         {
             self.wake(until);
-            self.refresh_when_due(record.term, false);
+            let news = self.unguarded_word(Some(record), record.cause) != record.unguarded;
+            self.refresh_when_due(record.term, news);
             if self.state.holds_unrecorded_since().is_some() {
                 self.asks_everybody(record, probe);
             }

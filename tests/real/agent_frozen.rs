@@ -2,10 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use tarsec_harness::{AgentBuilder, Result, Value, eventually, json};
+use tarsec_harness::{AgentBuilder, Machine, Result, Value, eventually, json};
 
 use crate::cluster::{Cluster, slack};
 use crate::support::{LEASE, SOON, world};
+
+/// By how much an instance may begin to run later than its agent, when their machine goes on.
+const BEHIND: Duration = Duration::from_millis(300);
 
 #[tokio::test]
 async fn an_agent_asleep_for_longer_than_the_lease_wakes_as_the_same_masters_agent() {
@@ -39,6 +42,41 @@ async fn an_agent_asleep_for_longer_than_the_lease_wakes_as_the_same_masters_age
             );
             assert_eq!(master.process().pid(), pid, "a healthy instance was killed");
             cluster.assert_same_master().await
+        })
+        .await;
+}
+
+/// A host that stops and goes on: nothing on it hung, though nobody was heard for longer than a lease.
+#[tokio::test]
+async fn a_machine_that_stood_still_past_its_lease_kills_nothing_when_it_goes_on() {
+    world()
+        .story("machine-stalled", async |world| {
+            let cluster = Cluster::start(world, 3).await?;
+            let old = cluster.master.instance;
+            let (instance, agent) = (&cluster.set[old], &cluster.agents[old]);
+            let pid = instance.process().pid();
+            Machine::of(instance, agent).freeze().await?;
+            let heir = cluster
+                .set
+                .wait_for_new_master(old, LEASE * 2 + SOON)
+                .await?;
+            // The agent is the first to go on, and the instance a moment later: just what must not be taken for a hang.
+            agent.thaw()?;
+            let slept = "this agent did not run for a while";
+            agent
+                .wait_for_log(SOON, slept, 0, |line| line.message() == slept)
+                .await?;
+            tokio::time::sleep(BEHIND).await;
+            instance.thaw()?;
+            let words = format!("replica: the master is {}", cluster.set[heir].addr());
+            cluster.wait_for_reason(old, &words).await?;
+            cluster.set.stays_master(heir, LEASE).await?;
+            assert_eq!(
+                instance.process().pid(),
+                pid,
+                "a healthy instance was killed"
+            );
+            Ok(())
         })
         .await;
 }

@@ -36,6 +36,24 @@ fn a_hung_master_is_killed_after_its_lease_and_before_the_release() {
     panic!("it was not killed: {:?}", node.plan());
 }
 
+/// The whole host stood still. What its agent could not hear meanwhile is no silence of the instance's.
+#[test]
+fn after_it_overslept_an_agent_gives_its_instance_time_to_speak() {
+    let mut node = master();
+    node.passes(30.secs());
+    node.hears(Event::Overslept);
+    node.hears(Event::FellSilent);
+    let woken_at = node.now;
+    let patience = node.state.settings.timing.healthcheck_timeout();
+    while node.now.since(woken_at) + 100.ms() < patience {
+        let plan = node.turn();
+        assert!(!does!(plan, Action::Kill), "{plan:?}");
+        node.passes(50.ms());
+    }
+    node.passes(200.ms());
+    assert!(does!(node.turn(), Action::Kill), "it hangs in truth");
+}
+
 #[test]
 fn an_instance_that_died_while_its_agent_slept_is_not_taken_for_hung() {
     let mut node = master();

@@ -7,6 +7,9 @@ use crate::faults::{Cut, Fault, Who};
 use crate::time::{MS, SEC, Time};
 use crate::world::{Due, Mend, World};
 
+/// An agent that is this late finds out that it did not run (`OVERSLEPT` in src/agent.rs).
+const OVERSLEPT: Time = 250 * MS;
+
 impl World {
     /// Whom it strikes now.
     fn whom(&self, who: Who) -> usize {
@@ -297,6 +300,7 @@ impl World {
             && !self.agents[agent].paused
         {
             self.agents[agent].paused = true;
+            self.agents[agent].paused_at = self.now;
             self.disturb(at, time);
             self.schedule(time, Due::Mend(Mend::ResumeAgent { agent }));
         }
@@ -310,9 +314,16 @@ impl World {
         }
         it.paused = false;
         it.awake_since = now;
+        let slept = now - it.paused_at;
         let at = it.at;
         let deferred = std::mem::take(&mut it.deferred);
         self.disturb(at, 0);
+        if slept > OVERSLEPT {
+            // The first thing that it finds out; only then does it hear what waited.
+            let patience = self.patience(agent);
+            self.agents[agent].awake_since += patience;
+            self.hear(agent, 0, Event::Overslept);
+        }
         for due in deferred {
             self.schedule(0, due);
         }

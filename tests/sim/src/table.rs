@@ -189,15 +189,15 @@ pub const MUTANTS: &[Mutant] = &[
         name: "a hung instance is never killed",
         rule: "R5",
         file: "holder.rs",
-        original: "self.now < lease.due_at",
+        original: "self.now < due_at",
         broken: "true",
     },
     Mutant {
         name: "a hung instance is killed a lease later",
         rule: "R5",
         file: "holder.rs",
-        original: "self.now < lease.due_at",
-        broken: "self.now < lease.due_at + self.state.settings.timing.lease()",
+        original: "self.now < due_at",
+        broken: "self.now < due_at + self.state.settings.timing.lease()",
     },
     Mutant {
         name: "one promise is enough",
