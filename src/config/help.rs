@@ -1,4 +1,4 @@
-//! `--help` and README's table of settings, both from [`SECTIONS`].
+//! `--help` and the table in docs/SETTINGS.md, both from [`SECTIONS`].
 
 use std::fmt::Write;
 
@@ -64,7 +64,7 @@ pub fn text() -> String {
     out
 }
 
-/// README's section on settings, without the markers around it.
+/// The table in docs/SETTINGS.md, without the markers around it.
 #[must_use]
 pub fn markdown() -> String {
     let mut out = String::from("| variable | default | |\n| --- | --- | --- |\n");
@@ -123,17 +123,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn readme_shows_the_settings_that_the_code_has() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-        let readme = std::fs::read_to_string(path).unwrap();
-        let shown = readme
+    fn settings_page_shows_the_settings_that_the_code_has() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/SETTINGS.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let shown = page
             .split_once("<!-- settings -->\n")
             .and_then(|(_, rest)| rest.split_once("<!-- /settings -->"))
             .map(|(shown, _)| shown.trim());
         let expected = markdown();
         assert!(
             shown == Some(expected.trim()),
-            "put this between README's <!-- settings --> and <!-- /settings -->:\n\n{expected}"
+            "put this between <!-- settings --> and <!-- /settings --> in docs/SETTINGS.md:\n\n{expected}"
         );
     }
 

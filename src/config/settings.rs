@@ -1,4 +1,4 @@
-//! The table of settings: the one source of names, defaults, `--help` and README's table.
+//! The table of settings: the one source of names, defaults, `--help` and docs/SETTINGS.md.
 
 use serde::Deserialize;
 

@@ -53,7 +53,7 @@ impl Outcome {
         }
     }
 
-    /// What it means, for `--help` and the README.
+    /// What it means, for `--help` and docs/OPERATING.md.
     #[must_use]
     pub const fn meaning(self) -> &'static str {
         match self {
@@ -93,11 +93,11 @@ mod tests {
     }
 
     #[test]
-    fn readme_lists_every_code() {
-        let readme = include_str!("../../README.md");
+    fn operating_page_lists_every_code() {
+        let page = include_str!("../../docs/OPERATING.md");
         for outcome in Outcome::ALL {
             let line = format!("| {} | {} |", outcome.code(), outcome.meaning());
-            assert!(readme.contains(&line), "README lacks: {line}");
+            assert!(page.contains(&line), "docs/OPERATING.md lacks: {line}");
         }
     }
 }

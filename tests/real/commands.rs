@@ -473,7 +473,7 @@ async fn a_paused_master_that_is_seen_alive_is_not_declared_down() {
     world().story("commands-master-is-up", story).await;
 }
 
-/// What the README quotes.
+/// What docs/DEPLOYMENT.md names for operators.
 const READER: &str = include_str!("../../docs/consul-policy-status.hcl");
 const OPERATOR: &str = include_str!("../../docs/consul-policy-operator.hcl");
 

@@ -9,7 +9,7 @@ use tarsec_harness::{
 
 use crate::support::{SOON, world};
 
-/// What the README quotes.
+/// What docs/DEPLOYMENT.md quotes.
 const POLICY: &str = include_str!("../../docs/consul-policy.hcl");
 
 /// Long enough for an agent that did not wait to have done something.
@@ -319,10 +319,10 @@ async fn the_documented_policy_carries_a_failover_and_a_master_without_it_is_fen
         };
         assert!(!left.iter().any(port), "{left:?}");
         writers.stop().await?.judge().assert_safe();
-        let readme = include_str!("../../README.md");
+        let page = include_str!("../../docs/DEPLOYMENT.md");
         assert!(
-            readme.contains(POLICY.trim()),
-            "README's policy is not docs/consul-policy.hcl"
+            page.contains(POLICY.trim()),
+            "the policy in docs/DEPLOYMENT.md is not docs/consul-policy.hcl"
         );
         Ok(())
     };

@@ -437,9 +437,9 @@ fn a_master_that_follows_itself_is_not_waited_for() {
 }
 
 #[test]
-fn readme_shows_what_status_prints() {
-    let readme = include_str!("../../../README.md");
-    assert!(readme.contains(include_str!("../golden/rows_at_risk.txt")));
+fn operating_page_shows_what_status_prints() {
+    let page = include_str!("../../../docs/OPERATING.md");
+    assert!(page.contains(include_str!("../golden/rows_at_risk.txt")));
 }
 
 #[test]

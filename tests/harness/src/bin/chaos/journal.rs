@@ -78,7 +78,7 @@ impl Journal {
         self.violations.borrow_mut().push(what);
     }
 
-    /// Something that README's "Limits" says.
+    /// Something that docs/LIMITS.md or a page that it names says.
     pub(crate) fn known(&self, what: String) {
         self.say(&format!("known limit: {what}"));
         self.known.borrow_mut().push(what);

@@ -258,7 +258,7 @@ async fn overwrite_lock<'a>(stage: &Stage<'_>, strike: &Strike) -> Result<(Undo<
     ))
 }
 
-/// Where no guard is yet, nothing keeps an instance from staying writable: see "Limits" in README.
+/// Where no guard is yet, nothing keeps an instance from staying writable: see docs/LIMITS.md.
 const BY_HAND: &str = "
 if rawget(_G, 'tarsec_guard') == nil then error('no guard is installed yet') end
 box.cfg{read_only = false}

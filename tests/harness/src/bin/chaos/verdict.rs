@@ -1,4 +1,4 @@
-//! What the oracle says in the end, with the one thing that README and docs/PROOF.md exempt.
+//! What the oracle says in the end, with the one thing that docs/PROOF.md exempts.
 
 use tarsec_harness::{Result, Verdict, Violation};
 
