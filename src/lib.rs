@@ -6,7 +6,7 @@
 //!     └──────────────── what came of it ◀───────────────────────┘
 //! ```
 //!
-//! `ARCHITECTURE.md` is the map, with the argument why this is safe.
+//! `ARCHITECTURE.md` is the map, `docs/PROTOCOL.md` says why this is safe.
 
 pub mod agent;
 mod birth;

@@ -1,4 +1,4 @@
-//! At no moment do two instances of a replica set begin a write (ARCHITECTURE, "Why there is at most one writable
+//! At no moment do two instances of a replica set begin a write (docs/PROTOCOL.md, "Why there is at most one writable
 //! instance"), and a hung instance that its agent can kill is killed before it can (R5).
 
 use crate::time::{MS, Time};

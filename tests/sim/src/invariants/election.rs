@@ -1,4 +1,4 @@
-//! An election that nothing disturbs is won by the freshest of the fit (ARCHITECTURE, "An election").
+//! An election that nothing disturbs is won by the freshest of the fit (docs/PROTOCOL.md, "An election").
 
 use crate::agent::duration;
 use crate::decide::state::Elector;

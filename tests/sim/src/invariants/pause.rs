@@ -1,5 +1,5 @@
 //! While a guard stands down for a pause no time bounds its lease, so the record and the member's key say so before and
-//! until after (ARCHITECTURE, "A pause: no time bounds a lease").
+//! until after (docs/PROTOCOL.md, "A pause: no time bounds a lease").
 
 use crate::decide::board::Member;
 use crate::decide::record::Record;

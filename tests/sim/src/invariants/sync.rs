@@ -1,5 +1,5 @@
 //! Acknowledged synchronous writes survive: a new master has all of them, where somebody who had them was among those
-//! that it was compared with (ARCHITECTURE, "The queue of synchronous transactions").
+//! that it was compared with (docs/PROTOCOL.md, "The queue of synchronous transactions").
 
 use crate::decide::state::Elector;
 use crate::world::World;
