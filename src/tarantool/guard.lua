@@ -187,8 +187,9 @@ local function create_spaces()
     end
 end
 
+-- `complete`: until an agent has attached, files that a fence needs may not have been evaluated yet (mvcc.lua).
 local function has_landed()
-    return not state.leased and state.barrier_epoch == state.epoch
+    return guard.complete == true and not state.leased and state.barrier_epoch == state.epoch
 end
 
 -- Since when nothing can be written: a reload of its configuration, or a hand, may have been first.
@@ -225,7 +226,7 @@ local function fence(why)
 end
 
 local function needs_barrier()
-    return not state.leased and state.barrier_epoch ~= state.epoch and barrier.exists()
+    return guard.complete and not state.leased and state.barrier_epoch ~= state.epoch and barrier.exists()
 end
 
 -- In a fiber of its own: behind a disk that hangs it would keep the fencing fiber from the next lease's end.
@@ -332,6 +333,8 @@ function guard.attach(agent, strict)
     state.owner = agent
     return answer(agent, function()
         guard.set_triggers(strict == true)
+        guard.complete = true
+        start_barrier()
     end)
 end
 
