@@ -1,6 +1,6 @@
 //! A master that hangs: frozen by a signal, with writes queued in it, and woken up again.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tarsec_harness::{
@@ -196,7 +196,13 @@ async fn a_process_that_does_not_prove_to_be_the_instance_is_never_killed() {
                 clippy::zombie_processes,
                 reason = "only a story that has failed leaves it, and then the tests end"
             )]
-            let mut victim = Command::new("sleep").arg("600").spawn().expect("coreutils");
+            let mut victim = Command::new("sleep")
+                .arg("120")
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("coreutils");
             let lie = format!("rawset(box.info, 'pid', {})", victim.id());
             let options = ReplicaSetOptions::of(3).extra_lua(&lie);
             let scene = Scene::start_with(world, options, |_, agent| agent, heavy).await?;
