@@ -31,6 +31,7 @@ mod stop;
 mod succession;
 mod switchover;
 mod takeover;
+mod terms;
 mod toys;
 mod unrecorded;
 mod vshard;

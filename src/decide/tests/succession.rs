@@ -1,11 +1,10 @@
 //! R3: whoever gains the lock is promoted only when the predecessor's lease is over. Also: who may run, and how.
 
 use super::fixtures::*;
-use crate::decide::board::{Member, parse};
 use crate::decide::event::Event;
 use crate::decide::ids::SessionId;
 use crate::decide::plan::{Action, GuardCommand, Reason};
-use crate::decide::record::{Record, Status};
+use crate::decide::record::Status;
 
 fn is_acquire(action: &Action) -> bool {
     matches!(action, Action::Acquire { .. })
@@ -221,48 +220,6 @@ fn without_a_key_it_asks_for_the_terms_takes_the_lock_and_waits_a_full_lease() {
     assert!(!node.instance.is_writable());
     node.lives_on(1500.ms());
     assert_eq!(node.serving().instance.guard.term, 12);
-}
-
-/// Anybody who may write a key can write such a term, and no lock protects a member's key.
-#[test]
-fn a_term_that_nobody_can_have_counted_to_is_not_believed() {
-    for term in [Record::MAX_HEARD_TERM, Record::MAX_TERM - 1] {
-        let mut node = node().finding(|lock| {
-            lock.delete_key();
-            lock.members_term = term;
-        });
-        node.attaches();
-        node.watch_shows_lock();
-        let acquire = node.runs_until(is_acquire);
-        node.answers(&acquire);
-        node.settles();
-        assert_eq!(node.lock.record().expect("a record").term, 1, "{term}");
-    }
-    let member = |term: u64| {
-        format!(
-            r#"{{"v":1,"instance":"i","replicaset":"r","name":"n","uri":"u","role":"replica","term":{term},"lease_ms":1}}"#
-        )
-    };
-    let reads = |term: u64| parse::<Member>(member(term).as_bytes()).is_some();
-    assert!(reads(Record::MAX_TERM - 1));
-    assert!(!reads(Record::MAX_TERM));
-    assert!(!reads(u64::MAX));
-}
-
-/// The highest that is believed leaves room: hands change on.
-#[test]
-fn after_the_highest_term_that_is_believed_terms_go_on() {
-    let mut node = node().finding(|lock| {
-        lock.delete_key();
-        lock.members_term = Record::MAX_HEARD_TERM - 1;
-    });
-    node.attaches();
-    node.watch_shows_lock();
-    let acquire = node.runs_until(is_acquire);
-    node.answers(&acquire);
-    node.settles();
-    let record = node.lock.record().expect("a record that can be read");
-    assert_eq!(record.term, Record::MAX_HEARD_TERM);
 }
 
 #[test]
