@@ -8,6 +8,7 @@ use super::event::{ConsulFault, Event, GuardCommandKind, KillResult, LockStepKin
 use super::ids::SessionId;
 use super::observed::{Heard, Probe};
 use super::plan::{Action, Before, CatalogEntry, GuardCommand};
+use super::record::Record;
 use super::state::{Attempt, Granted, Link, MemberTerms, Reading, Session, State};
 use super::timing::{Tick, Timing};
 
@@ -83,7 +84,7 @@ impl State {
                 let asked_at = self.pending.ends(Place::Board);
                 match result {
                     Ok(board) => {
-                        let (term, lease) = board.terms();
+                        let (term, lease) = board.terms(|term| self.believes(term));
                         self.member_terms = Some(MemberTerms { term, lease });
                         self.highest_term = self.highest_term.max(term);
                         self.own_key_seen(&board, asked_at);
@@ -123,7 +124,27 @@ impl State {
             }
             Event::NeighboursSeen(seen) => self.catalog.neighbours = Some(seen),
             Event::Woke => {}
-            Event::Overslept => self.instance.overslept_at = Some(now),
+            Event::Overslept => self.overslept(now),
+        }
+    }
+
+    /// The instance gets time to speak, once for each time that it was heard: not where it was silent before, and not again
+    /// and again on a host that is always late.
+    fn overslept(&mut self, now: Tick) {
+        let instance = &mut self.instance;
+        let was_heard = matches!(instance.link, Link::Up) && instance.silent_since.is_none();
+        let since = instance.overslept_at;
+        if was_heard && since.is_none_or(|at| instance.probed_at > Some(at)) {
+            instance.overslept_at = Some(now);
+        }
+    }
+
+    /// Whether a term can have been reached by counting, for all that is known here.
+    pub(super) fn believes(&self, term: u64) -> bool {
+        let known = self.highest_term;
+        term < match known {
+            0 => Record::MAX_FIRST_TERM,
+            _ => known + Record::MAX_TERMS_AHEAD,
         }
     }
 
@@ -336,7 +357,9 @@ impl State {
             reply_at: now,
         });
         self.instance.probed_at = Some(now);
-        self.highest_term = self.highest_term.max(probe.guard.term);
+        if self.believes(probe.guard.term) {
+            self.highest_term = self.highest_term.max(probe.guard.term);
+        }
         self.note_promotion(&probe, begun_at, now);
         self.note_interruption(&probe, now);
         self.instance.heard = Heard::after(&self.instance.heard, &probe, now);

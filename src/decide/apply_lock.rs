@@ -8,7 +8,7 @@ use super::event::{ConsulFault, KeySight, LockSight, LockStepKind};
 use super::hold::GivesWay;
 use super::observed::Probe;
 use super::plan::Before;
-use super::record::{Record, Status};
+use super::record::{Record, RecordError, Status};
 use super::state::{Attempt, Hold, LostHold, Session, State, Unchanged};
 use super::timing::{Tick, Timing};
 
@@ -74,7 +74,22 @@ impl State {
         self.lock.readable_at = self.lock.readable_at.max(asked_at);
     }
 
-    fn saw_lock(&mut self, sight: LockSight, now: Tick) {
+    /// A record with a term that nobody can have counted to was written by a hand: it says nothing of who is master.
+    fn doubts_term(&self, sight: &mut LockSight) {
+        let Some(key) = &mut sight.key else { return };
+        if let Ok(record) = &key.record
+            && !self.believes(record.term)
+        {
+            let why = format!(
+                "term is {}, the highest known is {}",
+                record.term, self.highest_term
+            );
+            key.record = Err(RecordError::Garbage { why });
+        }
+    }
+
+    fn saw_lock(&mut self, mut sight: LockSight, now: Tick) {
+        self.doubts_term(&mut sight);
         let record = sight
             .key
             .as_ref()

@@ -26,12 +26,11 @@ pub struct Board {
 }
 
 impl Board {
-    /// The longest lease and the highest term that any member mentions. A term that nobody can have reached by counting is
-    /// none.
+    /// The longest lease and the highest term that any member mentions and that is `believed`.
     #[must_use]
-    pub fn terms(&self) -> (u64, Duration) {
+    pub fn terms(&self, believed: impl Fn(u64) -> bool) -> (u64, Duration) {
         let terms = self.members.values().map(|member| member.term);
-        let term = terms.filter(|term| *term < Record::MAX_HEARD_TERM).max();
+        let term = terms.filter(|term| believed(*term)).max();
         let lease = self.members.values().map(|member| member.lease_ms).max();
         (
             term.unwrap_or(0),

@@ -362,12 +362,14 @@ impl Planner<'_> {
         }
     }
 
-    /// Higher than any write before it, of ours or of whoever wrote what we see.
+    /// Higher than any write before it, of ours or of whoever wrote what we see. A number that nobody can have counted to was
+    /// written by a hand: it needs not be exceeded, since our write bears our agent's name.
     fn next_refresh(&self) -> u64 {
         let hold = &self.state.hold;
-        let own = hold.record.as_ref().map_or(0, |record| record.refresh);
-        let seen = self.state.seen_record().map_or(0, |record| record.refresh);
-        own.max(seen).max(hold.refresh_sent) + 1
+        let records = hold.record.iter().chain(self.state.seen_record());
+        let counted = records.map(|record| record.refresh);
+        let known = counted.filter(|refresh| *refresh < Record::MAX_TERM).max();
+        known.unwrap_or(0).max(hold.refresh_sent) + 1
     }
 
     /// Without the lock: follow, run for it, or take it back.

@@ -165,9 +165,11 @@ impl Record {
     pub const MAX_BYTES: usize = 64 * 1024;
     /// No term is that high: what a Lua number and a reader of JSON hold exactly ends here.
     pub const MAX_TERM: u64 = 1 << 53;
-    /// The highest term that is believed of a member's key, which no lock protects. A false one leaves as many terms
-    /// again above it, so that changes of hands go on.
-    pub const MAX_HEARD_TERM: u64 = 1 << 52;
+    /// The highest term that is believed by an agent that knows none yet.
+    pub const MAX_FIRST_TERM: u64 = 1 << 52;
+    /// By how much a term that is believed may be ahead of the highest one known. Nobody counts that far unheard; and what a hand
+    /// wrote may be exceeded as often again.
+    pub const MAX_TERMS_AHEAD: u64 = 1 << 32;
     /// No lease is longer (`Timing::LEASE_MAX`), so no record may make anyone wait longer.
     pub const MAX_LEASE_MS: u64 = 60_000;
 

@@ -133,7 +133,13 @@ impl Planner<'_> {
         let Some(own) = own.or(held) else {
             let last = self.state.lock.unchanged.as_ref();
             let before = last.and_then(|last| last.record.unguarded_before());
-            return before.or_else(|| (cause == Cause::First).then(BTreeSet::new));
+            let mut named = before.or_else(|| (cause == Cause::First).then(BTreeSet::new));
+            let own = self.state.instance.probe.as_ref();
+            named
+                .as_mut()
+                .zip(own)
+                .map(|(named, own)| named.remove(&own.uuid));
+            return named;
         };
         let Some(unguarded) = &hold.unguarded else {
             let mut named = own.unguarded.clone();

@@ -9,21 +9,29 @@ end
 local ffi = require('ffi')
 local fiber = require('fiber')
 
--- It may be declared already.
-pcall(ffi.cdef, 'int prctl(int option, ...);')
+-- By a name of our own: the application may have declared prctl otherwise, or may yet. Declared already: by a guard before.
+pcall(ffi.cdef, [[
+int tarsec_prctl(int option, unsigned long, unsigned long, unsigned long, unsigned long) __asm__("prctl");
+]])
 
 -- prctl(2): of the calling thread, and all of Lua runs in the main one.
 local PR_SET_NAME, PR_GET_NAME, LEN = 15, 16, 16
 -- An agent that dies in between leaves its name here no longer than that.
 local PATIENCE_S = 5
 
+local function prctl(option, buffer)
+    return ffi.C.tarsec_prctl(option, ffi.cast('uintptr_t', ffi.cast('void *', buffer)), 0, 0, 0)
+end
+
 local function name()
     local buffer = ffi.new('char[?]', LEN)
-    return ffi.C.prctl(PR_GET_NAME, buffer) == 0 and ffi.string(buffer) or nil
+    return prctl(PR_GET_NAME, buffer) == 0 and ffi.string(buffer) or nil
 end
 
 local function set_name(new)
-    assert(ffi.C.prctl(PR_SET_NAME, ffi.cast('const char *', new)) == 0, 'prctl failed')
+    -- Kept until the call is over.
+    local buffer = ffi.new('char[?]', #new + 1, new)
+    assert(prctl(PR_SET_NAME, buffer) == 0, 'prctl failed')
 end
 
 -- The name shown now, and the one it hides.
