@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::board::Member;
+use super::event::GuardCommandKind;
 use super::observed::Probe;
 use super::plan::{Action, CatalogEntry, Ending, GuardCommand, Health, Reason};
 use super::record::Record;
@@ -213,7 +214,16 @@ impl Planner<'_> {
             .live_probe()
             .is_some_and(|probe| probe.guard.stood_down && probe.guard.term == record.term);
         let still_paused = self.state.board.is_none() || self.state.orders.pause.is_some();
-        if !(stood_down && record.paused && still_paused && self.state.holds_lock()) {
+        if !(record.paused && still_paused && self.state.holds_lock()) {
+            return None;
+        }
+        if self.state.pending.command() == Some(GuardCommandKind::StandDown) {
+            // It may stand down already, and its answer comes, or fails, in the time of one request.
+            return Some(Reason::Stopping {
+                waiting_for: "the guard to say that it stands down",
+            });
+        }
+        if !stood_down {
             return None;
         }
         self.act(Action::Exit {

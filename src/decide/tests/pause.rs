@@ -381,6 +381,47 @@ fn an_agent_that_is_stopped_in_a_pause_leaves_all_as_it_is() {
     assert!(node.state.is_serving() && node.state.holds_lock());
 }
 
+/// The guard stands down already; its word has not arrived.
+#[test]
+fn an_agent_that_is_stopped_while_the_guard_stands_down_waits_for_its_word() {
+    let stands_down =
+        |action: &Action| matches!(action, Action::Guard(GuardCommand::StandDown { .. }));
+    for is_answered in [true, false] {
+        let mut node = master();
+        node.is_paused_by_ann();
+        let mut command = None;
+        for _ in 0..40 {
+            let actions = node.turn().actions;
+            for action in &actions {
+                if stands_down(action) {
+                    command = Some(action.clone());
+                } else {
+                    node.answers(action);
+                }
+            }
+            if command.is_some() {
+                break;
+            }
+            node.passes(100.ms());
+        }
+        let command = command.expect("it is told to stand down");
+        node.is_asked_to_stop();
+        let plan = node.turn();
+        let ends = does!(
+            plan,
+            Action::Guard(GuardCommand::Fence { .. }) | Action::Exit { .. }
+        );
+        assert!(!ends, "{plan:?}");
+        if is_answered {
+            node.answers(&command);
+        } else {
+            node.loses(&command);
+        }
+        node.settles();
+        assert_eq!(node.instance.is_writable(), is_answered);
+    }
+}
+
 #[test]
 fn an_agent_that_is_stopped_before_the_guard_stands_down_fences_as_ever() {
     let mut node = master();
