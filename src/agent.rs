@@ -18,7 +18,7 @@ use crate::decide::decide;
 use crate::decide::event::Event;
 use crate::decide::plan::{Ending, Plan};
 use crate::decide::state::{Settings, State};
-use crate::decide::timing::Tick;
+use crate::decide::timing::{Tick, Timing};
 use crate::decide::vshard::VshardEvent;
 use crate::dump::Dump;
 use crate::errors::chain;
@@ -66,10 +66,6 @@ pub async fn run(config: Config, output: Output) -> Exit {
         }
     }
 }
-
-/// A timer that is later than this had no processor: as much as the margin that every successor waits has beside the drift of
-/// clocks.
-const OVERSLEPT: Duration = Duration::from_millis(250);
 
 struct Agent {
     config: Arc<Config>,
@@ -207,19 +203,17 @@ impl Agent {
                 Some(event) = self.events.recv() => event,
                 () = wake(&self.clock, wake_at) => Event::Woke,
             };
-            if wake_at.is_some_and(|at| self.clock.now().since(at) > OVERSLEPT) {
-                // Before anything is concluded from what could not be heard meanwhile.
-                if let Some(exit) = self.step(Event::Overslept) {
-                    self.waiting.ends().await;
-                    return End::Exit(exit);
-                }
-            }
             if event == Event::Vshard(VshardEvent::RouterFound) && self.executor.keys.is_none() {
                 return End::Router;
             }
-            if let Some(exit) = self.step(event) {
-                self.waiting.ends().await;
-                return End::Exit(exit);
+            let late = wake_at.is_some_and(|at| self.clock.now().since(at) > Timing::OVERSLEPT);
+            // Before anything is concluded from what could not be heard meanwhile.
+            let overslept = late.then_some(Event::Overslept);
+            for event in overslept.into_iter().chain([event]) {
+                if let Some(exit) = self.step(event) {
+                    self.waiting.ends().await;
+                    return End::Exit(exit);
+                }
             }
             self.follow_vshard();
         }

@@ -1,6 +1,5 @@
 //! Event + state → state. Here facts are written down; nothing is decided.
 
-use super::slots::Place;
 use std::time::Duration;
 
 use super::board::{Member, SwitchoverState};
@@ -9,6 +8,7 @@ use super::ids::SessionId;
 use super::observed::{Heard, Probe};
 use super::plan::{Action, Before, CatalogEntry, GuardCommand};
 use super::record::Record;
+use super::slots::Place;
 use super::state::{Attempt, Granted, Link, MemberTerms, Reading, Session, State};
 use super::timing::{Tick, Timing};
 

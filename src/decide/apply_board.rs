@@ -1,6 +1,5 @@
 //! Event + state → state, for what stands beside the lock key: ballots, orders, history.
 
-use super::slots::Place;
 use std::collections::BTreeMap;
 
 use super::apply::CONSUL_RETRY;
@@ -8,6 +7,7 @@ use super::board::{Ballot, Board, HistoryLine, Party, Switchover, SwitchoverStat
 use super::election::Election;
 use super::event::ConsulFault;
 use super::history::READ_AGAIN;
+use super::slots::Place;
 use super::state::{Handover, State};
 use super::timing::Tick;
 

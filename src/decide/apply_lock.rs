@@ -1,6 +1,5 @@
 //! Event + state → state, for what happens at the lock key.
 
-use super::slots::Place;
 use std::time::Duration;
 
 use super::apply::{CONSUL_RETRY, DENIED_RETRY};
@@ -9,6 +8,7 @@ use super::hold::GivesWay;
 use super::observed::Probe;
 use super::plan::Before;
 use super::record::{Record, RecordError, Status};
+use super::slots::Place;
 use super::state::{Attempt, Hold, LostHold, Session, State, Unchanged};
 use super::timing::{Tick, Timing};
 
@@ -286,6 +286,7 @@ impl State {
         {
             let waits = record.status == Status::Promoting && !probe.is_master(record.term);
             let wait = Timing::lease_and_margin(record.lease());
+            let heard = record.unguarded_before().filter(|_| waits);
             self.hold = Hold {
                 predecessor_over_at: waits.then(|| now + wait),
                 before: Before {
@@ -297,9 +298,8 @@ impl State {
                 refresh_sent: self.hold.refresh_sent,
                 ..Hold::default()
             };
-            let record = record.clone();
-            if waits {
-                self.begin_with_unguarded(&record, now);
+            if let Some(heard) = heard {
+                self.begin_with_unguarded(Some(heard), now);
             }
         }
     }
@@ -318,7 +318,7 @@ impl State {
             self.hold.before = self.hold.attempted_after;
             self.hold.promised = None;
             self.hold.asked = None;
-            self.begin_with_unguarded(&attempt.record, now);
+            self.begin_with_unguarded(attempt.record.unguarded_before(), now);
         }
         self.highest_term = self.highest_term.max(attempt.record.term);
         self.note_accepted(&attempt, now);

@@ -1,7 +1,6 @@
 //! The lock is up for grabs: free, missing, or held by somebody who has not been heard of for a lease. Whose turn is
 //! it, and when (R3, R4).
 
-use super::slots::Place;
 use std::time::Duration;
 
 use super::board::{Cause, Member};
@@ -13,7 +12,7 @@ use super::plan::{Action, GuardCommand, Reason};
 use super::record::{Record, RecordError, Status};
 use super::state::Gain;
 use super::timing::Timing;
-use super::{Planner, Tick};
+use super::{Place, Planner, Tick};
 
 /// How often the board is looked at again during a pause.
 const PAUSE_POLL: Duration = Duration::from_secs(1);

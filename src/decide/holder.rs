@@ -291,6 +291,12 @@ impl Planner<'_> {
         }
     }
 
+    /// While members are asked: what they say is written at once, for the next holder goes by it.
+    fn keep_unguarded_word(&mut self, record: &Record) {
+        let news = self.unguarded_word(Some(record), record.cause) != record.unguarded;
+        self.refresh_when_due(record.term, news);
+    }
+
     pub(super) fn become_master(&mut self, record: &Record, probe: &Probe) -> Reason {
         let reason = self.state.hold.reason.clone();
         if self.state.highest_term > record.term {
@@ -308,8 +314,7 @@ impl Planner<'_> {
             .filter(|at| *at > self.now)
         {
             self.wake(until);
-            let news = self.unguarded_word(Some(record), record.cause) != record.unguarded;
-            self.refresh_when_due(record.term, news);
+            self.keep_unguarded_word(record);
             if self.state.holds_unrecorded_since().is_some() {
                 self.asks_everybody(record, probe);
             }
@@ -330,8 +335,7 @@ impl Planner<'_> {
             }
         }
         if let Some(reason) = self.waits_for_unguarded(record, probe) {
-            let news = self.unguarded_word(Some(record), record.cause) != record.unguarded;
-            self.refresh_when_due(record.term, news);
+            self.keep_unguarded_word(record);
             return reason;
         }
         if self
@@ -477,8 +481,7 @@ impl Planner<'_> {
             record.base = self.base(Some(&record), record.term);
             record.following = state.followers(self.now).unwrap_or_default();
         }
-        record.unguarded = self.unguarded_word(Some(&record), record.cause);
-        record.unguarded = record.unguarded_before();
+        record.says_unguarded(self.unguarded_word(Some(&record), record.cause));
         record.end = self.end(&record, target);
         if self.may_call(Place::Lock) {
             self.act(Action::Release {

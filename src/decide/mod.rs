@@ -348,13 +348,13 @@ impl Planner<'_> {
             paused: self.says_paused(),
             refused: false,
             last_master: self.last_master(own, term),
-            unguarded: self.unguarded_word(own, cause),
+            unguarded: None,
             rate_rows_per_s: self.write_rate(reading.reply_at, probe.map(|probe| &probe.vclock)),
             end: self.end_so_far(own, cause, gain.is_some()),
             handover_to: self.hands_over_to(term),
             problems: self.state.problems(),
         };
-        record.unguarded = record.unguarded_before();
+        record.says_unguarded(self.unguarded_word(own, cause));
         Attempt {
             record,
             reading,

@@ -126,7 +126,7 @@ pub struct GuardState {
     /// A promotion works inside, and may still make it writable.
     #[serde(default)]
     pub promoting: bool,
-    /// There is a barrier to pass: it has been master under a guard before, or follows one that was.
+    /// There is a space that a barrier can be written to.
     #[serde(default)]
     pub barrier: bool,
     /// Why the barrier cannot be written now, before it reaches the WAL. Then the guard does not know when the last

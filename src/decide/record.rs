@@ -209,6 +209,13 @@ impl Record {
         own.or_else(|| self.last_master.clone())
     }
 
+    /// Takes in which members may be writable without a guard. Its writer's own instance has one.
+    pub(super) fn says_unguarded(&mut self, mut heard: Option<BTreeSet<String>>) {
+        heard.as_mut().map(|heard| heard.remove(&self.instance));
+        let nobody_was_promoted = self.last_promoted().is_none();
+        self.unguarded = heard.filter(|_| nobody_was_promoted);
+    }
+
     /// Members that may be writable without a guard, as it says; nobody, once somebody has been promoted.
     #[must_use]
     pub fn unguarded_before(&self) -> Option<BTreeSet<String>> {

@@ -139,6 +139,9 @@ fn human(duration: Duration) -> impl fmt::Display {
     humantime::format_duration(duration)
 }
 
+/// How late whoever waits for a processor may be.
+const SCHEDULING: Duration = Duration::from_millis(250);
+
 impl Timing {
     /// Below this the margin and a slow Consul eat the lease.
     pub const LEASE_MIN: Duration = Duration::from_secs(2);
@@ -264,10 +267,13 @@ impl Timing {
     }
 
     /// What is added to any lease that is judged by another clock than the one it was granted on:
+    /// An agent whose timer is later than this had no processor: it, or the whole host, had stopped.
+    pub const OVERSLEPT: Duration = SCHEDULING;
+
     /// 2 % for clock rates, 250 ms for scheduling.
     #[must_use]
     pub fn margin(lease: Duration) -> Duration {
-        lease / 50 + Duration::from_millis(250)
+        lease / 50 + SCHEDULING
     }
 
     /// A lease and its margin.

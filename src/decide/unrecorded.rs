@@ -88,18 +88,14 @@ impl State {
 
     /// A hold begins under a record that says whom a holder before us heard to be writable without a guard. They are so
     /// for us, too. Where the members have not all promised yet, they have a lease for it.
-    pub(super) fn begin_with_unguarded(&mut self, record: &Record, now: Tick) {
-        let own = self.instance.probe.as_ref().map(|probe| &probe.uuid);
-        let heard = record.unguarded_before();
+    pub(super) fn begin_with_unguarded(&mut self, heard: Option<BTreeSet<String>>, now: Tick) {
         let lease = Timing::lease_and_margin(self.settings.timing.lease());
         self.hold.unguarded_until = heard.as_ref().map(|_| now + lease);
-        let mut writable = heard.unwrap_or_default();
-        writable.retain(|uuid| Some(uuid) != own);
-        let unguarded = Unguarded {
+        let named = heard.filter(|heard| !heard.is_empty());
+        self.hold.unguarded = named.map(|writable| Unguarded {
             writable,
             ..Unguarded::default()
-        };
-        self.hold.unguarded = Some(unguarded).filter(|it| !it.is_empty());
+        });
     }
 
     /// Who stays writable whatever becomes of the lock, and what to do about it.
@@ -133,18 +129,10 @@ impl Planner<'_> {
         let Some(own) = own.or(held) else {
             let last = self.state.lock.unchanged.as_ref();
             let before = last.and_then(|last| last.record.unguarded_before());
-            let mut named = before.or_else(|| (cause == Cause::First).then(BTreeSet::new));
-            let own = self.state.instance.probe.as_ref();
-            named
-                .as_mut()
-                .zip(own)
-                .map(|(named, own)| named.remove(&own.uuid));
-            return named;
+            return before.or_else(|| (cause == Cause::First).then(BTreeSet::new));
         };
         let Some(unguarded) = &hold.unguarded else {
-            let mut named = own.unguarded.clone();
-            named.as_mut().map(|named| named.remove(&own.instance));
-            return named;
+            return own.unguarded.clone();
         };
         // `None`: everybody promised.
         hold.unguarded_until?;

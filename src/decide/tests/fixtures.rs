@@ -338,6 +338,12 @@ impl Node {
         self.hears(Event::FellSilent);
     }
 
+    /// It runs for the lock that is free, and has it.
+    pub(super) fn takes_lock(&mut self) {
+        let acquire = self.runs_until(|action| matches!(action, Action::Acquire { .. }));
+        self.answers(&acquire);
+    }
+
     pub(super) fn is_asked_to_stop(&mut self) {
         self.hears(Event::StopRequested { signal: "SIGTERM" });
     }

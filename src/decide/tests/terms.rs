@@ -2,7 +2,6 @@
 
 use super::fixtures::*;
 use crate::decide::board::{Member, parse};
-use crate::decide::plan::Action;
 use crate::decide::record::{Record, Status};
 
 /// An agent that finds no lock key, and members' keys that mention this term, has taken the lock.
@@ -13,8 +12,7 @@ fn after_hearing_of(term: u64) -> Node {
     });
     node.attaches();
     node.watch_shows_lock();
-    let acquire = node.runs_until(|action| matches!(action, Action::Acquire { .. }));
-    node.answers(&acquire);
+    node.takes_lock();
     node.settles();
     node
 }

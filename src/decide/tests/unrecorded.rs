@@ -234,8 +234,7 @@ fn an_agent_that_stops_still_names_whom_it_hears() {
 #[test]
 fn an_agent_that_stops_before_anybody_answered_names_whom_the_holder_before_named() {
     let mut node = after_one_that_said(Some(&[OTHER]), Status::Fenced);
-    let acquire = node.runs_until(|action| matches!(action, Action::Acquire { .. }));
-    node.answers(&acquire);
+    node.takes_lock();
     node.is_asked_to_stop();
     let said = released_saying(&mut node);
     assert_eq!(said, Some([OTHER.to_owned()].into()));
@@ -257,8 +256,7 @@ fn an_agent_that_adopts_its_lock_knows_whom_it_had_named() {
 fn the_next_holder_gives_a_silent_member_a_lease() {
     let mut node = after_one_that_said(Some(&[]), Status::Fenced);
     node.lock.unguarded.silent.insert(OTHER.to_owned());
-    let acquire = node.runs_until(|action| matches!(action, Action::Acquire { .. }));
-    node.answers(&acquire);
+    node.takes_lock();
     is_promoted_after_a_lease(&mut node);
 }
 
@@ -266,8 +264,7 @@ fn the_next_holder_gives_a_silent_member_a_lease() {
 #[test]
 fn a_holder_whose_own_instance_was_named_does_not_wait_for_itself() {
     let mut node = after_one_that_said(Some(&[OWN]), Status::Fenced);
-    let acquire = node.runs_until(|action| matches!(action, Action::Acquire { .. }));
-    node.answers(&acquire);
+    node.takes_lock();
     assert_eq!(node.state.hold.unguarded, None);
     node.lives_on(3.secs());
     // Nor does whoever comes next wait for it.

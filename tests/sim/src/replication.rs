@@ -17,37 +17,41 @@ impl World {
     pub(crate) fn obey(&mut self, at: usize, command: &mut Command) -> Option<Option<String>> {
         let now_ns = self.instances[at].clock.instance(self.now).monotonic_ns;
         let guard = self.instances[at].guard.as_mut()?;
-        let result = if let Action::Guard(GuardCommand::Promote { .. }) = &command.action {
-            return self.begin_promotion(at, command);
-        } else if let Action::Guard(GuardCommand::Grant { term, deadline, .. }) = &command.action {
-            let result = guard.grant(*term, *deadline, now_ns);
-            if result.is_ok() {
-                self.check_leased(at, deadline.monotonic_ns);
+        let Action::Guard(told) = &command.action else {
+            return Some(None);
+        };
+        let result = match told {
+            GuardCommand::Promote { .. } => return self.begin_promotion(at, command),
+            GuardCommand::Grant { term, deadline, .. } => {
+                let result = guard.grant(*term, *deadline, now_ns);
+                if result.is_ok() {
+                    self.check_leased(at, deadline.monotonic_ns);
+                }
+                result
             }
-            result
-        } else if let Action::Guard(GuardCommand::Remember { session }) = &command.action {
-            guard.session = Some(session.as_str().to_owned());
-            Ok(())
-        } else if let Action::Guard(GuardCommand::Observe { term }) = &command.action {
-            guard.observe(*term);
-            Ok(())
-        } else if let Action::Guard(GuardCommand::Follow { again: true, .. }) = &command.action {
+            GuardCommand::Remember { session } => {
+                guard.session = Some(session.as_str().to_owned());
+                Ok(())
+            }
+            GuardCommand::Observe { term } => {
+                guard.observe(*term);
+                Ok(())
+            }
             // The toy's passwords never change.
-            Ok(())
-        } else if let Action::Guard(GuardCommand::Follow { uri, .. }) = &command.action {
-            guard.follows = Some(uri.clone().unwrap_or_default());
-            self.follow(at, uri.as_deref());
-            Ok(())
-        } else if let Action::Guard(GuardCommand::StandDown { down }) = &command.action {
-            self.stand_down(at, *down, now_ns)
-        } else if let Action::Guard(GuardCommand::Fence { .. }) = &command.action {
-            self.fence(at, "its agent said so");
-            if self.needs_barrier(at) && !self.has_failed_barrier(at) {
-                return None;
+            GuardCommand::Probe | GuardCommand::Follow { again: true, .. } => Ok(()),
+            GuardCommand::Follow { uri, .. } => {
+                guard.follows = Some(uri.clone().unwrap_or_default());
+                self.follow(at, uri.as_deref());
+                Ok(())
             }
-            Ok(())
-        } else {
-            Ok(())
+            GuardCommand::StandDown { down } => self.stand_down(at, *down, now_ns),
+            GuardCommand::Fence { .. } => {
+                self.fence(at, "its agent said so");
+                if self.needs_barrier(at) && !self.has_failed_barrier(at) {
+                    return None;
+                }
+                Ok(())
+            }
         };
         Some(result.err())
     }

@@ -1,14 +1,13 @@
 //! Faults strike, and end.
 
+use crate::agent::duration;
 use crate::consul::Value;
 use crate::decide::board::{Pause, Switchover, SwitchoverState, VERSION};
 use crate::decide::event::Event;
+use crate::decide::timing::Timing;
 use crate::faults::{Cut, Fault, Who};
 use crate::time::{MS, SEC, Time};
 use crate::world::{Due, Mend, World};
-
-/// An agent that is this late finds out that it did not run (`OVERSLEPT` in src/agent.rs).
-const OVERSLEPT: Time = 250 * MS;
 
 impl World {
     /// Whom it strikes now.
@@ -318,7 +317,7 @@ impl World {
         let at = it.at;
         let deferred = std::mem::take(&mut it.deferred);
         self.disturb(at, 0);
-        if slept > OVERSLEPT {
+        if slept > duration(Timing::OVERSLEPT) {
             // The first thing that it finds out; only then does it hear what waited.
             let patience = self.patience(agent);
             self.agents[agent].awake_since += patience;
