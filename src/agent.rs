@@ -143,6 +143,7 @@ impl Agent {
             kill_hung: config.hung_instance == HungInstanceAction::Kill,
             follow: config.replication == ReplicationMode::Follow,
             elector: config.election.elector,
+            sync_loss: config.election.sync_loss,
             election_window: config.election.window,
             max_lag_rows: config.election.max_lag_rows,
             max_idle: config.election.max_idle,

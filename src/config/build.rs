@@ -272,6 +272,7 @@ fn succession(raw: &RawConfig) -> Result<((ElectionConfig, bool), Duration), Con
         .election()
         .required(parse::elector)
         .and_also(raw.election_window().required(window))
+        .and_also(raw.sync_loss().required(parse::sync_loss))
         .and_also(raw.max_lag_rows().required(parse::rows))
         .and_also(raw.max_idle().required(parse::duration_or_off(DAY)))
         .and_also(
@@ -279,9 +280,10 @@ fn succession(raw: &RawConfig) -> Result<((ElectionConfig, bool), Duration), Con
                 .required(parse::duration_or_off(DAY)),
         )
         .map(
-            |((((elector, window), max_lag_rows), max_idle), cooldown)| ElectionConfig {
+            |(((((elector, window), sync_loss), max_lag_rows), max_idle), cooldown)| ElectionConfig {
                 elector,
                 window,
+                sync_loss,
                 max_lag_rows,
                 max_idle,
                 cooldown,

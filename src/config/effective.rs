@@ -9,7 +9,7 @@ use super::{
     settings,
 };
 use crate::decide::problems::REPLICASET;
-use crate::decide::state::Elector;
+use crate::decide::state::{Elector, SyncLoss};
 
 const NONE: &str = "";
 /// `MASTER_LEASE` is one of them, too, and has a field of its own in a member's key. Two lock keys are two masters; two
@@ -23,6 +23,7 @@ const SHARED: &[&str] = &[
     "FAILSAFE",
     "GUARD",
     "REPLICATION",
+    "SYNC_LOSS",
     "VSHARD",
 ];
 const REDACTED: &str = "(redacted)";
@@ -120,6 +121,10 @@ impl Config {
                 Elector::First => "first".to_owned(),
             },
             "ELECTION_WINDOW" => human(election.window),
+            "SYNC_LOSS" => match election.sync_loss {
+                SyncLoss::Refuse => "refuse".to_owned(),
+                SyncLoss::Accept => "accept".to_owned(),
+            },
             "MAX_LAG_ROWS" => election.max_lag_rows.to_string(),
             "MAX_IDLE" => human(election.max_idle),
             "FAILOVER_COOLDOWN" => human(election.cooldown),

@@ -15,7 +15,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::decide::state::Elector;
+use crate::decide::state::{Elector, SyncLoss};
 use crate::decide::timing::Timing;
 use crate::secrets::Secret;
 pub use error::ConfigError;
@@ -233,6 +233,8 @@ pub struct ElectionConfig {
     pub elector: Elector,
     /// `ELECTION_WINDOW`.
     pub window: Duration,
+    /// `SYNC_LOSS`.
+    pub sync_loss: SyncLoss,
     /// `MAX_LAG_ROWS`; 0: any.
     pub max_lag_rows: u64,
     /// `MAX_IDLE`; zero: any.

@@ -23,6 +23,7 @@ const PREFIXES: &[&str] = &[
     "MASTER_",
     "MEMBER_",
     "REPLICA_",
+    "SYNC_",
     "TARANTOOL_",
     "VSHARD_",
 ];

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracing::Level;
 
 use super::{Announce, GuardMode, HungInstanceAction, ReplicationMode, Role, TarantoolAddr};
-use crate::decide::state::Elector;
+use crate::decide::state::{Elector, SyncLoss};
 
 /// `10s`, `250ms`, `1m 30s`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -138,6 +138,15 @@ pub(super) fn vshard(text: &str) -> Result<bool, String> {
         "auto" => Ok(true),
         "off" => Ok(false),
         _ => Err("auto or off".to_owned()),
+    }
+}
+
+/// `refuse` or `accept`.
+pub(super) fn sync_loss(text: &str) -> Result<SyncLoss, String> {
+    match text {
+        "refuse" => Ok(SyncLoss::Refuse),
+        "accept" => Ok(SyncLoss::Accept),
+        _ => Err("refuse or accept".to_owned()),
     }
 }
 

@@ -179,6 +179,7 @@ settings! {
     "Succession" {
         election = value("ELECTION", "smart", "Who becomes master when there is none: `smart` (followed the last master, has most of its rows, is followed by others, priority, least idle), `idle` (heard the last master last) or `first` (whoever is first).");
         election_window = value("ELECTION_WINDOW", "250ms", "How long candidates wait for the ballots of others (a lease if they lack rows that the last master had), and give way to a better one: 10ms to 10s.");
+        sync_loss = value("SYNC_LOSS", "refuse", "Where it cannot be known whether a candidate has every acknowledged row of synchronous spaces, because too few members say what they have, or one has more: `refuse` leaves the replica set read-only until it is known, `accept` goes on after the wait for ballots. Without synchronous spaces, or with a quorum of one, it does not matter.");
         max_lag_rows = value("MAX_LAG_ROWS", "0", "A replica that lacks more rows than that of what the master had at its last word does not become master by itself; 0 is any number.");
         max_idle = value("MAX_IDLE", "0s", "A replica that had not heard the master for longer than that at the master's last word does not become master by itself; `0s` is any time.");
         failover_cooldown = value("FAILOVER_COOLDOWN", "0s", "No second failover by itself for that long after one, unless the master before is known to be dead or read-only; `0s` is none, at most 24h.");

@@ -69,6 +69,8 @@ pub(super) fn record() -> Record {
         last_master: None,
         unguarded: None,
         rate_rows_per_s: None,
+        quorum: None,
+        offered: false,
         end: None,
         handover_to: None,
         problems: Vec::new(),
@@ -142,8 +144,7 @@ pub(super) fn ballot(number: u64) -> Ballot {
         unfollowed: false,
         open_ms: 0,
         excluded: None,
-        absent: false,
-        gives_way_ms: 0,
+        vote: true,
     }
 }
 

@@ -373,7 +373,6 @@ impl State {
             self.hold.before = Before::default();
             // A promotion whose reply was lost was none that was refused.
             self.hold.refused_since = None;
-            self.hold.gives_way = None;
             self.note_base();
         }
     }

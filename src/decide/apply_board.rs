@@ -57,7 +57,6 @@ impl State {
         let same = |known: &Election| known.index == ballot.index && known.term == ballot.term;
         let before = self.election.take().unwrap_or_default();
         let ran = same(&before) && before.runs();
-        let refused = self.seen_record().is_some_and(|last| last.refused);
         let mut election = if same(&before) {
             before
         } else {
@@ -65,11 +64,6 @@ impl State {
                 index: ballot.index,
                 term: ballot.term,
                 begun_at: now,
-                turns: if refused {
-                    before.turns
-                } else {
-                    BTreeMap::new()
-                },
                 ..Election::default()
             }
         };

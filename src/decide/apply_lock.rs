@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::apply::{CONSUL_RETRY, DENIED_RETRY};
 use super::event::{ConsulFault, KeySight, LockSight, LockStepKind};
-use super::hold::GivesWay;
 use super::observed::Probe;
 use super::plan::Before;
 use super::record::{Record, RecordError, Status};
@@ -428,22 +427,8 @@ impl State {
     fn released(&mut self, now: Tick) {
         let timing = &self.settings.timing;
         let hold_back_until = Some(now + timing.refresh_interval());
-        // Who followed before and is back is nobody new, or each of its absences would end this early.
-        let before = self.hold.gives_way.as_ref();
-        let before = before.and_then(|known| known.refused_with.clone());
-        let refused_with = self.followers(now);
-        let refused_with = refused_with.map(|it| {
-            let mut known = before.unwrap_or_default();
-            known.extend(it);
-            known
-        });
-        let gives_way = self.hold.refused_since.map(|_| GivesWay {
-            until: now + timing.lease() * 2,
-            refused_with,
-        });
         self.forget_hold(now);
         self.hold.hold_back_until = hold_back_until;
-        self.hold.gives_way = gives_way;
         self.comes_back();
     }
 }

@@ -216,14 +216,10 @@ pub struct Ballot {
     /// Why it does not run; `None`: it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excluded: Option<String>,
-    /// It does not run because its instance is not there or does not answer: it may be back in a moment, with rows that
-    /// nobody else has.
+    /// Its vclock is a vote, whether it runs or not: the instance said it after the lock came up for grabs, and no promise
+    /// binds it to the last master, so nothing that is acknowledged can come to it any more.
     #[serde(default)]
-    pub absent: bool,
-    /// How long it does not run for no other reason than that its guard would not promote it, counted from when this
-    /// was written; 0: for another one.
-    #[serde(default)]
-    pub gives_way_ms: u64,
+    pub vote: bool,
 }
 
 /// `switchover`: what an operator asked for, and what became of it. The key is there always, so that it can be watched.

@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::board::{Cause, Member};
 use super::election::{Contest, handover};
 use super::event::{KeySight, LockSight};
-use super::hold::GivesWay;
 use super::ids::SessionId;
 use super::plan::{Action, GuardCommand, Reason};
 use super::record::{Record, RecordError, Status};
@@ -18,6 +17,7 @@ use super::{Place, Planner, Tick};
 const PAUSE_POLL: Duration = Duration::from_secs(1);
 
 /// How a lock that is up for grabs may be taken.
+#[derive(Clone)]
 struct Claim<'a> {
     term: u64,
     /// No earlier than then.
@@ -165,8 +165,8 @@ impl Planner<'_> {
             gain: Gain { wait: None },
             reason: "the master before gave the lock up",
             cause: match record.handover_to {
-                Some(_) => Cause::Switchover,
-                None => Cause::Released,
+                Some(_) if !record.refused => Cause::Switchover,
+                Some(_) | None => Cause::Released,
             },
             record: Some(record),
             own: false,
@@ -256,13 +256,6 @@ impl Planner<'_> {
             }
             return Reason::NotACandidate { why };
         }
-        let gives_way = self.gives_way(claim.record).filter(|_| !claim.own);
-        if let Some(GivesWay { until, .. }) = gives_way {
-            self.wake(*until);
-            let why = "its guard would not promote it, so others go first".to_owned();
-            self.decline(&contest, &why);
-            return Reason::NotACandidate { why };
-        }
         if let Some(until) = self.too_early(claim.from) {
             return Reason::WaitingForPredecessorLease { until };
         }
@@ -271,21 +264,27 @@ impl Planner<'_> {
         }
         if let Some(until) = self.too_early(self.holds_back_until(claim)) {
             let first = "others".to_owned();
+            self.decline(&contest, "it has just given the lock up");
             return Reason::HoldingBack { first, until };
         }
         if let Some(reason) = self.wait_for_promise(claim.term, claim.gain.wait.is_some()) {
             return reason;
         }
+        let mut loss = None;
         if !claim.own {
             if let Some(until) = self.too_early(self.cooled_down_at(claim)) {
                 return Reason::CoolingDown { until };
             }
-            if let Some(reason) = self.wait_in_line(seat, claim, &contest) {
-                return reason;
-            }
+            loss = match self.wait_in_line(seat, claim, &contest) {
+                Ok(loss) => loss,
+                Err(reason) => return reason,
+            };
         }
         if self.is_due(self.state.hold.acquire_retry_at) {
-            self.run_for_lock(seat, claim);
+            let reason = loss.map(|loss| format!("{}; {loss}", claim.reason));
+            let reason = reason.as_deref().unwrap_or(claim.reason);
+            let claim = claim.clone();
+            self.run_for_lock(seat, &Claim { reason, ..claim });
         }
         self.unless_denied(running(seat, claim))
     }
@@ -312,17 +311,17 @@ impl Planner<'_> {
         until.filter(|_| claim.record.is_none_or(ours))
     }
 
-    /// Board, ballots, and the session while we wait for them. `None`: it is our turn.
+    /// Board, ballots, and the session while we wait for them. `Ok`: it is our turn, and what may be lost by it.
     fn wait_in_line(
         &mut self,
         seat: &Seat<'_>,
         claim: &Claim<'_>,
         contest: &Contest<'_>,
-    ) -> Option<Reason> {
+    ) -> Result<Option<String>, Reason> {
         let own = self.state.live_probe().map(|probe| probe.uuid.as_str());
         if own.is_some() && claim.record.and_then(handover) == own {
-            // The order that the last master followed; nobody else's rank or wish is newer.
-            return None;
+            // The order that the last master followed; nobody else's rank or wish is newer, and it has all its rows.
+            return Ok(None);
         }
         let board = self.state.board_since(contest.since);
         // An operator may have paused everything since. Two calls that take their time fit in between.
@@ -338,7 +337,7 @@ impl Planner<'_> {
             // What the rest needs is begun meanwhile, unless we have just seen a pause.
             match board.and_then(|(board, _)| board.pause.as_ref()) {
                 Some(pause) => {
-                    return Some(Reason::Paused {
+                    return Err(Reason::Paused {
                         by: pause.by.clone(),
                     });
                 }
@@ -346,19 +345,21 @@ impl Planner<'_> {
                     let _ = self.prepared_session();
                     self.prepare_ballot(contest);
                     let reason = running(seat, claim);
-                    return Some(self.unless_denied(reason));
+                    return Err(self.unless_denied(reason));
                 }
             }
         }
         if let Some(pause) = board.and_then(|(board, _)| board.pause.as_ref()) {
             self.wake(too_old_at);
-            return Some(Reason::Paused {
+            return Err(Reason::Paused {
                 by: pause.by.clone(),
             });
         }
-        let reason = self.wait_for_turn(contest)?;
-        let _ = self.prepared_session();
-        Some(reason)
+        let turn = self.wait_for_turn(contest);
+        if turn.is_err() {
+            let _ = self.prepared_session();
+        }
+        turn
     }
 
     /// The last master's guard stands down, so no time bounds how long it may be writable: only its own agent or an

@@ -1,26 +1,22 @@
 //! An election: who goes first when the lock is up for grabs. Ballots order the queue; the lock alone decides.
 
-use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::board::{self, Ballot, rows_missing};
-use super::hold::GivesWay;
+use super::board::{self, Ballot};
 use super::observed::Probe;
 use super::plan::{Action, GuardCommand, Reason};
+use super::ranking::{LastMaster, compare};
 use super::record::{Record, Status, Vclock};
-use super::state::{Elector, Link, Unchanged};
+use super::state::{Elector, Unchanged};
 use super::timing::{Tick, Timing};
+use super::votes::Doubt;
 use super::{Place, Planner};
 
 /// "Never" in a ballot: longer than anybody waits, and a number that every reader of JSON can hold.
 const NEVER_MS: u64 = u32::MAX as u64;
-
-/// So many turns has one that merely gives way while its rows come: enough to fetch what was missed in a long absence, and
-/// an end where they do not come in truth.
-const TURNS_WHILE_ROWS_COME: u64 = 8;
 
 /// The election that we take part in.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -44,8 +40,6 @@ pub struct Election {
     pub ballots_index: u64,
     /// When each of the others' that count was first seen as it stands, by instance UUID.
     pub came_at: BTreeMap<String, Tick>,
-    /// Who merely gave way while we ran, by instance UUID, and the first term in which that was so.
-    pub turns: BTreeMap<String, u64>,
 }
 
 impl Election {
@@ -64,14 +58,6 @@ impl Election {
                 (uuid.to_owned(), known.copied().unwrap_or(now))
             })
             .collect();
-        if self.runs() {
-            let giving_way = self.counting().into_iter();
-            let giving_way = giving_way.filter(|(_, ballot)| ballot.gives_way_ms > 0);
-            let uuids: Vec<String> = giving_way.map(|(uuid, _)| uuid.to_owned()).collect();
-            for uuid in uuids {
-                self.turns.entry(uuid).or_insert(self.term);
-            }
-        }
     }
 
     /// Our last ballot, written or under way, says that we run.
@@ -86,7 +72,7 @@ impl Election {
     }
 
     /// The ballots of this election, ours among them, by instance UUID.
-    fn counting(&self) -> BTreeMap<&str, &Ballot> {
+    pub(super) fn counting(&self) -> BTreeMap<&str, &Ballot> {
         let read = self.ballots.values();
         read.chain(&self.own)
             .filter(|ballot| ballot.term == self.term && ballot.index == self.index)
@@ -95,65 +81,9 @@ impl Election {
     }
 }
 
-/// What the last master had, by its last word and by the rows that it wrote itself since.
-#[derive(Debug, Clone)]
-pub struct LastMaster {
-    vclock: Vclock,
-    /// Its component of vclocks.
-    id: String,
-}
-
-impl LastMaster {
-    /// `None`: nobody says who served last, or which component is its own.
-    pub(super) fn of(record: Option<&Record>, probe: &Probe) -> Option<Self> {
-        // Who wrote it and was never promoted may have fewer rows than its predecessor.
-        let last = record?.last_masters_word()?;
-        let peer = probe.peer(&last.instance)?;
-        Some(Self {
-            vclock: last.vclock,
-            id: peer.id.to_string(),
-        })
-    }
-}
-
-/// Who is to go first comes first. The instance UUID makes it one order for all.
-#[must_use]
-pub fn compare(elector: Elector, last: Option<&LastMaster>, a: &Ballot, b: &Ballot) -> Ordering {
-    let rows = |vclock: &Vclock| rows(vclock, last);
-    let by_elector = match elector {
-        Elector::Smart => {
-            let key = |ballot: &Ballot| {
-                let (same, following) = (ballot.same_configuration, ballot.following);
-                let ahead = (same, following, rows(&ballot.vclock), !ballot.unfollowed);
-                (Reverse((ahead, ballot.priority)), ballot.idle_ms)
-            };
-            key(a).cmp(&key(b))
-        }
-        Elector::Idle => {
-            let key = |ballot: &Ballot| {
-                let rows = Reverse(rows(&ballot.vclock));
-                (ballot.unfollowed, ballot.idle_ms, rows)
-            };
-            key(a).cmp(&key(b))
-        }
-        Elector::First => Ordering::Equal,
-    };
-    by_elector.then_with(|| a.instance.cmp(&b.instance))
-}
-
 /// As a ballot has it.
 fn whole_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).map_or(NEVER_MS, |ms| ms.min(NEVER_MS))
-}
-
-/// How much of what the last master had a vclock has: of two of which one has everything that the other has, no less.
-/// What an earlier master alone has, and the last one never had, was acknowledged by nobody that counts.
-fn rows(vclock: &Vclock, last: Option<&LastMaster>) -> u64 {
-    let counts = |(id, lsn): (&String, &u64)| match last {
-        Some(last) if last.id != *id => last.vclock.get(id).copied().unwrap_or(0).min(*lsn),
-        Some(_) | None => *lsn,
-    };
-    vclock.iter().map(counts).fold(0, u64::saturating_add)
 }
 
 /// What is up for grabs, and on what terms.
@@ -206,26 +136,6 @@ impl Planner<'_> {
         None
     }
 
-    /// Its guard would not promote it a short time ago, nobody else was promoted since, and nobody replicates from it
-    /// with whom it might go otherwise.
-    pub(super) fn gives_way(&self, record: Option<&Record>) -> Option<&GivesWay> {
-        let probe = self.state.live_probe()?;
-        let known = self.state.hold.gives_way.as_ref()?;
-        let came = record.is_some_and(|last| last.instance != probe.uuid && last.was_promoted());
-        let joined = known.refused_with.as_ref().is_some_and(|known| {
-            let followers = probe.followers();
-            followers.iter().any(|it| !known.contains(it))
-        });
-        (!came && !joined && self.now < known.until).then_some(known)
-    }
-
-    /// The same where nothing else keeps it from running.
-    fn merely_gives_way(&self, record: Option<&Record>) -> Option<&GivesWay> {
-        let gives_way = self.gives_way(record)?;
-        let excluded = self.excluded(record, Duration::ZERO);
-        excluded.is_none().then_some(gives_way)
-    }
-
     /// What we know of the record's writer, if the record is the last one seen.
     fn last_word(&self, record: &Record) -> Option<&Unchanged> {
         let known = self.state.lock.unchanged.as_ref();
@@ -269,7 +179,6 @@ impl Planner<'_> {
         let probe = self.state.instance.probe.as_ref()?;
         let settings = &self.state.settings;
         let record = contest.record;
-        let gives_way = self.merely_gives_way(record);
         Some(Ballot {
             v: board::VERSION,
             instance: probe.uuid.clone(),
@@ -283,9 +192,8 @@ impl Planner<'_> {
             same_configuration: record.is_none_or(|record| self.is_configured_like(probe, record)),
             unfollowed: self.is_unfollowed(probe, record),
             open_ms: whole_ms(self.all_are_free_at(record).since(self.now)),
-            absent: excluded.is_some() && self.is_absent(),
+            vote: self.may_vote(contest),
             excluded,
-            gives_way_ms: gives_way.map_or(0, |it| whole_ms(it.until.since(self.now)).max(1)),
         })
     }
 
@@ -296,15 +204,6 @@ impl Planner<'_> {
         let mut followers = probe.followers().into_iter();
         let followed = followers.any(|uuid| lost.is_none_or(|lost| lost.instance != uuid));
         !followed && !self.state.settings.follow
-    }
-
-    fn is_absent(&self) -> bool {
-        let instance = &self.state.instance;
-        let unanswered = instance.unanswered_at > instance.answered_begun_at;
-        let probe = self.state.live_probe();
-        let there = probe.is_some_and(|probe| probe.status == "running");
-        let absent = !there || unanswered || instance.silent_since.is_some();
-        absent && self.state.never_master().is_none()
     }
 
     /// From then on no member is kept from running by a promise to the last master (R6), whatever we have seen of it: it
@@ -335,39 +234,44 @@ impl Planner<'_> {
         election.filter(|known| known.index == contest.index && known.term == contest.term)
     }
 
-    /// Says that we do not run, once, so that nobody waits for our ballot; and again when we begin or cease merely to give
-    /// way.
-    pub(super) fn decline(&mut self, contest: &Contest<'_>, why: &str) {
-        let own = self.state.instance.probe.as_ref().map(|probe| &probe.uuid);
-        let expected = own.is_some() && contest.record.and_then(spared) != own.map(String::as_str);
+    /// Our ballot is in, and says that we run.
+    pub(super) fn has_cast(&self, contest: &Contest<'_>) -> bool {
         let election = self.election(contest);
-        let gives_way = self.merely_gives_way(contest.record).is_some();
-        let said = election.is_some_and(|known| {
-            let ballot = known.own.as_ref();
-            ballot.is_some_and(|it| it.excluded.is_some() && (it.gives_way_ms > 0) == gives_way)
-        });
-        if expected && !said && self.is_lost_for_a_moment(contest.record) {
+        let own = election.and_then(|election| election.own.as_ref());
+        own.is_some_and(|own| own.excluded.is_none())
+    }
+
+    /// Says that we do not run, so that nobody waits for our ballot; and what our instance has, once that is a vote.
+    pub(super) fn decline(&mut self, contest: &Contest<'_>, why: &str) {
+        let asked = self.quorum_to_ask(contest.record).is_some();
+        let own = self.state.instance.probe.as_ref().map(|probe| &probe.uuid);
+        let spared = contest.record.and_then(spared) == own.map(String::as_str);
+        let compares = self.state.settings.elector != Elector::First && !spared;
+        if own.is_none() || !(asked || compares) {
             return;
         }
-        if expected && !said && self.state.settings.elector != Elector::First {
+        let election = self.election(contest);
+        let said = election.and_then(|known| known.own.as_ref());
+        let said = said.filter(|own| own.excluded.is_some());
+        let may_vote = self.may_vote(contest);
+        if said.is_none() || (may_vote && said.is_some_and(|own| !own.vote)) {
             self.write_ballot(contest, Some(why.to_owned()));
+        }
+        if asked && !may_vote {
+            self.gets_its_vote(contest);
         }
     }
 
-    /// We give way, and somebody may wait for us: a connection that was lost is no reason yet to say no more.
-    fn is_lost_for_a_moment(&mut self, record: Option<&Record>) -> bool {
-        let known = self.state.hold.gives_way.as_ref();
-        let came = record.is_some_and(|last| !last.refused && last.was_promoted());
-        let gives_way = !came && known.is_some_and(|known| self.now < known.until);
-        let Link::Down { since, .. } = &self.state.instance.link else {
-            return false;
-        };
-        let until = *since + self.state.settings.timing.healthcheck_timeout();
-        let lost = gives_way && self.now < until;
-        if lost {
+    /// Until its word is one: from after the lock came up for grabs, and bound by no promise.
+    fn gets_its_vote(&mut self, contest: &Contest<'_>) {
+        let before = self.state.before(contest.term);
+        if let Some(until) = self.state.promised_until(before, self.now) {
             self.wake(until);
+        } else if contest.since > self.now {
+            self.wake(contest.since);
+        } else {
+            self.asks_after(contest.since);
         }
-        lost
     }
 
     fn write_ballot(&mut self, contest: &Contest<'_>, excluded: Option<String>) {
@@ -380,33 +284,25 @@ impl Planner<'_> {
         }
     }
 
-    /// Whose ballots are worth waiting for: those who followed the last master at its last word, and its members that
-    /// are healthy and not missed by our instance: who came back behind that word may have rows that a quorum
-    /// acknowledged. Who was not named is in no hurry, and waits for all that are healthy; so do all where nobody knows
-    /// who followed.
+    /// Whose ballots are worth waiting for: of the members that followed the last master at its last word. A candidate that is
+    /// not among them is in no hurry, and waits for all that are healthy; so do all where nobody knows who followed.
     fn expected<'r>(&'r self, record: Option<&'r Record>) -> BTreeSet<&'r str> {
         let probe = self.state.live_probe();
         let own = probe.map_or("", |probe| &probe.uuid);
         let following = record.map_or(&[][..], |record| record.following.as_slice());
         let mut expected: BTreeSet<&str> = following.iter().map(String::as_str).collect();
-        let named = expected.contains(own);
-        // The key of one that left stays where it is.
-        let members = record.map_or(&[][..], |record| record.members.as_slice());
-        let left = |uuid: &String| {
-            let known =
-                probe.is_some_and(|it| it.replication.iter().any(|peer| peer.uuid == *uuid));
-            !members.is_empty() && !members.contains(uuid) && !known
-        };
-        if let Some((board, _)) = &self.state.board {
+        if !expected.contains(own)
+            && let Some((board, _)) = &self.state.board
+        {
+            // The key of a member that left stays where it is.
+            let members = record.map_or(&[][..], |record| record.members.as_slice());
+            let left = |uuid: &String| {
+                let known = probe.is_some_and(|it| it.peer(uuid).is_some());
+                !members.is_empty() && !members.contains(uuid) && !known
+            };
             let healthy = board.members.iter();
-            let healthy = healthy.filter(|(uuid, member)| {
-                let missed = named && probe.is_some_and(|it| it.misses(uuid));
-                member.health == "passing" && !missed && !left(uuid)
-            });
+            let healthy = healthy.filter(|(uuid, it)| it.health == "passing" && !left(uuid));
             expected.extend(healthy.map(|(uuid, _)| uuid.as_str()));
-        }
-        if let Some(refused) = record.filter(|last| last.refused) {
-            expected.insert(&refused.instance);
         }
         expected.remove(own);
         if let Some(spared) = record.and_then(spared) {
@@ -415,67 +311,98 @@ impl Planner<'_> {
         expected
     }
 
-    /// Whose turn it is. `None`: ours; else why not yet.
-    pub(super) fn wait_for_turn(&mut self, contest: &Contest<'_>) -> Option<Reason> {
-        let settings = &self.state.settings;
-        let window = settings.election_window;
-        if let Some(first) = contest.record.and_then(handover) {
-            let until = contest.since + window;
-            if self.now < until {
-                self.wake(until);
-                let first = first.to_owned();
-                return Some(Reason::HoldingBack { first, until });
-            }
-        }
-        let expected = self.expected(contest.record);
-        if settings.elector == Elector::First || expected.is_empty() {
-            return None;
-        }
-        // Who did not run before has no ballot that counts either.
-        let election = self.election(contest).filter(|election| election.runs());
-        let Some(election) = election.cloned() else {
-            self.run(contest);
-            let until = self.now + window * 2;
-            return Some(Reason::WaitingForBallots { until });
-        };
-        // Who is bound by a promise casts no ballot, and may have what nobody else has.
-        let free_at = self.all_are_free_at(contest.record);
-        let Some(own) = election.own.as_ref().filter(|own| own.excluded.is_none()) else {
-            self.run(contest);
-            // Where Consul lets us write the lock and no ballot, the lock alone decides.
-            let probe = self.state.live_probe();
-            let patience = probe.map_or(window, |it| self.patience(contest.record, &it.vclock));
-            let until = election.begun_at.max(free_at) + patience.max(window * 2);
+    /// A handover's target has a window to itself.
+    fn lets_target_go_first(&mut self, contest: &Contest<'_>) -> Option<Reason> {
+        let first = contest.record.and_then(handover)?.to_owned();
+        let until = contest.since + self.state.settings.election_window;
+        (self.now < until).then(|| {
             self.wake(until);
-            return (self.now < until).then_some(Reason::WaitingForBallots { until });
-        };
-        let ballots = election.counting();
+            Reason::HoldingBack { first, until }
+        })
+    }
+
+    /// Whose turn it is. `Ok`: ours, and what may be lost by it; else why not yet.
+    pub(super) fn wait_for_turn(
+        &mut self,
+        contest: &Contest<'_>,
+    ) -> Result<Option<String>, Reason> {
+        if let Some(reason) = self.lets_target_go_first(contest) {
+            return Err(reason);
+        }
+        let asks = self.quorum_to_ask(contest.record).is_some();
+        let first = self.state.settings.elector == Elector::First;
+        if !asks && (first || self.expected(contest.record).is_empty()) {
+            return Ok(None);
+        }
         let probe = self.state.live_probe();
-        let last = probe.and_then(|probe| LastMaster::of(contest.record, probe));
-        let patience = probe.map_or(window, |it| self.patience(contest.record, &it.vclock));
-        // Whose instance is not there counts as silent for who lacks rows.
-        let absent = patience > window && ballots.values().any(|it| it.absent);
-        let cast = !absent && expected.iter().all(|uuid| ballots.contains_key(uuid));
-        let mut queue: Vec<&Ballot> = ballots.into_values().collect();
-        queue.retain(|ballot| ballot.excluded.is_none());
-        queue.sort_by(|a, b| compare(settings.elector, last.as_ref(), a, b));
-        let better = queue
-            .iter()
-            .take_while(|ballot| ballot.instance != own.instance);
-        let ahead = u32::try_from(better.clone().count()).unwrap_or(u32::MAX);
-        let turns_end = probe.and_then(|it| self.turns_end(&election, it, ahead > 0));
-        let turns_end = turns_end.unwrap_or_default();
-        let complete = cast && turns_end <= self.now;
-        let closes_at = (election.own_at + patience)
-            .max(free_at + window)
-            .max(turns_end);
-        // Whoever is better gets its whole window, however late in ours its ballot came.
+        let (Some(probe), Some(election)) = (probe, self.election(contest).cloned()) else {
+            self.run(contest);
+            let until = self.now + self.state.settings.election_window * 2;
+            return Err(Reason::WaitingForBallots { until });
+        };
+        let doubt = self.doubt(contest.record, &election, probe);
+        let turn = if self.has_cast(contest) {
+            self.turn(contest, &election, probe, doubt.as_ref())
+        } else {
+            self.wait_for_own_ballot(contest, &election, probe)
+        };
+        match doubt {
+            Some(doubt) if self.refuses_loss() => {
+                if turn.is_ok() {
+                    self.keep_reading(&election, self.now);
+                }
+                Err(self.wait_for_certainty(&doubt))
+            }
+            doubt => turn.map(|()| doubt.map(|it| self.loss_words(&it))),
+        }
+    }
+
+    /// Where Consul lets us write the lock and no ballot, the lock alone decides.
+    fn wait_for_own_ballot(
+        &mut self,
+        contest: &Contest<'_>,
+        election: &Election,
+        probe: &Probe,
+    ) -> Result<(), Reason> {
+        self.run(contest);
+        let window = self.state.settings.election_window;
+        let patience = self.patience(contest.record, &probe.vclock);
+        let begun_at = if election.runs() {
+            election.begun_at
+        } else {
+            self.now
+        };
+        let free_at = self.all_are_free_at(contest.record);
+        let until = begun_at.max(free_at) + patience.max(window * 2);
+        self.wake(until);
+        if self.now < until {
+            return Err(Reason::WaitingForBallots { until });
+        }
+        Ok(())
+    }
+
+    /// Every better candidate has a window to itself, once all are known or the wait for the rest is over.
+    fn turn(
+        &mut self,
+        contest: &Contest<'_>,
+        election: &Election,
+        probe: &Probe,
+        doubt: Option<&Doubt>,
+    ) -> Result<(), Reason> {
+        let window = self.state.settings.election_window;
+        let (patience, silent) = self.silent(contest.record, election, probe, doubt);
+        // A member that is bound by a promise casts no vote, and may have what nobody else has.
+        let free_at = self.all_are_free_at(contest.record) + window;
+        let closes_at = (election.own_at + patience).max(free_at);
+        let last_came_at = election.own_at.max(election.last_came_at());
+        let complete = !silent && doubt.is_none();
+        let better = self.better(contest, election, probe);
+        let ahead = u32::try_from(better.len()).unwrap_or(u32::MAX);
         let ranked_at = if complete {
-            let cast_at = election.own_at.max(election.last_came_at());
-            cast_at.max(turns_end)
+            last_came_at
         } else {
             let lease = contest.record.map(Record::lease).unwrap_or_default();
-            let theirs = better.filter_map(|ballot| {
+            let theirs = better.iter().filter_map(|ballot| {
                 let came_at = election.came_at.get(&ballot.instance)?;
                 let open = Duration::from_millis(ballot.open_ms);
                 let open = open.min(Timing::lease_and_margin(lease)) + window;
@@ -483,63 +410,84 @@ impl Planner<'_> {
                 let theirs = self.patience(contest.record, &ballot.vclock);
                 Some(*came_at + open.max(theirs.min(patience)))
             });
-            theirs.fold(closes_at.max(election.last_came_at()), Tick::max)
+            theirs.fold(closes_at.max(last_came_at), Tick::max)
         };
         let until = ranked_at + window.saturating_mul(ahead);
         if self.now >= until {
-            return None;
+            return Ok(());
         }
         self.wake(until);
         if !complete && self.now < closes_at {
             self.wake(closes_at);
-            // No longer than this, for it keeps us from writing a ballot.
-            let longest = settings.timing.healthcheck_interval().max(window);
-            let wait = closes_at.since(self.now).min(longest);
-            self.read_ballots(election.ballots_index, wait);
-            return Some(Reason::WaitingForBallots { until: closes_at });
+            self.keep_reading(election, closes_at);
+            return Err(Reason::WaitingForBallots { until: closes_at });
         }
-        let first = queue
-            .first()
-            .map_or_else(String::new, |best| best.name.clone());
-        Some(Reason::HoldingBack { first, until })
+        let first = better.first();
+        let first = first.map_or_else(String::new, |best| best.name.clone());
+        Err(Reason::HoldingBack { first, until })
     }
 
-    /// When those have had their turn that merely give way and have rows which this instance lacks. It waits for a whole
-    /// turn while it receives their rows, or runs beside them for the first time, or a better one may wait (`ahead`); else
-    /// for a lease, so that nobody waits for ever.
-    fn turns_end(&self, election: &Election, probe: &Probe, ahead: bool) -> Option<Tick> {
+    /// How long a ballot that is missing is waited for, and whether one is. For a candidate that lacks rows a member that
+    /// casts no vote is silent: its instance may be back in a moment, with what nobody else has.
+    fn silent(
+        &self,
+        record: Option<&Record>,
+        election: &Election,
+        probe: &Probe,
+        doubt: Option<&Doubt>,
+    ) -> (Duration, bool) {
+        let window = self.state.settings.election_window;
+        let mut patience = self.patience(record, &probe.vclock);
+        if let (Some(Doubt::Rows { .. }), Some(record)) = (doubt, record) {
+            patience = window.max(record.lease());
+        }
+        let lacks = patience > window;
+        let ballots = election.counting();
+        let silent = |uuid: &&str| match ballots.get(*uuid) {
+            None => true,
+            Some(ballot) => lacks && !ballot.is_vote(),
+        };
+        (patience, self.expected(record).iter().any(silent))
+    }
+
+    /// The candidates that go before us, the best one first.
+    fn better<'e>(
+        &self,
+        contest: &Contest<'_>,
+        election: &'e Election,
+        probe: &Probe,
+    ) -> Vec<&'e Ballot> {
+        let elector = self.state.settings.elector;
+        if elector == Elector::First {
+            return Vec::new();
+        }
+        let last = LastMaster::of(contest.record, probe);
+        let mut queue: Vec<&Ballot> = election.counting().into_values().collect();
+        queue.retain(|ballot| ballot.excluded.is_none());
+        queue.sort_by(|a, b| compare(elector, last.as_ref(), a, b));
+        let ours = queue.iter().position(|it| it.instance == probe.uuid);
+        queue.truncate(ours.unwrap_or(0));
+        queue
+    }
+
+    /// Looks for ballots that are new, for no longer than this, since it keeps us from writing one.
+    fn keep_reading(&mut self, election: &Election, until: Tick) {
         let settings = &self.state.settings;
-        // Its way to the lock takes calls.
-        let way = settings
-            .election_window
-            .max(settings.timing.healthcheck_timeout());
-        let lease = self.state.longest_lease();
-        let ballots = election.counting().into_values();
-        let behind =
-            ballots.filter(|it| it.gives_way_ms > 0 && rows_missing(&it.vclock, &probe.vclock) > 0);
-        let ends = behind.filter_map(|ballot| {
-            let known = election.turns.get(&ballot.instance);
-            let turns = known.map_or(0, |term| election.term.saturating_sub(*term));
-            let comes = turns < TURNS_WHILE_ROWS_COME && probe.follows(&ballot.instance);
-            let longest = if ahead || turns == 0 || comes {
-                Timing::lease_and_margin(lease) * 2
-            } else {
-                lease
-            };
-            let turn = Duration::from_millis(ballot.gives_way_ms).min(longest);
-            let came_at = *election.came_at.get(&ballot.instance)?;
-            let came_at = if ahead {
-                election.last_came_at()
-            } else {
-                came_at
-            };
-            Some(came_at + turn + way)
-        });
-        ends.max()
+        let longest = settings
+            .timing
+            .healthcheck_interval()
+            .max(settings.election_window);
+        let left = until.since(self.now);
+        let wait = if left.is_zero() {
+            longest
+        } else {
+            left.min(longest)
+        };
+        self.read_ballots(election.ballots_index, wait);
     }
 
-    /// How long a ballot that is missing is waited for. Who knows that it lacks rows which the last master had gives
-    /// those who are silent a lease: they may have what nobody else has.
+    /// How long a ballot that is missing is waited for. A candidate that lacks rows of the last master's last word gives the
+    /// silent members a lease: they may have what nobody else has.
     fn patience(&self, record: Option<&Record>, vclock: &Vclock) -> Duration {
         let window = self.state.settings.election_window;
         let behind = record.filter(|last| last.rows_missing(vclock) > 0);
@@ -554,8 +502,9 @@ impl Planner<'_> {
             let look = probe.vshard.as_ref();
             look.is_some_and(|look| look.fingerprint.is_some())
         });
-        let asked = self.state.settings.elector != Elector::First
+        let compared = self.state.settings.elector != Elector::First
             && !self.expected(contest.record).is_empty();
+        let asked = compared || self.quorum_to_ask(contest.record).is_some();
         if asked && !compares && self.election(contest).is_none_or(|known| !known.runs()) {
             self.run(contest);
         }
@@ -569,11 +518,17 @@ impl Planner<'_> {
 
     /// Writes our ballot, from a word of the instance that was asked for after the lock came up for grabs: only then
     /// has everything arrived that will.
-    fn run(&mut self, contest: &Contest<'_>) {
+    pub(super) fn run(&mut self, contest: &Contest<'_>) {
         let asked_at = self.state.instance.answered_begun_at;
         if asked_at.is_some_and(|at| at >= contest.since) {
             self.write_ballot(contest, None);
-        } else if self.may_command_guard() {
+        } else {
+            self.asks_after(contest.since);
+        }
+    }
+
+    fn asks_after(&mut self, since: Tick) {
+        if since <= self.now && self.may_command_guard() {
             self.tell_guard(GuardCommand::Probe);
         }
     }

@@ -10,7 +10,7 @@ use super::ending::{How, Known, Outage, Promoted, millis};
 use super::event::LockStepKind;
 use super::observed::Probe;
 use super::plan::Action;
-use super::record::{LastWord, Record, Status, Vclock};
+use super::record::{LastWord, Quorum, Record, Status, Vclock};
 use super::state::{Gained, State};
 use super::timing::Tick;
 use super::{Place, Planner};
@@ -73,6 +73,27 @@ impl Planner<'_> {
             .seen_record()
             .filter(|seen| seen.term + 1 == term);
         before.and_then(Record::last_promoted)
+    }
+
+    /// What clients rely on: of our own instance once it was promoted, else of the last one that was.
+    pub(super) fn quorum(
+        &self,
+        own: Option<&Record>,
+        term: u64,
+        probe: Option<&Probe>,
+    ) -> Option<Quorum> {
+        let promoted = own.is_some_and(Record::was_promoted);
+        let serves = probe.filter(|probe| promoted || probe.is_master(term));
+        if let Some(probe) = serves {
+            let members = probe.replication.iter().map(|peer| peer.uuid.clone());
+            return Some(Quorum {
+                size: probe.quorum?,
+                members: members.collect(),
+            });
+        }
+        let seen = self.state.seen_record();
+        let before = own.or_else(|| seen.filter(|seen| seen.term + 1 == term));
+        before?.quorum.clone()
     }
 
     /// The vclock at the promotion that began the term, as the record keeps it.

@@ -43,8 +43,6 @@ pub struct Hold {
     pub refusal_heard: bool,
     /// We have just given the lock up: until then others go first.
     pub hold_back_until: Option<Tick>,
-    /// We have given the lock up since the guard would not promote.
-    pub gives_way: Option<GivesWay>,
     /// An acquisition was refused: the next one no earlier than then.
     pub acquire_retry_at: Option<Tick>,
     /// What the guard needs to know of the terms before; nothing any more once it was promoted in this one (R6).
@@ -77,16 +75,6 @@ pub struct Hold {
     pub interruptions: Vec<Interruption>,
     /// We hand the lock over at an operator's wish.
     pub handover: Option<Handover>,
-}
-
-/// The guard would not promote: others are to have the time to try.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct GivesWay {
-    /// Until then.
-    pub until: Tick,
-    /// Who replicated from us when we gave up, now or before, by instance UUID, if we know: with anybody else it may go
-    /// otherwise.
-    pub refused_with: Option<BTreeSet<String>>,
 }
 
 /// A question for promises that is under way (R6).

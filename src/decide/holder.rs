@@ -338,19 +338,12 @@ impl Planner<'_> {
             self.keep_unguarded_word(record);
             return reason;
         }
-        if self
-            .state
-            .hold
-            .refused_since
-            .is_some_and(|since| self.now >= since + lease)
-        {
-            let why = self
-                .state
-                .instance
-                .guard_refused
-                .clone()
-                .unwrap_or_default();
-            return self.give_up(&format!("the guard does not promote: {why}"));
+        let offers = self.is_not_promoted_since().is_some();
+        if offers {
+            if let Some(reason) = self.hand_on(record, probe) {
+                return reason;
+            }
+            self.refresh_when_due(record.term, !record.offered);
         }
         match self.state.hold.reading {
             // What is left of the lease must be worth a promotion.
@@ -366,7 +359,10 @@ impl Planner<'_> {
             }
             Some(_) | None => self.refresh(record.term, &reason, None),
         }
-        Reason::Promoting
+        match &self.state.instance.guard_refused {
+            Some(why) if offers => Reason::NotPromoted { why: why.clone() },
+            Some(_) | None => Reason::Promoting,
+        }
     }
 
     /// R1: a reading of the instance's clock, then a write that Consul accepts, then the grant.

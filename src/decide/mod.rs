@@ -27,9 +27,11 @@ pub mod interruption;
 pub mod lag;
 pub mod neighbours;
 pub mod observed;
+mod offer;
 mod pause;
 pub mod plan;
 pub mod problems;
+pub mod ranking;
 pub mod record;
 pub mod router;
 pub mod slots;
@@ -40,6 +42,7 @@ mod switchover;
 pub(crate) mod tests;
 pub mod timing;
 pub mod unrecorded;
+mod votes;
 pub mod vshard;
 
 use std::time::Duration;
@@ -350,6 +353,8 @@ impl Planner<'_> {
             last_master: self.last_master(own, term),
             unguarded: None,
             rate_rows_per_s: self.write_rate(reading.reply_at, probe.map(|probe| &probe.vclock)),
+            quorum: self.quorum(own, term, probe),
+            offered: gain.is_none() && self.is_not_promoted_since().is_some(),
             end: self.end_so_far(own, cause, gain.is_some()),
             handover_to: self.hands_over_to(term),
             problems: self.state.problems(),
@@ -443,7 +448,7 @@ impl Planner<'_> {
         {
             return reason;
         }
-        if !self.gets_ready_for_handover(key) {
+        if !self.gets_ready_for_handover(key) && !self.answers_offer(key) {
             self.forget_session();
         }
         match &key.record {

@@ -54,6 +54,10 @@ pub struct Probe {
     /// Tarantool's version.
     #[serde(default)]
     pub version: String,
+    /// How many members must have a synchronous row before its client is told that it is safe, as its configuration has it; 0:
+    /// it has no synchronous spaces. `None`: an older guard, which does not say.
+    #[serde(default)]
+    pub quorum: Option<u64>,
     /// What Tarantool 3's declarative configuration says of it, where there is one.
     #[serde(default)]
     pub declared: Option<Declared>,

@@ -81,6 +81,13 @@ pub struct Record {
     /// Rows that its instance wrote in a second between the last two words about it; `None`: not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_rows_per_s: Option<u64>,
+    /// What its master's clients are told to be safe: of the last master that was promoted, until its writer is. `None`: its
+    /// writer was an older one, or nobody was promoted that said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quorum: Option<Quorum>,
+    /// Its guard does not promote it: members cast ballots, and it gives the lock up for one that has its rows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub offered: bool,
     /// How the last time of being writable ended, where its writer is not writable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<End>,
@@ -102,6 +109,26 @@ pub struct LastWord {
     pub instance: String,
     /// Its vclock, without component 0.
     pub vclock: Vclock,
+}
+
+/// Which members had to have a synchronous row before its client was told that it is safe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quorum {
+    /// So many of them, the master among them; 0: there are no synchronous spaces.
+    pub size: u64,
+    /// Instance UUIDs.
+    pub members: BTreeSet<String>,
+}
+
+impl Quorum {
+    /// Of so many members the votes are needed: every set that may have acknowledged a row has a voter among them. `None`: no
+    /// votes tell anything. Without synchronous spaces there is nothing to find, and with a quorum of one the master alone may
+    /// have had it.
+    #[must_use]
+    pub fn votes_needed(&self) -> Option<usize> {
+        let size = usize::try_from(self.size).ok().filter(|size| *size > 1)?;
+        Some(self.members.len().saturating_sub(size) + 1)
+    }
 }
 
 /// How far a holder is.

@@ -35,6 +35,8 @@ pub struct Settings {
     pub elector: Elector,
     /// `ELECTION_WINDOW`.
     pub election_window: Duration,
+    /// `SYNC_LOSS`.
+    pub sync_loss: SyncLoss,
     /// `MAX_LAG_ROWS`; 0: any.
     pub max_lag_rows: u64,
     /// `MAX_IDLE`; zero: any.
@@ -66,6 +68,16 @@ pub enum Elector {
     Idle,
     /// Whoever is first.
     First,
+}
+
+/// What is done where nobody can tell whether every acknowledged synchronous row is here (`SYNC_LOSS`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyncLoss {
+    /// Nobody becomes master before that is known.
+    Refuse,
+    /// A candidate waits for a time, and then goes on.
+    Accept,
 }
 
 /// Everything an agent knows.

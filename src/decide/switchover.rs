@@ -96,7 +96,7 @@ impl Planner<'_> {
     }
 
     /// What to call a member in sentences: two members never alike.
-    fn name_of(&self, instance: &str) -> String {
+    pub(super) fn name_of(&self, instance: &str) -> String {
         let board = self.state.board.as_ref();
         let label = board.and_then(|(board, _)| board.labels().remove(instance));
         label.unwrap_or_else(|| instance.to_owned())
@@ -403,7 +403,7 @@ impl Planner<'_> {
         reason
     }
 
-    fn look_for_rows(&mut self) {
+    pub(super) fn look_for_rows(&mut self) {
         let probed_at = self.state.instance.probed_at;
         let look_at = probed_at.map_or(self.now, |at| at + CATCH_UP_POLL);
         if look_at > self.now {
@@ -485,9 +485,8 @@ impl Planner<'_> {
                     same_configuration: true,
                     unfollowed: false,
                     open_ms: 0,
+                    vote: false,
                     excluded,
-                    absent: false,
-                    gives_way_ms: 0,
                 }),
             });
         }

@@ -89,6 +89,7 @@ function look.at_instance()
         id = info.id ~= nil and info.id or 0,
         replication = replication_of(info),
         election_mode = rule.election_mode,
+        quorum = platform.quorum(),
         pid = identity.pid,
         pid_namespace = identity.pid_namespace,
         boot_id = identity.boot_id,

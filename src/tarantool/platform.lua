@@ -118,6 +118,46 @@ function platform.queue_owner()
     return queue and (queue.owner or 0)
 end
 
+-- Any synchronous space, looked for again only after the schema has changed.
+local synchronous = {}
+
+local function has_synchronous_space()
+    local version = box.info.schema_version or box.internal.schema_version()
+    if synchronous.version ~= version then
+        synchronous = {version = version, found = false}
+        for id, space in pairs(box.space) do
+            if type(id) == 'number' and space.is_sync then
+                synchronous.found = true
+                break
+            end
+        end
+    end
+    return synchronous.found
+end
+platform.has_synchronous_space = has_synchronous_space
+
+-- As src/box/box.cc's box_eval_replication_synchro_quorum(): a number, or since 2.6.1 a formula of N, the members in _cluster.
+local function evaluated(setting)
+    if type(setting) ~= 'string' then
+        return setting
+    end
+    local ok, value = pcall(function()
+        return setfenv(loadstring('return ' .. setting), {N = box.space._cluster:len(), math = math})()
+    end)
+    return ok and math.floor(value) or nil
+end
+
+-- How many members must have a synchronous row before its client is told so; 0 where there can be no such rows. Where the
+-- queue has an owner, a transaction may be synchronous without any synchronous space.
+function platform.quorum()
+    local owner = platform.queue_owner()
+    if not has_synchronous_space() and (owner == nil or owner == 0) then
+        return 0
+    end
+    local synchro = box.info.synchro
+    return synchro ~= nil and synchro.quorum or evaluated(box.cfg.replication_synchro_quorum)
+end
+
 -- Whether the queue is this instance's, so that it may be writable. An owner that was started again, or that has heard of a
 -- higher Raft term since, stays read-only for the reason 'synchro' until it has promoted itself anew.
 function platform.owns_queue()

@@ -19,15 +19,6 @@ local CLEARING_TIMEOUT_S = 0.05
 -- A claim that takes longer is given up, and asked for anew: just before the guard gives the promotion up.
 local CLAIM_PATIENCE_S = 0.45
 
-local function has_synchronous_space()
-    for id, space in pairs(box.space) do
-        if type(id) == 'number' and space.is_sync then
-            return true
-        end
-    end
-    return false
-end
-
 -- 2.6 does not say whether rows wait in the queue, but while another instance's do, no local write is accepted, not
 -- even to a local space.
 local function holds_rows_of_another()
@@ -39,7 +30,7 @@ end
 -- member that is not connected yet, or has not told yet what it has, counts as one that has nothing. So the quorum is
 -- one while the queue is cleared. Neither setting is touched while rows of our own wait: those it would end, too.
 local function clear_queue()
-    if not has_synchronous_space() then
+    if not platform.has_synchronous_space() then
         return
     end
     local settings = {replication_synchro_timeout = CLEARING_TIMEOUT_S}
@@ -59,7 +50,7 @@ end
 function guard.lacks_queue()
     local owner = platform.queue_owner()
     if owner == 0 then
-        return has_synchronous_space()
+        return platform.has_synchronous_space()
     end
     return owner ~= nil and not platform.owns_queue()
 end

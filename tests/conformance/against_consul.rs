@@ -70,6 +70,8 @@ fn record(refresh: u64) -> Record {
         last_master: None,
         unguarded: None,
         rate_rows_per_s: None,
+        quorum: None,
+        offered: false,
         end: None,
         handover_to: None,
         problems: Vec::new(),

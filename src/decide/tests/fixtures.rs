@@ -14,7 +14,7 @@ use crate::decide::event::{ConsulFault, Event};
 use crate::decide::ids::SessionId;
 use crate::decide::plan::{Action, CatalogEntry, Plan};
 use crate::decide::record::{Record, Status, Vclock};
-use crate::decide::state::{Elector, Settings, State};
+use crate::decide::state::{Elector, Settings, State, SyncLoss};
 use crate::decide::timing::{Tick, Timing};
 
 /// Whether a plan has an action of this kind.
@@ -79,6 +79,7 @@ pub(crate) fn settings() -> Settings {
         follow: false,
         elector: Elector::First,
         election_window: Duration::from_millis(250),
+        sync_loss: SyncLoss::Refuse,
         max_lag_rows: 0,
         max_idle: Duration::ZERO,
         replica_max_idle: Duration::from_secs(5),
@@ -119,6 +120,8 @@ pub(crate) fn record() -> Record {
         last_master: None,
         unguarded: None,
         rate_rows_per_s: None,
+        quorum: None,
+        offered: false,
         end: None,
         handover_to: None,
         problems: Vec::new(),

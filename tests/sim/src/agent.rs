@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::decide::decide;
 use crate::decide::event::{Event, GuardCommandKind};
 use crate::decide::plan::{Action, Ending, Plan};
-use crate::decide::state::{Reading, Settings, State};
+use crate::decide::state::{Reading, Settings, State, SyncLoss};
 use crate::decide::timing::Tick;
 use crate::faults::Cut;
 use crate::time::{Clock, MS, SEC, Time};
@@ -138,6 +138,11 @@ impl World {
             follow: params.follow,
             elector: params.elector,
             election_window: params.window,
+            sync_loss: if params.refuses_loss {
+                SyncLoss::Refuse
+            } else {
+                SyncLoss::Accept
+            },
             max_lag_rows: params.max_lag_rows,
             max_idle: params.max_idle,
             replica_max_idle: Duration::from_secs(5),

@@ -143,6 +143,7 @@ impl World {
             id: it.n as u64 + 1,
             replication,
             election_mode: None,
+            quorum: Some(self.params.sets[set].quorum()),
             pid: it.pid,
             pid_namespace: None,
             boot_id: None,

@@ -42,6 +42,20 @@ pub(crate) struct SetParams {
     /// A promotion needs a quorum for the synchronous queue, as in Tarantool 2.10 and later.
     pub(crate) queue_needs_quorum: bool,
     pub(crate) write_gap: Time,
+    /// `SYNC_LOSS=refuse`.
+    #[serde(default)]
+    pub(crate) refuses_loss: bool,
+}
+
+impl SetParams {
+    /// How many members must have a synchronous row; 0: there are none.
+    pub(crate) fn quorum(&self) -> u64 {
+        if self.sync_share == 0 {
+            0
+        } else {
+            self.size as u64 / 2 + 1
+        }
+    }
 }
 
 /// How long things take, and what gets lost, in one case of so many.
@@ -80,9 +94,13 @@ impl Params {
     pub fn draw(seed: u64) -> Self {
         let mut rng = Rng::new(seed, 1);
         let sets = rng.one_of(&[1, 1, 1, 1, 1, 1, 2, 2, 3]);
-        let sets: Vec<SetParams> = (0..sets).map(|_| draw_set(&mut rng, sets)).collect();
+        let mut sets: Vec<SetParams> = (0..sets).map(|_| draw_set(&mut rng, sets)).collect();
         let mut weather = draw_weather(&mut rng);
         let mut apart = Rng::new(seed, 5);
+        let mut refusing = Rng::new(seed, 6);
+        for set in &mut sets {
+            set.refuses_loss = refusing.percent(60);
+        }
         weather.holds_end_after = apart.one_of(&[0, 0, 0, 1, 50, 300, 700, 1_500, 3_000]) * MS;
         let (faults, calm_from) = faults::draw(&mut rng, &sets);
         Self {
@@ -156,6 +174,7 @@ fn draw_set(rng: &mut Rng, sets: usize) -> SetParams {
         sync_share: rng.one_of(&[0, 50, 100]),
         queue_needs_quorum: rng.percent(30),
         write_gap: rng.between(40, 200) * MS,
+        refuses_loss: false,
     }
 }
 

@@ -5,6 +5,8 @@ use crate::decide::record::Record;
 use crate::world::World;
 
 impl World {
+    /// A holder that was not promoted may hand on to a member with fewer rows: R7 says when.
+    ///
     /// Rows of an earlier master that came back may reach it behind its own last word: those are not its to hand over.
     pub(super) fn check_handed_over(
         &mut self,
@@ -13,7 +15,8 @@ impl World {
         target: &str,
         record: &Record,
     ) {
-        let Some(target) = self.find(set, target) else {
+        let target = self.find(set, target).filter(|_| !record.refused);
+        let Some(target) = target else {
             return;
         };
         let own = self.instances[at].n;

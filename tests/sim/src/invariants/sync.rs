@@ -1,12 +1,13 @@
-//! Acknowledged synchronous writes survive: a new master has all of them, where somebody who had them was among those
-//! that it was compared with (docs/PROTOCOL.md, "The queue of synchronous transactions").
+//! R7: with `SYNC_LOSS=refuse` every new master has every acknowledged synchronous row, unless the lock key was lost, which
+//! says who is to be asked. With `accept` a new master has them where a member that has them was there to be compared with.
 
 use crate::decide::state::Elector;
 use crate::world::World;
 
 impl World {
     pub(super) fn check_rows(&mut self, set: usize, at: usize) {
-        if self.params.sets[set].elector != Elector::Smart {
+        let refuses = self.params.sets[set].refuses_loss && !self.checks.sets[set].key_lost;
+        if !refuses && self.params.sets[set].elector != Elector::Smart {
             return;
         }
         for origin in self.sets[set].members.clone() {
@@ -15,6 +16,12 @@ impl World {
             let has = self.instances[at].has[n];
             if has >= acknowledged {
                 continue;
+            }
+            if refuses {
+                let words = format!(
+                    "instance {at} becomes master with {has} of {acknowledged} acknowledged rows of instance {origin}"
+                );
+                return self.fail("no acknowledged synchronous row is lost", words);
             }
             let compared = self.sets[set].members.clone().find(|other| {
                 *other != at

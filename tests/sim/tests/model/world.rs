@@ -11,7 +11,7 @@ use crate::decide::event::{ConsulFault, Event};
 use crate::decide::observed::{Peer, Probe, Upstream};
 use crate::decide::plan::Action;
 use crate::decide::record::{Status, Vclock};
-use crate::decide::state::{Elector, Settings, State};
+use crate::decide::state::{Elector, Settings, State, SyncLoss};
 use crate::decide::timing::{InstanceTime, Tick, Timing};
 use crate::guard::Guard;
 use crate::time::{MS, SEC, Time};
@@ -197,6 +197,7 @@ fn settings(bounds: Bounds, n: usize, run: u32) -> Settings {
         follow: false,
         elector: Elector::First,
         election_window: duration(250 * MS),
+        sync_loss: SyncLoss::Refuse,
         max_lag_rows: 0,
         max_idle: Duration::ZERO,
         replica_max_idle: Duration::from_secs(5),
@@ -369,6 +370,7 @@ impl World {
             id: n as u64 + 1,
             replication: (0..self.nodes.len()).map(peer).collect(),
             election_mode: None,
+            quorum: Some(0),
             pid: node.pid,
             pid_namespace: None,
             boot_id: None,

@@ -1,0 +1,88 @@
+//! A holder whose guard does not promote its instance, since the synchronous queue finds no quorum, say, or the disk is full.
+//! It keeps the lock, so that nobody with fewer rows gets it meanwhile, and gives it up for a member that has its rows.
+
+use std::time::Duration;
+
+use super::board::Ballot;
+use super::event::KeySight;
+use super::observed::Probe;
+use super::plan::Reason;
+use super::ranking::{LastMaster, compare, rows_lacked};
+use super::record::{Record, Status};
+use super::election::Contest;
+use super::{Planner, Tick};
+
+/// How often the board is read for ballots while nobody is master.
+const BALLOTS_POLL: Duration = Duration::from_millis(100);
+
+impl Planner<'_> {
+    /// Since when the guard has refused, if that is a lease ago.
+    pub(super) fn is_not_promoted_since(&self) -> Option<Tick> {
+        let lease = self.state.settings.timing.lease();
+        let since = self.state.hold.refused_since?;
+        (self.now >= since + lease).then_some(since)
+    }
+
+    /// `None`: nobody is there to give it to, so the guard is asked again.
+    pub(super) fn hand_on(&mut self, record: &Record, probe: &Probe) -> Option<Reason> {
+        let since = self.is_not_promoted_since()?;
+        self.look_at_board(BALLOTS_POLL);
+        let lease = self.state.settings.timing.lease();
+        let is_bound = self.refuses_loss() && self.quorum_to_ask(Some(record)).is_some();
+        let may_lack_rows = !is_bound && self.now >= since + lease * 2;
+        let heir = self.heir(record, probe, may_lack_rows)?.clone();
+        let guard = self.state.instance.guard_refused.clone();
+        let why = format!(
+            "its guard does not promote it, {} is to try: {}",
+            heir.name,
+            guard.unwrap_or_default()
+        );
+        if self.state.may_be_writable(self.now) {
+            self.fence(&why);
+        } else {
+            self.release_to(&why, Some(&heir.instance));
+        }
+        Some(Reason::Releasing { why })
+    }
+
+    /// The best of those whose ballots answer the offer.
+    fn heir(&self, record: &Record, probe: &Probe, may_lack_rows: bool) -> Option<&Ballot> {
+        let unpromoted = Record {
+            refused: true,
+            ..record.clone()
+        };
+        let last = LastMaster::of(Some(&unpromoted), probe);
+        let (board, _) = self.state.board.as_ref()?;
+        let ballots = board.ballots.values();
+        let fit = ballots.filter(|it| {
+            let lacked = rows_lacked(&it.vclock, &probe.vclock, last.as_ref());
+            let answers = it.term == record.term + 1 && it.excluded.is_none();
+            answers && it.instance != probe.uuid && (lacked == 0 || may_lack_rows)
+        });
+        let elector = self.state.settings.elector;
+        fit.min_by(|a, b| compare(elector, last.as_ref(), a, b))
+    }
+
+    /// Of a member: the holder offers the lock, so it says what it has.
+    pub(super) fn answers_offer(&mut self, key: &KeySight) -> bool {
+        let Ok(record) = &key.record else {
+            return false;
+        };
+        let own = self.state.live_probe().map(|probe| probe.uuid.as_str());
+        if !record.offered || record.status != Status::Promoting || own == Some(&record.instance) {
+            return false;
+        }
+        let contest = Contest {
+            index: key.modify_index,
+            term: record.term + 1,
+            record: Some(record),
+            since: self.state.lock.stood_since,
+        };
+        match self.excluded(Some(record), Duration::ZERO) {
+            Some(why) => self.decline(&contest, &why),
+            None if self.has_cast(&contest) => {}
+            None => self.run(&contest),
+        }
+        true
+    }
+}

@@ -1,0 +1,96 @@
+//! Which of two ballots goes first.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::BTreeSet;
+
+use super::board::Ballot;
+use super::observed::Probe;
+use super::record::{Record, Vclock};
+use super::state::Elector;
+
+/// Which rows count: those that the last master wrote itself, and others as far as it had them. What an earlier master alone
+/// has, and the last one never had, was acknowledged by nobody that counts.
+#[derive(Debug, Clone)]
+pub struct LastMaster {
+    /// What it had at its last word.
+    vclock: Vclock,
+    /// Its component of vclocks; two, where a holder may have been promoted before anybody heard of it.
+    ids: BTreeSet<String>,
+}
+
+impl LastMaster {
+    /// `None`: nobody says who served last, or which component is its own; then every row counts.
+    pub(super) fn of(record: Option<&Record>, probe: &Probe) -> Option<Self> {
+        let record = record?;
+        let mut vclock = record.vclock.clone();
+        let mut instances = vec![record.instance.as_str()];
+        if !record.was_promoted() {
+            let last = record.last_master.as_ref()?;
+            if record.refused {
+                // Its writer has fewer rows than its predecessor, perhaps.
+                vclock.clear();
+                instances.clear();
+            }
+            for (id, lsn) in &last.vclock {
+                let known = vclock.entry(id.clone()).or_default();
+                *known = (*known).max(*lsn);
+            }
+            instances.push(&last.instance);
+        }
+        let ids = instances
+            .into_iter()
+            .map(|uuid| Some(probe.peer(uuid)?.id.to_string()));
+        Some(Self {
+            vclock,
+            ids: ids.collect::<Option<_>>()?,
+        })
+    }
+}
+
+/// How many rows of a component count.
+fn counted(last: Option<&LastMaster>, id: &str, lsn: u64) -> u64 {
+    match last {
+        Some(last) if !last.ids.contains(id) => last.vclock.get(id).copied().unwrap_or(0).min(lsn),
+        Some(_) | None => lsn,
+    }
+}
+
+/// How many of the rows that count `own` lacks and `theirs` has.
+pub(super) fn rows_lacked(own: &Vclock, theirs: &Vclock, last: Option<&LastMaster>) -> u64 {
+    let lacked = theirs.iter().map(|(id, lsn)| {
+        let has = own.get(id).copied().unwrap_or(0);
+        counted(last, id, *lsn).saturating_sub(has)
+    });
+    lacked.fold(0, u64::saturating_add)
+}
+
+/// Who is to go first comes first. The instance UUID makes it one order for all.
+#[must_use]
+pub fn compare(elector: Elector, last: Option<&LastMaster>, a: &Ballot, b: &Ballot) -> Ordering {
+    let rows = |vclock: &Vclock| rows(vclock, last);
+    let by_elector = match elector {
+        Elector::Smart => {
+            let key = |ballot: &Ballot| {
+                let (same, following) = (ballot.same_configuration, ballot.following);
+                let ahead = (same, following, rows(&ballot.vclock), !ballot.unfollowed);
+                (Reverse((ahead, ballot.priority)), ballot.idle_ms)
+            };
+            key(a).cmp(&key(b))
+        }
+        Elector::Idle => {
+            let key = |ballot: &Ballot| {
+                let rows = Reverse(rows(&ballot.vclock));
+                (ballot.unfollowed, ballot.idle_ms, rows)
+            };
+            key(a).cmp(&key(b))
+        }
+        Elector::First => Ordering::Equal,
+    };
+    by_elector.then_with(|| a.instance.cmp(&b.instance))
+}
+
+/// How many of the rows that count a vclock has: of two of which one has everything that the other has, no less.
+fn rows(vclock: &Vclock, last: Option<&LastMaster>) -> u64 {
+    let counts = vclock.iter().map(|(id, lsn)| counted(last, id, *lsn));
+    counts.fold(0, u64::saturating_add)
+}

@@ -1,0 +1,153 @@
+//! Synchronous rows (R7): what a client was told to be safe is on whichever instance becomes master.
+//!
+//! A row is acknowledged once a quorum of Q among N members has it. So every set of N - Q + 1 members has one with that row,
+//! and a candidate that has whatever these have lacks nothing that was acknowledged.
+
+use super::Planner;
+use super::board::Ballot;
+use super::election::{Contest, Election};
+use super::observed::Probe;
+use super::plan::Reason;
+use super::ranking::{LastMaster, rows_lacked};
+use super::record::{Quorum, Record};
+use super::state::{Elector, SyncLoss};
+
+/// Why nobody can tell whether every acknowledged synchronous row is on a candidate's instance.
+pub(super) enum Doubt {
+    /// Too few members have said what they have.
+    Votes {
+        /// So many have.
+        cast: usize,
+        /// So many must.
+        needed: usize,
+        /// Instance UUIDs of those whose votes are missing.
+        missing: Vec<String>,
+    },
+    /// A voter has rows that the candidate lacks.
+    Rows {
+        /// The voter that has most of them.
+        of: Ballot,
+        /// How many.
+        lacked: u64,
+    },
+}
+
+impl Ballot {
+    /// Whether its vclock is all that its instance will ever have of the last master. An agent of before 0.2 says it only by
+    /// running.
+    pub(super) fn is_vote(&self) -> bool {
+        self.vote || self.excluded.is_none()
+    }
+}
+
+impl Planner<'_> {
+    /// The quorum that the last master's clients relied on, where votes tell anything about it and are asked for.
+    pub(super) fn quorum_to_ask<'r>(&self, record: Option<&'r Record>) -> Option<&'r Quorum> {
+        let quorum = record?.quorum.as_ref()?;
+        let asks = self.refuses_loss() || self.state.settings.elector != Elector::First;
+        quorum.votes_needed().filter(|_| asks)?;
+        Some(quorum)
+    }
+
+    pub(super) fn refuses_loss(&self) -> bool {
+        self.state.settings.sync_loss == SyncLoss::Refuse
+    }
+
+    /// What this instance says now is a vote.
+    pub(super) fn may_vote(&self, contest: &Contest<'_>) -> bool {
+        let Some(probe) = self.state.live_probe() else {
+            return false;
+        };
+        let asked_at = self.state.instance.answered_begun_at;
+        let is_newer = asked_at.is_some_and(|at| at >= contest.since);
+        // An orphan has read its whole WAL.
+        let has_read_all = matches!(probe.status.as_str(), "running" | "orphan");
+        let before = self.state.before(contest.term);
+        is_newer && has_read_all && self.state.promised_until(before, self.now).is_none()
+    }
+
+    /// `None`: whatever was acknowledged is here, or no votes would tell.
+    pub(super) fn doubt(
+        &self,
+        record: Option<&Record>,
+        election: &Election,
+        probe: &Probe,
+    ) -> Option<Doubt> {
+        let quorum = self.quorum_to_ask(record)?;
+        let last = record.and_then(Record::last_masters_word);
+        if last.is_some_and(|last| last.instance == probe.uuid) {
+            // It was master itself, so it has whatever it acknowledged, and had what was acknowledged before.
+            return None;
+        }
+        let needed = quorum.votes_needed()?;
+        let ballots = election.counting().into_values();
+        let votes: Vec<&Ballot> = ballots
+            .filter(|it| it.is_vote() && quorum.members.contains(&it.instance))
+            .collect();
+        if votes.len() < needed {
+            let cast = |uuid: &&String| votes.iter().any(|vote| vote.instance == **uuid);
+            let missing = quorum.members.iter().filter(|uuid| !cast(uuid));
+            return Some(Doubt::Votes {
+                cast: votes.len(),
+                needed,
+                missing: missing.cloned().collect(),
+            });
+        }
+        let last = LastMaster::of(record, probe);
+        let lacked = |it: &Ballot| rows_lacked(&probe.vclock, &it.vclock, last.as_ref());
+        let of = votes.into_iter().max_by_key(|it| lacked(it))?;
+        (lacked(of) > 0).then(|| Doubt::Rows {
+            lacked: lacked(of),
+            of: of.clone(),
+        })
+    }
+
+    /// Until the doubt is over nobody goes on.
+    pub(super) fn wait_for_certainty(&mut self, doubt: &Doubt) -> Reason {
+        match doubt {
+            Doubt::Votes {
+                cast,
+                needed,
+                missing,
+            } => Reason::WaitingForVotes {
+                cast: *cast,
+                needed: *needed,
+                missing: self.names_of(missing),
+            },
+            Doubt::Rows { of, lacked } => {
+                let probe = self.state.live_probe();
+                let comes = probe.is_some_and(|probe| probe.follows(&of.instance));
+                if comes {
+                    self.look_for_rows();
+                }
+                Reason::WaitingForRows {
+                    lacked: *lacked,
+                    of: of.name.clone(),
+                    comes,
+                }
+            }
+        }
+    }
+
+    /// What is said where a candidate goes on all the same (`SYNC_LOSS=accept`).
+    pub(super) fn loss_words(&self, doubt: &Doubt) -> String {
+        match doubt {
+            Doubt::Votes {
+                cast,
+                needed,
+                missing,
+            } => format!(
+                "synchronous rows may be lost: only {cast} of the {needed} votes that are needed came, not those of {}",
+                self.names_of(missing)
+            ),
+            Doubt::Rows { of, lacked } => {
+                format!("synchronous rows may be lost: {} has {lacked} more", of.name)
+            }
+        }
+    }
+
+    fn names_of(&self, members: &[String]) -> String {
+        let names: Vec<String> = members.iter().map(|uuid| self.name_of(uuid)).collect();
+        names.join(", ")
+    }
+}
