@@ -257,7 +257,7 @@ impl Planner<'_> {
         if said.is_none() || (may_vote && said.is_some_and(|own| !own.vote)) {
             self.write_ballot(contest, Some(why.to_owned()));
         }
-        if asked && !may_vote {
+        if !may_vote {
             self.gets_its_vote(contest);
         }
     }
@@ -267,10 +267,8 @@ impl Planner<'_> {
         let before = self.state.before(contest.term);
         if let Some(until) = self.state.promised_until(before, self.now) {
             self.wake(until);
-        } else if contest.since > self.now {
-            self.wake(contest.since);
-        } else {
-            self.asks_after(contest.since);
+        } else if self.is_due(Some(contest.since)) {
+            let _ = self.has_asked_after(contest.since);
         }
     }
 
@@ -304,10 +302,13 @@ impl Planner<'_> {
             let healthy = healthy.filter(|(uuid, it)| it.health == "passing" && !left(uuid));
             expected.extend(healthy.map(|(uuid, _)| uuid.as_str()));
         }
-        expected.remove(own);
-        if let Some(spared) = record.and_then(spared) {
-            expected.remove(spared);
+        if let Some(record) = record {
+            match spared(record) {
+                Some(spared) => expected.remove(spared),
+                None => expected.insert(&record.instance),
+            };
         }
+        expected.remove(own);
         expected
     }
 
@@ -519,18 +520,19 @@ impl Planner<'_> {
     /// Writes our ballot, from a word of the instance that was asked for after the lock came up for grabs: only then
     /// has everything arrived that will.
     pub(super) fn run(&mut self, contest: &Contest<'_>) {
-        let asked_at = self.state.instance.answered_begun_at;
-        if asked_at.is_some_and(|at| at >= contest.since) {
+        if self.has_asked_after(contest.since) {
             self.write_ballot(contest, None);
-        } else {
-            self.asks_after(contest.since);
         }
     }
 
-    fn asks_after(&mut self, since: Tick) {
-        if since <= self.now && self.may_command_guard() {
+    /// Whether the instance's last word was asked for after that; else asks for a new one.
+    fn has_asked_after(&mut self, since: Tick) -> bool {
+        let asked_at = self.state.instance.answered_begun_at;
+        let has = asked_at.is_some_and(|at| at >= since);
+        if !has && self.may_command_guard() {
             self.tell_guard(GuardCommand::Probe);
         }
+        has
     }
 }
 

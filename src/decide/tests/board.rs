@@ -29,8 +29,7 @@ fn ballot() -> Ballot {
         unfollowed: false,
         open_ms: 9,
         excluded: Some("it lags".to_owned()),
-        absent: true,
-        gives_way_ms: 11,
+        vote: true,
     }
 }
 

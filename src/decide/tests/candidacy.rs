@@ -4,7 +4,6 @@ use super::election::{THIRD, after, candidate, last_word, vclock};
 use super::fixtures::*;
 use crate::decide::board::Pause;
 use crate::decide::event::Event;
-use crate::decide::hold::GivesWay;
 use crate::decide::plan::{Action, GuardCommand, Plan, Reason};
 use crate::decide::record::{Record, Status, Vclock};
 use crate::decide::state::Elector;
@@ -202,28 +201,6 @@ fn who_has_just_given_the_lock_up_does_not_hold_back_once_another_has_had_it() {
         node.lock.put_record(None, &last_word);
         node.watch_shows_lock();
         node.settles();
-        assert!(node.instance.is_writable(), "{:?}", node.plan().reason);
-    }
-}
-
-/// Else two of them would have the lock by turns, and a third would never get it.
-#[test]
-fn who_was_not_promoted_lets_others_try_until_one_was() {
-    for (base, runs) in [(vclock(3), true), (Vclock::new(), false)] {
-        let mut node = replica();
-        node.state.hold.gives_way = Some(GivesWay {
-            until: node.now + 5.secs(),
-            refused_with: Some([OTHER.to_owned(), THIRD.to_owned()].into()),
-        });
-        let last_word = Record {
-            base,
-            ..record().refreshed(41).says(Status::Fenced)
-        };
-        node.lock.put_record(None, &last_word);
-        node.watch_shows_lock();
-        node.settles();
-        assert_eq!(node.instance.is_writable(), runs);
-        node.lives_on(6.secs());
         assert!(node.instance.is_writable(), "{:?}", node.plan().reason);
     }
 }

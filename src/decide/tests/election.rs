@@ -8,7 +8,7 @@ use super::fixtures::*;
 use super::toys::follower;
 use super::world::world_with;
 use crate::decide::board::{Ballot, Cause, Pause, VERSION};
-use crate::decide::election::{LastMaster, compare};
+use crate::decide::ranking::{LastMaster, compare};
 use crate::decide::event::Event;
 use crate::decide::ids::SessionId;
 use crate::decide::observed::Peer;
@@ -17,8 +17,9 @@ use crate::decide::record::{Record, Status, Vclock};
 use crate::decide::state::Elector;
 
 mod expected;
-mod giving_way;
+mod offer;
 mod ranking;
+mod votes;
 
 pub(super) const THIRD: &str = "instance-third";
 const WINDOW: std::time::Duration = std::time::Duration::from_millis(250);
@@ -28,7 +29,7 @@ pub(super) fn vclock(rows: u64) -> Vclock {
 }
 
 /// A ballot for the lock after the fenced record of `candidate`, as good as that one's own.
-fn ballot(instance: &str) -> Ballot {
+pub(super) fn ballot(instance: &str) -> Ballot {
     Ballot {
         v: VERSION,
         instance: instance.to_owned(),
@@ -43,8 +44,7 @@ fn ballot(instance: &str) -> Ballot {
         unfollowed: false,
         open_ms: 0,
         excluded: None,
-        absent: false,
-        gives_way_ms: 0,
+        vote: true,
     }
 }
 

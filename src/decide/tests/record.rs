@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::fixtures::{Span, record};
 use crate::decide::board::Cause;
 use crate::decide::ending::End;
-use crate::decide::record::{LastWord, Record, RecordError, Status, Vclock};
+use crate::decide::record::{LastWord, Quorum, Record, RecordError, Status, Vclock};
 
 fn any_record() -> impl Strategy<Value = Record> {
     let status = prop_oneof![
@@ -55,6 +55,11 @@ fn any_record() -> impl Strategy<Value = Record> {
                     vclock: vclock.clone(),
                 }),
                 unguarded: (since % 17 == 0).then(|| members.iter().cloned().collect()),
+                quorum: (since % 19 == 0).then(|| Quorum {
+                    size: refresh,
+                    members: members.iter().cloned().collect(),
+                }),
+                offered: since % 23 == 0,
                 rate_rows_per_s: (since % 11 == 0).then_some(since),
                 end: (since % 13 == 0).then(End::default),
                 handover_to,

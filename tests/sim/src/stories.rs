@@ -12,11 +12,12 @@ type Step = (Time, Time, Fault);
 pub(crate) fn draw(rng: &mut Rng, set: usize, at: Time, lease: Time) -> Vec<Step> {
     let at = at + 2 * lease;
     match rng.below(100) {
-        0..20 => left_behind(rng, set, at, lease),
-        20..40 => alone(rng, set, at, lease),
-        40..54 => adopted(rng, set, at, lease),
-        54..63 => boots(rng, set, at, lease),
-        63..72 => hangs_midway(rng, set, at, lease),
+        0..12 => left_behind(rng, set, at, lease),
+        12..30 => last_rows(rng, set, at, lease),
+        30..46 => alone(rng, set, at, lease),
+        46..57 => adopted(rng, set, at, lease),
+        57..65 => boots(rng, set, at, lease),
+        65..72 => hangs_midway(rng, set, at, lease),
         72..81 => paused_unseen(rng, set, at, lease),
         81..90 => two_runs(rng, set, at, lease),
         _ => forgets_a_promise(rng, set, at, lease),
@@ -58,6 +59,34 @@ fn left_behind(rng: &mut Rng, set: usize, at: Time, lease: Time) -> Vec<Step> {
         (at, time, Fault::CutReplication { who, time }),
         dies(Who::Master(set), falls_at, lease),
     ]
+}
+
+/// One replica falls behind, and the master is lost while the other one, which has what a quorum acknowledged, is away for
+/// a moment, by itself, its agent, or on the way to Consul.
+fn last_rows(rng: &mut Rng, set: usize, at: Time, lease: Time) -> Vec<Step> {
+    let behind = rng.index(2);
+    let (who, other) = (Who::Replica(set, behind), Who::Replica(set, 1 - behind));
+    let falls_at = at + lease + rng.below(lease);
+    let time = falls_at - at + rng.below(lease * 3);
+    let mut story = vec![(at, time, Fault::CutReplication { who, time })];
+    let from = falls_at + rng.below(200) * MS - 100 * MS;
+    let time = rng.below(lease * 3);
+    story.push(match rng.below(5) {
+        0 => dies(other, from, time),
+        1 => agent_dies(other, from, time),
+        2 => (from, time, Fault::PauseAgent { who: other, time }),
+        3 => (from, time, Fault::FreezeInstance { who: other, time }),
+        _ => cut(other, Cut::Swallowed, from, time),
+    });
+    let (who, time) = (Who::Master(set), lease + rng.below(lease * 5));
+    story.push(match rng.below(3) {
+        0 => (falls_at, time, Fault::FreezeInstance { who, time }),
+        _ => dies(who, falls_at, time),
+    });
+    if rng.percent(30) {
+        story.push(agent_dies(who, falls_at, time));
+    }
+    story
 }
 
 /// A master that Consul does not hear any more lives on promises, or until its lease ends, while its record is deleted,

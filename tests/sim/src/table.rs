@@ -366,13 +366,6 @@ pub const MUTANTS: &[Mutant] = &[
         broken: "true",
     },
     Mutant {
-        name: "a holder that was not promoted hands its own quorum on",
-        rule: "R7",
-        file: "history.rs",
-        original: "probe.filter(|probe| «promoted || probe.is_master(term)»)",
-        broken: "true",
-    },
-    Mutant {
         name: "a doubt ends with the wait for ballots",
         rule: "R7",
         file: "election.rs",

@@ -22,11 +22,11 @@ fn a_ballot_that_does_not_come_is_waited_for_a_lease_by_who_lacks_rows_of_the_la
 /// Its process may be back already, which its agent has not seen yet (found by chaos).
 #[test]
 fn who_lacks_rows_waits_a_lease_for_one_whose_instance_is_not_there() {
-    for (rows, absent, waits) in [(9, true, true), (9, false, false), (10, true, false)] {
+    for (rows, vote, waits) in [(9, false, true), (9, true, false), (10, false, false)] {
         let mut node = candidate();
         node.lock.write_ballot(&Ballot {
             excluded: Some("its process is dead".to_owned()),
-            absent,
+            vote,
             ..ballot(THIRD)
         });
         node.instance.vclock = vclock(rows);
@@ -40,7 +40,7 @@ fn who_lacks_rows_waits_a_lease_for_one_whose_instance_is_not_there() {
 }
 
 #[test]
-fn who_does_not_run_says_whether_its_instance_is_there() {
+fn who_does_not_run_says_whether_its_word_is_a_vote() {
     let dies: fn(&mut Node) = Node::is_killed;
     let silent: fn(&mut Node) = |node| {
         node.freezes();
@@ -51,13 +51,13 @@ fn who_does_not_run_says_whether_its_instance_is_there() {
         node.attaches();
     };
     let never: fn(&mut Node) = |node| node.state.settings.priority = Some(-1);
-    for (change, absent) in [(dies, true), (silent, true), (loads, true), (never, false)] {
+    for (change, vote) in [(dies, false), (silent, false), (loads, false), (never, true)] {
         let mut node = candidate();
         change(&mut node);
         node.settles();
         let own = node.wrote();
         assert!(own.excluded.is_some());
-        assert_eq!(own.absent, absent);
+        assert_eq!(own.vote, vote);
     }
 }
 
@@ -121,47 +121,6 @@ fn boarded(mut node: Node, members: &[&str]) -> Node {
             .insert((*uuid).to_owned(), member(uuid, uuid));
     }
     node
-}
-
-/// Who comes back behind it may have rows that the quorum has acknowledged since.
-#[test]
-fn a_member_that_the_last_word_does_not_name_is_waited_for_if_it_is_healthy_and_not_missed() {
-    let alone = Record {
-        following: vec![OWN.to_owned()],
-        ..last_word()
-    };
-    let waits = |change: &dyn Fn(&mut Node)| {
-        let mut node = boarded(after(&alone), &[OTHER, THIRD]);
-        change(&mut node);
-        for _ in 0..3 {
-            node.settles();
-        }
-        !node.holds()
-    };
-    assert!(waits(&|_| {}));
-    // As in a star, where replicas follow the master alone.
-    assert!(waits(&|node| node.instance.replication[1].upstream = None));
-    assert!(!waits(&|node| {
-        let upstream = node.instance.replication[1].upstream.as_mut();
-        upstream.expect("one").status = "disconnected".to_owned();
-    }));
-    // The record may be from before it joined.
-    let unknown = Record {
-        members: vec![OWN.to_owned(), OTHER.to_owned()],
-        ..alone.clone()
-    };
-    for (rows_of_cluster, waited_for) in [(1, false), (2, true)] {
-        let is_waited_for = waits(&|node| {
-            node.instance.replication.truncate(rows_of_cluster);
-            node.lock.put_record(None, &unknown);
-            node.watch_shows_lock();
-        });
-        assert_eq!(is_waited_for, waited_for);
-    }
-    assert!(!waits(&|node| {
-        let third = node.lock.members.get_mut(THIRD).expect("its key");
-        third.health = "critical".to_owned();
-    }));
 }
 
 #[test]

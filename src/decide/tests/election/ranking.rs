@@ -198,12 +198,14 @@ fn rows_that_the_last_master_never_had_do_not_rank() {
         };
         let last = LastMaster::of(Some(&handed_on), probe);
         assert_eq!(by(Elector::Smart, last.as_ref()), Ordering::Less);
-        // Who does not say so may have been promoted, and have written what others have not.
+        // A holder that does not say so may have been promoted, and have written what others have not: both count in full.
         let silent = Record {
+            instance: OWN.to_owned(),
             refused: false,
             ..handed_on
         };
-        assert!(LastMaster::of(Some(&silent), probe).is_none());
+        let last = LastMaster::of(Some(&silent), probe);
+        assert_eq!(by(Elector::Smart, last.as_ref()), Ordering::Greater);
     }
     let served = Record {
         base: clock(141, 160),
