@@ -38,7 +38,7 @@ mutants: ## break the core on purpose, one rule at a time, and see after how man
 	$(CARGO) run --profile sim --locked -p tarsec-sim --bin sim -- mutants --seeds $(SEEDS) --threads $(THREADS)
 
 chaos: setup programs ## random faults from SEED (1) on a real cluster for about MINUTES (2): one master at a time, nothing synchronous lost
-	target/release/chaos --minutes $(MINUTES) --seed $(SEED)
+	target/release/chaos --minutes $(MINUTES) --seed $(SEED) --sync-loss $(SYNC_LOSS)
 
 # What `make test` has built already: nothing else has the same features of all dependencies.
 chaos-short: setup ## a minute of chaos with the tests' build; part of CI

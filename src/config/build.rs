@@ -280,13 +280,15 @@ fn succession(raw: &RawConfig) -> Result<((ElectionConfig, bool), Duration), Con
                 .required(parse::duration_or_off(DAY)),
         )
         .map(
-            |(((((elector, window), sync_loss), max_lag_rows), max_idle), cooldown)| ElectionConfig {
-                elector,
-                window,
-                sync_loss,
-                max_lag_rows,
-                max_idle,
-                cooldown,
+            |(((((elector, window), sync_loss), max_lag_rows), max_idle), cooldown)| {
+                ElectionConfig {
+                    elector,
+                    window,
+                    sync_loss,
+                    max_lag_rows,
+                    max_idle,
+                    cooldown,
+                }
             },
         );
     election

@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use super::board::Ballot;
+use super::election::Contest;
 use super::event::KeySight;
 use super::observed::Probe;
 use super::plan::Reason;
 use super::ranking::{LastMaster, compare, rows_lacked};
 use super::record::{Record, Status};
-use super::election::Contest;
 use super::{Planner, Tick};
 
 /// How often the board is read for ballots while nobody is master.

@@ -141,7 +141,10 @@ impl Planner<'_> {
                 self.names_of(missing)
             ),
             Doubt::Rows { of, lacked } => {
-                format!("synchronous rows may be lost: {} has {lacked} more", of.name)
+                format!(
+                    "synchronous rows may be lost: {} has {lacked} more",
+                    of.name
+                )
             }
         }
     }

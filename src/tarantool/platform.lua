@@ -118,23 +118,25 @@ function platform.queue_owner()
     return queue and (queue.owner or 0)
 end
 
--- Any synchronous space, looked for again only after the schema has changed.
-local synchronous = {}
+function platform.has_synchronous_space()
+    for id, space in pairs(box.space) do
+        if type(id) == 'number' and space.is_sync then
+            return true
+        end
+    end
+    return false
+end
+
+-- The same for every probe: the spaces may be many, so they are looked at again only after the schema has changed.
+local last_look = {}
 
 local function has_synchronous_space()
     local version = box.info.schema_version or box.internal.schema_version()
-    if synchronous.version ~= version then
-        synchronous = {version = version, found = false}
-        for id, space in pairs(box.space) do
-            if type(id) == 'number' and space.is_sync then
-                synchronous.found = true
-                break
-            end
-        end
+    if last_look.version ~= version then
+        last_look = {version = version, found = platform.has_synchronous_space()}
     end
-    return synchronous.found
+    return last_look.found
 end
-platform.has_synchronous_space = has_synchronous_space
 
 -- As src/box/box.cc's box_eval_replication_synchro_quorum(): a number, or since 2.6.1 a formula of N, the members in _cluster.
 local function evaluated(setting)

@@ -59,6 +59,7 @@ mod surroundings_tls;
 mod switchover;
 mod sync;
 mod sync_guard;
+mod sync_loss;
 mod takeover;
 mod topology;
 mod two;

@@ -8,11 +8,11 @@ use super::fixtures::*;
 use super::toys::follower;
 use super::world::world_with;
 use crate::decide::board::{Ballot, Cause, Pause, VERSION};
-use crate::decide::ranking::{LastMaster, compare};
 use crate::decide::event::Event;
 use crate::decide::ids::SessionId;
 use crate::decide::observed::Peer;
 use crate::decide::plan::{Action, GuardCommand, Reason};
+use crate::decide::ranking::{LastMaster, compare};
 use crate::decide::record::{Record, Status, Vclock};
 use crate::decide::state::Elector;
 

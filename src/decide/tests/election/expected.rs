@@ -51,7 +51,12 @@ fn who_does_not_run_says_whether_its_word_is_a_vote() {
         node.attaches();
     };
     let never: fn(&mut Node) = |node| node.state.settings.priority = Some(-1);
-    for (change, vote) in [(dies, false), (silent, false), (loads, false), (never, true)] {
+    for (change, vote) in [
+        (dies, false),
+        (silent, false),
+        (loads, false),
+        (never, true),
+    ] {
         let mut node = candidate();
         change(&mut node);
         node.settles();

@@ -178,9 +178,11 @@ fn a_member_answers_an_offer_with_a_word_of_its_instance_from_after_it() {
         offered: true,
         ..record()
     };
-    for (offered, priority, answers, runs) in
-        [(true, 0, true, true), (true, -1, true, false), (false, 0, false, false)]
-    {
+    for (offered, priority, answers, runs) in [
+        (true, 0, true, true),
+        (true, -1, true, false),
+        (false, 0, false, false),
+    ] {
         let mut node = replica();
         node.state.settings.priority = Some(priority);
         node.state.settings.elector = Elector::Smart;

@@ -53,7 +53,14 @@ fn without_the_votes_of_all_but_a_quorum_and_one_nobody_becomes_master() {
     assert!(!node.holds());
     let reason = node.plan().reason;
     assert!(
-        matches!(&reason, Reason::WaitingForVotes { cast: 1, needed: 2, .. }),
+        matches!(
+            &reason,
+            Reason::WaitingForVotes {
+                cast: 1,
+                needed: 2,
+                ..
+            }
+        ),
         "{reason:?}"
     );
     assert!(reason.to_string().contains(THIRD), "{reason}");
@@ -174,20 +181,30 @@ fn where_loss_is_accepted_it_is_said_what_may_be_lost() {
     node.lives_on(1.secs());
     assert!(node.holds(), "{:?}", node.plan().reason);
     let reason = node.lock.record().expect("a record").reason;
-    assert!(reason.contains("synchronous rows may be lost: only 1 of the 2 votes"), "{reason}");
+    assert!(
+        reason.contains("synchronous rows may be lost: only 1 of the 2 votes"),
+        "{reason}"
+    );
     // A voter has more.
     let mut node = accepting(&|node| node.lock.write_ballot(&voter(11)));
     node.lives_on(LEASE - 1.secs());
     assert!(!node.holds());
     node.lives_on(2.secs());
     let reason = node.lock.record().expect("a record").reason;
-    assert!(node.holds() && reason.contains("name of instance-third has 1 more"), "{reason}");
+    assert!(
+        node.holds() && reason.contains("name of instance-third has 1 more"),
+        "{reason}"
+    );
 }
 
 /// Without such rows, or where the master alone may have had them, votes tell nothing. Nor did an old agent say which it is.
 #[test]
 fn where_votes_tell_nothing_nobody_waits_for_them() {
-    for quorum in [None, quorum(0, &[OWN, OTHER, THIRD]), quorum(1, &[OWN, OTHER, THIRD])] {
+    for quorum in [
+        None,
+        quorum(0, &[OWN, OTHER, THIRD]),
+        quorum(1, &[OWN, OTHER, THIRD]),
+    ] {
         let last = Record {
             quorum,
             ..synchronous()
@@ -287,7 +304,10 @@ fn the_record_says_what_its_master_s_clients_rely_on() {
     let promote =
         node.comes_to(|action| matches!(action, Action::Guard(GuardCommand::Promote { .. })));
     // Of the last master, until it is promoted itself.
-    assert_eq!(node.lock.record().expect("a record").quorum, synchronous().quorum);
+    assert_eq!(
+        node.lock.record().expect("a record").quorum,
+        synchronous().quorum
+    );
     node.answers(&promote);
     let node = node.settled().serving();
     let own = node.lock.record().expect("a record").quorum;

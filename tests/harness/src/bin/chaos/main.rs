@@ -29,13 +29,15 @@ Breaks a real cluster under tarsec in random ways, at most two at once, and sees
 that there was one master at a time, that there is one again afterwards, and that
 no acknowledged synchronous write was lost.
 
-Usage: TARSEC_BIN=path/to/tarsec chaos [--minutes N] [--seed S] [--guard strict|lease] [--schedule]
+Usage: TARSEC_BIN=path/to/tarsec chaos [--minutes N] [--seed S] [--guard strict|lease]
+                                  [--sync-loss refuse|accept] [--schedule]
 
   --minutes N   how long (2): rounds of 30 s of faults, each followed by a look; none is
                 begun after so long
   --seed S      what the faults are drawn from (1)
   --guard G     the agents' GUARD (strict). With lease, a machine that is frozen and
                 wakes up late may acknowledge what was queued in it
+  --sync-loss L the agents' SYNC_LOSS (refuse)
   --schedule    print the faults and do nothing
 
 Needs consul, tarantool and setpriv on the PATH. Exit code 0: nothing was found, and
@@ -47,6 +49,7 @@ struct Options {
     minutes: u64,
     seed: u64,
     guard: String,
+    sync_loss: String,
     schedule_only: bool,
 }
 
@@ -99,6 +102,7 @@ impl Options {
             minutes: 2,
             seed: 1,
             guard: "strict".to_owned(),
+            sync_loss: "refuse".to_owned(),
             schedule_only: false,
         };
         let mut args = args;
@@ -112,10 +116,14 @@ impl Options {
                 "--minutes" => options.minutes = number(value()?)?,
                 "--seed" => options.seed = number(value()?)?,
                 "--guard" => options.guard = value()?,
+                "--sync-loss" => options.sync_loss = value()?,
                 "--schedule" => options.schedule_only = true,
                 "--help" | "-h" => return Ok(None),
                 other => return Err(format!("unknown argument '{other}'")),
             }
+        }
+        if !["refuse", "accept"].contains(&options.sync_loss.as_str()) {
+            return Err(format!("'{}' is no SYNC_LOSS", options.sync_loss));
         }
         if !["strict", "lease"].contains(&options.guard.as_str()) {
             return Err(format!("'{}' is no GUARD", options.guard));
@@ -165,13 +173,14 @@ async fn run(options: &Options, world: World) -> ExitCode {
 
 async fn break_things(options: &Options, world: &World, journal: &Journal) -> Result<()> {
     journal.say(&format!(
-        "seed {}, {} minutes, GUARD={}; logs in {}",
+        "seed {}, {} minutes, GUARD={}, SYNC_LOSS={}; logs in {}",
         options.seed,
         options.minutes,
         options.guard,
+        options.sync_loss,
         world.dir().display()
     ));
-    let stage = Stage::start(world, journal, &options.guard).await?;
+    let stage = Stage::start(world, journal, &options.guard, &options.sync_loss).await?;
     // Neither ends by itself before the rounds do.
     let rounds = tokio::select! {
         ended = all_rounds(options, &stage) => ended,

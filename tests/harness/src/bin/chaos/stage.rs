@@ -87,7 +87,12 @@ pub(crate) fn letter(set: usize) -> char {
 }
 
 impl<'a> Stage<'a> {
-    pub(crate) async fn start(world: &'a World, journal: &'a Journal, guard: &str) -> Result<Self> {
+    pub(crate) async fn start(
+        world: &'a World,
+        journal: &'a Journal,
+        guard: &str,
+        sync_loss: &str,
+    ) -> Result<Self> {
         let consul = world
             .consul_with(ConsulOptions::default().servers(3))
             .await?;
@@ -105,7 +110,8 @@ impl<'a> Stage<'a> {
             set[0].set_env("BOOTSTRAP", "false");
             let agents = world
                 .agents_with(&set, &consul, |_, agent| {
-                    agent.linked().announced().env("GUARD", guard)
+                    let agent = agent.linked().announced().env("GUARD", guard);
+                    agent.env("SYNC_LOSS", sync_loss)
                 })
                 .await?;
             set.wait_for_master(SOON).await?;

@@ -1,0 +1,103 @@
+//! `SYNC_LOSS`: what is done where nobody can tell whether a member has every acknowledged synchronous row (R7).
+
+use tarsec_harness::{AgentBuilder, Machine, Result, Value, World, eventually};
+
+use crate::cluster::stays_read_only;
+use crate::scene::{SOME_WRITES, Scene, assert_reigns, lock_entry};
+use crate::support::{LEASE, SOON, world};
+use crate::sync;
+
+/// Three members, of which one has missed what the two others have acknowledged since; these two are gone at once, the
+/// master with its machine.
+struct Left {
+    scene: Scene,
+    /// The member that is left.
+    stale: usize,
+    /// The member that has what was acknowledged, and is away.
+    fresh: usize,
+}
+
+async fn left(world: &World, sync_loss: &'static str) -> Result<Left> {
+    let agent = move |_, agent: AgentBuilder| agent.env("SYNC_LOSS", sync_loss);
+    let scene = sync::start(world, agent).await?;
+    let master = scene.master.instance;
+    let [stale, fresh] = [(master + 1) % 3, (master + 2) % 3];
+    scene.set.cut_off(stale).await?;
+    scene.writers.wait_for_writes(SOME_WRITES, SOON).await?;
+    let machines = [master, fresh].map(|at| Machine::of(&scene.set[at], &scene.agents[at]));
+    for machine in &machines {
+        machine.kill_no_wait()?;
+    }
+    for machine in &machines {
+        machine.wait_gone().await?;
+    }
+    scene.set.let_catch_up(stale).await?;
+    Ok(Left {
+        scene,
+        stale,
+        fresh,
+    })
+}
+
+#[tokio::test]
+async fn a_member_that_may_lack_acknowledged_rows_waits_for_the_votes_and_for_the_rows() {
+    world()
+        .story("sync-refuse", async |world| {
+            let Left {
+                scene,
+                stale,
+                fresh,
+            } = left(world, "refuse").await?;
+            let old = scene.master;
+            let words =
+                "waits for votes: 2 members must say which synchronous rows they have, 1 did";
+            let check = scene.wait_for_check(stale, "passing", words).await?;
+            let (_, missing) = check.output.split_once("missing: ").unwrap_or_default();
+            assert!(
+                missing.contains(scene.set[fresh].addr()),
+                "{}",
+                check.output
+            );
+            stays_read_only(&scene.set, LEASE * 2).await?;
+
+            // Whichever of the two it is, it has the rows of both.
+            Machine::of(&scene.set[fresh], &scene.agents[fresh])
+                .start()
+                .await?;
+            let heir = scene.wait_for_heir(SOON).await?;
+            let history = scene.writers.stop().await?;
+            assert_reigns(&history.judge(), &[old, heir]);
+            let missing = scene.set.missing_writes(heir.instance, &history).await?;
+            assert_eq!(missing, 0, "acknowledged writes lost:\n{}", history.judge());
+            Ok(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn where_loss_is_accepted_a_member_goes_on_and_says_what_may_be_lost() {
+    world()
+        .story("sync-accept", async |world| {
+            let Left { scene, stale, .. } = left(world, "accept").await?;
+            let gained = |record: &Value| {
+                record["instance"] == scene.set[stale].uuid()
+                    && record["term"].as_u64() > Some(scene.master.term)
+            };
+            let record = eventually(SOON, "a successor's record", async || {
+                let entry = lock_entry(&scene.consul, &scene.key).await;
+                let entry = entry.map_err(|error| error.to_string())?;
+                let record: Value = serde_json::from_str(&entry.value).unwrap_or_default();
+                if gained(&record) {
+                    Ok(record)
+                } else {
+                    Err(record.to_string())
+                }
+            })
+            .await?;
+            let reason = record["reason"].as_str().unwrap_or_default();
+            let words = "synchronous rows may be lost: only 1 of the 2 votes that are needed came";
+            assert!(reason.contains(words), "{reason}");
+            Ok(())
+        })
+        .await;
+}
