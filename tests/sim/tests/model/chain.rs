@@ -271,6 +271,7 @@ impl World {
     /// The guard does what it is told, by a command that may have waited in a frozen instance (`answered` false).
     pub(crate) fn obey(&mut self, n: usize, action: &Action, answered: bool) {
         let now_ns = self.clock_ns(n);
+        let vclock = self.vclock(n);
         let node = self.node(n);
         let Some(guard) = &mut node.guard else {
             return;
@@ -292,7 +293,7 @@ impl World {
                 };
                 let result = guard
                     .may_promote(&name(n), &promotion, *before, now_ns)
-                    .and_then(|()| guard.promote(&promotion, &BTreeMap::new(), now_ns));
+                    .and_then(|()| guard.promote(&promotion, &vclock, now_ns));
                 if result.is_ok() {
                     node.read_only = false;
                     promoted = Some(*term);
@@ -334,6 +335,13 @@ impl World {
     }
 
     fn note_promotion(&mut self, n: usize, term: u64) {
+        let rows = &self.nodes[n].rows;
+        let mut needed = rows.iter().zip(&self.acknowledged);
+        if needed.any(|(has, acknowledged)| has < acknowledged) {
+            self.seen |= seen::ROW_LOST;
+        } else if self.acknowledged.iter().any(|rows| *rows > 0) {
+            self.seen |= seen::ROW_KEPT;
+        }
         let below = self
             .served
             .iter()

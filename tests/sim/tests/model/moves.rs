@@ -38,6 +38,10 @@ pub(crate) enum Move {
     InstanceStarts(usize),
     /// Consul ends the session that holds the lock. A fault, unless nobody renews it.
     Expire,
+    /// A master writes a row, which one other node has before its client is told that it is safe.
+    Write(usize, usize),
+    /// Rows arrive.
+    Flow(usize, usize),
     /// Consul answers nobody. A fault.
     ConsulGoes,
     /// It answers again.
@@ -49,6 +53,7 @@ impl World {
     pub(crate) fn moves(&self) -> Vec<Move> {
         let mut moves = Vec::new();
         let may_fail = self.faults_left > 0;
+        let may_be_lost = may_fail && self.bounds.rows == 0;
         let mut add = |when: bool, what: Move| {
             if when {
                 moves.push(what);
@@ -62,8 +67,8 @@ impl World {
         for (n, node) in self.nodes.iter().enumerate() {
             if let Some(sent) = &node.step {
                 add(!self.consul_down, Move::Deliver(n));
-                add(may_fail && !sent.slow, Move::Slow(n));
-                add(may_fail || sent.slow, Move::GiveUp(n));
+                add(may_be_lost && !sent.slow, Move::Slow(n));
+                add(may_be_lost || sent.slow, Move::GiveUp(n));
             }
             add(!self.consul_down && !node.orphans.is_empty(), Move::Late(n));
             add(may_fail && node.running && !node.paused, Move::Pause(n));
@@ -72,17 +77,26 @@ impl World {
             let reachable = node.alive && !node.frozen;
             add(!node.running && reachable, Move::AgentStarts(n));
             add(
-                may_fail && node.running && !node.paused && !node.stops,
+                may_be_lost && node.running && !node.paused && !node.stops,
                 Move::Stop(n),
             );
-            add(may_fail && reachable, Move::Freeze(n));
+            add(may_be_lost && reachable, Move::Freeze(n));
             add(node.alive && node.frozen, Move::Thaw(n));
             add(may_fail && node.alive, Move::InstanceDies(n));
             add(!node.alive && !node.paused, Move::InstanceStarts(n));
+            for to in (0..self.nodes.len()).filter(|to| *to != n) {
+                let writes = self.writes_left > 0 && self.is_writable(n);
+                let reached = self.nodes[to].alive && !self.nodes[to].frozen;
+                add(writes && reached, Move::Write(n, to));
+                add(
+                    self.bounds.rows > 0 && self.may_flow(n, to),
+                    Move::Flow(n, to),
+                );
+            }
         }
         let held = self.consul.holder(0).is_some() && !self.consul_down;
-        add(held && (may_fail || self.is_abandoned()), Move::Expire);
-        add(may_fail && !self.consul_down, Move::ConsulGoes);
+        add(held && (may_be_lost || self.is_abandoned()), Move::Expire);
+        add(may_be_lost && !self.consul_down, Move::ConsulGoes);
         add(self.consul_down, Move::ConsulComes);
         moves
     }
@@ -166,6 +180,13 @@ impl World {
                     self.notify();
                 }
             }
+            Move::Write(n, to) => {
+                self.writes_left -= 1;
+                self.node(n).rows[n] += 1;
+                self.flow(n, to);
+                self.acknowledged[n] = self.nodes[n].rows[n];
+            }
+            Move::Flow(from, to) => self.flow(from, to),
             Move::ConsulGoes => self.consul_goes(),
             Move::ConsulComes => {
                 self.consul_down = false;

@@ -15,6 +15,7 @@ const THREADS: usize = 2;
 const STATES_OF_TWO: usize = 31_055;
 const STATES_WITH_PROMISES: usize = 31_015;
 const STATES_OF_THREE: usize = 34_552;
+const STATES_WITH_VOTES: usize = 1;
 /// Mutants of the simulation's table that this small a world shows, and what they break.
 const CAUGHT: &[(&str, &str)] = &[
     ("a lease is twice as long as agreed", "at most one writable"),
@@ -53,34 +54,19 @@ impl Model for Bounds {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        let mut properties = vec![
-            Property::always("at most one writable", |_, world: &World| {
-                let all = 0..world.nodes.len();
-                all.filter(|n| world.is_writable(*n) || world.is_leased(*n))
-                    .count()
-                    <= 1
-            }),
-            Property::always("writable only under a lease", |_, world: &World| {
-                let all = 0..world.nodes.len();
-                all.filter(|n| world.is_writable(*n))
-                    .all(|n| world.is_leased(n))
-            }),
-            Property::always("a record's term never goes back", |_, world: &World| {
-                world.seen & seen::TERM_WENT_BACK == 0
-            }),
-            Property::always("no promotion below a served term", |_, world: &World| {
-                world.seen & seen::PROMOTED_BELOW == 0
-            }),
-            Property::always(
-                "released as fenced only when read-only",
-                |_, world: &World| world.seen & seen::FENCED_TOO_EARLY == 0,
-            ),
-            Property::always("a hung instance does not go on", |_, world: &World| {
-                world.seen & seen::HUNG_WENT_ON == 0
-            }),
-            Property::sometimes("another becomes master", |_, world: &World| {
-                world.seen & seen::OTHER_MASTER != 0
-            }),
+        let mut properties = always();
+        properties.push(Property::sometimes(
+            "another becomes master",
+            |_, world: &World| world.seen & seen::OTHER_MASTER != 0,
+        ));
+        if self.rows > 0 {
+            properties.push(Property::sometimes(
+                "a master has a row that one before it acknowledged",
+                |_, world: &World| world.seen & seen::ROW_KEPT != 0,
+            ));
+            return properties;
+        }
+        properties.extend([
             Property::sometimes("the lock changes hands by a release", |_, world: &World| {
                 world.seen & seen::BY_RELEASE != 0
             }),
@@ -104,7 +90,7 @@ impl Model for Bounds {
             Property::sometimes("a hung instance is killed (R5)", |_, world: &World| {
                 world.seen & seen::KILLED != 0
             }),
-        ];
+        ]);
         if self.failsafe {
             properties.push(Property::sometimes(
                 "a master serves on promises (R6)",
@@ -113,6 +99,39 @@ impl Model for Bounds {
         }
         properties
     }
+}
+
+/// What must hold in every world.
+fn always() -> Vec<Property<Bounds>> {
+    vec![
+        Property::always("at most one writable", |_, world: &World| {
+            let all = 0..world.nodes.len();
+            all.filter(|n| world.is_writable(*n) || world.is_leased(*n))
+                .count()
+                <= 1
+        }),
+        Property::always("writable only under a lease", |_, world: &World| {
+            let all = 0..world.nodes.len();
+            all.filter(|n| world.is_writable(*n))
+                .all(|n| world.is_leased(n))
+        }),
+        Property::always("a record's term never goes back", |_, world: &World| {
+            world.seen & seen::TERM_WENT_BACK == 0
+        }),
+        Property::always("no promotion below a served term", |_, world: &World| {
+            world.seen & seen::PROMOTED_BELOW == 0
+        }),
+        Property::always(
+            "released as fenced only when read-only",
+            |_, world: &World| world.seen & seen::FENCED_TOO_EARLY == 0,
+        ),
+        Property::always("a hung instance does not go on", |_, world: &World| {
+            world.seen & seen::HUNG_WENT_ON == 0
+        }),
+        Property::always("no acknowledged row is lost (R7)", |_, world: &World| {
+            world.seen & seen::ROW_LOST == 0
+        }),
+    ]
 }
 
 /// The mutants' switch is the whole process's: one search at a time.
@@ -160,6 +179,7 @@ fn two_agents_and_any_one_fault() {
             faults: 1,
             served: true,
             failsafe: false,
+            rows: 0,
         },
         STATES_OF_TWO,
     );
@@ -174,6 +194,7 @@ fn two_agents_that_promise_and_any_one_fault() {
             faults: 1,
             served: true,
             failsafe: true,
+            rows: 0,
         },
         STATES_WITH_PROMISES,
     );
@@ -188,9 +209,25 @@ fn three_agents_and_any_one_fault() {
             faults: 1,
             served: true,
             failsafe: false,
+            rows: 0,
         },
         STATES_OF_THREE,
     );
+}
+
+/// A row that a quorum has, ballots, and any two faults of agents and instances.
+const VOTING: Bounds = Bounds {
+    agents: 3,
+    ticks: 4,
+    faults: 1,
+    served: true,
+    failsafe: false,
+    rows: 1,
+};
+
+#[test]
+fn three_agents_that_vote_and_any_two_faults() {
+    search(VOTING, STATES_WITH_VOTES);
 }
 
 /// Switches the mutant off, whatever happens.
@@ -219,6 +256,7 @@ fn a_broken_core_is_noticed() {
             faults: 1,
             served: true,
             failsafe: false,
+            rows: 0,
         };
         let checker = bounds
             .checker()

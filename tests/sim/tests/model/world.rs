@@ -44,6 +44,8 @@ pub(crate) mod seen {
     pub(crate) const STEP_REFUSED: u16 = 1 << 10;
     pub(crate) const KILLED: u16 = 1 << 11;
     pub(crate) const ON_PROMISES: u16 = 1 << 12;
+    pub(crate) const ROW_LOST: u16 = 1 << 13;
+    pub(crate) const ROW_KEPT: u16 = 1 << 14;
 }
 
 /// A request that is on its way to Consul: a step at the lock.
@@ -85,6 +87,8 @@ pub(crate) struct Node {
     pub(crate) guard: Option<Guard>,
     /// Commands that wait in a frozen instance, with the attach that they came over.
     pub(crate) parked: Vec<(u32, Action)>,
+    /// How many rows it has, by the node that wrote them.
+    pub(crate) rows: Vec<u64>,
     /// For how many moments a frozen instance has been past its lease beside an agent that could kill it.
     pub(crate) overdue: u8,
 }
@@ -99,6 +103,9 @@ pub(crate) struct Bounds {
     /// Begin with a master that serves, rather than with nothing.
     pub(crate) served: bool,
     pub(crate) failsafe: bool,
+    /// A master acknowledges so many rows once one other node has them, and ballots decide. Faults are then those of whole
+    /// agents and instances: what is slow and lost on its way is the other searches' business.
+    pub(crate) rows: u8,
 }
 
 /// Everything there is. Two worlds with the same print are one.
@@ -111,6 +118,9 @@ pub(crate) struct World {
     pub(crate) consul: Arc<Store>,
     pub(crate) consul_down: bool,
     pub(crate) faults_left: u8,
+    pub(crate) writes_left: u8,
+    /// The rows that were acknowledged, by the node that wrote them.
+    pub(crate) acknowledged: Vec<u64>,
     /// Which node served which term.
     pub(crate) served: Vec<(u64, usize)>,
     pub(crate) seen: u16,
@@ -195,7 +205,11 @@ fn settings(bounds: Bounds, n: usize, run: u32) -> Settings {
         priority: Some(0),
         kill_hung: true,
         follow: false,
-        elector: Elector::First,
+        elector: if bounds.rows > 0 {
+            Elector::Smart
+        } else {
+            Elector::First
+        },
         election_window: duration(250 * MS),
         sync_loss: SyncLoss::Refuse,
         max_lag_rows: 0,
@@ -234,6 +248,7 @@ impl Node {
             read_only: true,
             guard: None,
             parked: Vec::new(),
+            rows: vec![0; bounds.agents],
             overdue: 0,
         }
     }
@@ -266,6 +281,8 @@ impl World {
             consul: Arc::new(Store::new(1)),
             consul_down: false,
             faults_left: bounds.faults,
+            writes_left: bounds.rows,
+            acknowledged: vec![0; bounds.agents],
             served: Vec::new(),
             seen: 0,
             queue: VecDeque::new(),
@@ -353,7 +370,7 @@ impl World {
                 locked_out: false,
             }),
             downstream_status: (peer != n).then(|| "follow".to_owned()),
-            downstream_vclock: (peer != n).then(Vclock::new),
+            downstream_vclock: (peer != n).then(|| self.vclock(peer)),
         };
         Some(Box::new(Probe {
             now: InstanceTime {
@@ -365,12 +382,12 @@ impl World {
             ro_reason: None,
             read_only: node.read_only,
             status: "running".to_owned(),
-            vclock: Vclock::new(),
+            vclock: self.vclock(n),
             vshard: None,
             id: n as u64 + 1,
             replication: (0..self.nodes.len()).map(peer).collect(),
             election_mode: None,
-            quorum: Some(0),
+            quorum: Some(if self.bounds.rows > 0 { 2 } else { 0 }),
             pid: node.pid,
             pid_namespace: None,
             boot_id: None,
@@ -379,6 +396,28 @@ impl World {
             name: None,
             guard,
         }))
+    }
+
+    pub(crate) fn vclock(&self, n: usize) -> Vclock {
+        let rows = self.nodes[n].rows.iter().enumerate();
+        let written = rows.filter(|(_, rows)| **rows > 0);
+        written
+            .map(|(writer, rows)| ((writer + 1).to_string(), *rows))
+            .collect()
+    }
+
+    /// Rows that one has and the other lacks, and nothing keeps them from going there.
+    pub(crate) fn may_flow(&self, from: usize, to: usize) -> bool {
+        let goes = |n: usize| self.nodes[n].alive && !self.nodes[n].frozen;
+        let (here, there) = (&self.nodes[from].rows, &self.nodes[to].rows);
+        goes(from) && goes(to) && here.iter().zip(there).any(|(here, there)| here > there)
+    }
+
+    pub(crate) fn flow(&mut self, from: usize, to: usize) {
+        let here = self.nodes[from].rows.clone();
+        for (row, theirs) in self.node(to).rows.iter_mut().zip(here) {
+            *row = (*row).max(theirs);
+        }
     }
 
     /// Takes the world's print when a move is over.
@@ -399,10 +438,12 @@ impl World {
             self.ends_at,
             self.consul_down,
             self.faults_left,
+            self.writes_left,
             self.seen,
         )
             .hash(&mut all);
         self.served.hash(&mut all);
+        self.acknowledged.hash(&mut all);
         digest(&self.consul).hash(&mut all);
         self.print = all.finish();
     }
