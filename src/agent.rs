@@ -22,11 +22,9 @@ use crate::decide::timing::{Tick, Timing};
 use crate::decide::vshard::VshardEvent;
 use crate::dump::Dump;
 use crate::errors::chain;
-use crate::execute::{Executor, Keys, KnownIndex, json_bytes, lock_read};
+use crate::execute::{Executor, KnownIndex, json_bytes, lock_read};
 use crate::execute_catalog::OwnService;
-use crate::execute_vshard::{
-    ConfigText, Watcher, masters_prefix, watch_config, watch_login, watch_masters,
-};
+use crate::execute_vshard::{ConfigText, Watcher, watch_config, watch_login, watch_masters};
 use crate::exit::Exit;
 use crate::journal;
 use crate::logging::Output;
@@ -271,10 +269,10 @@ impl Agent {
             consul_back: Arc::clone(&self.executor.consul_back),
         };
         let events = self.executor.events.clone();
-        let prefix = masters_prefix(&config.consul, &config.cluster);
+        let keys = config.keys();
         let (own, sender) = (watcher.clone(), events.clone());
         tokio::spawn(async move {
-            watch_masters(&own, &prefix, sender).await;
+            watch_masters(&own, &keys, sender).await;
         });
         if let Some(key) = config.vshard.config_key.clone() {
             tokio::spawn(watch_login(config.vshard.clone(), events.clone()));
@@ -291,24 +289,24 @@ impl Agent {
             return event;
         };
         let config = &self.config;
-        let keys = Keys::of(&config.consul, &config.cluster, &probe.replicaset_uuid);
+        let keys = config.keys().replicaset(&probe.replicaset_uuid);
         match &self.executor.keys {
             None => {
                 self.executor.keys = Some(keys.clone());
-                info!(key = keys.lock, "lock key");
-                tokio::spawn(watch(self.executor.clone(), keys.lock));
-                tokio::spawn(watch_switchover(self.executor.clone(), keys.switchover));
+                info!(key = keys.lock(), "lock key");
+                tokio::spawn(watch(self.executor.clone(), keys.lock()));
+                tokio::spawn(watch_switchover(self.executor.clone(), keys.switchover()));
                 let replicaset = Some(probe.replicaset_uuid.as_str());
                 let lookout = Lookout::new(config, &self.executor.consul, replicaset);
                 tokio::spawn(lookout.watch(self.executor.events.clone()));
                 event
             }
-            Some(known) if known.members == keys.members => event,
+            Some(known) if *known == keys => event,
             Some(known) => Event::Unsuitable {
                 why: format!(
                     "its replica set is now {}, this agent serves {}: restart the agent if that is meant",
                     probe.replicaset_uuid,
-                    known.members.trim_end_matches("/members/")
+                    known.base()
                 ),
             },
         }

@@ -16,6 +16,7 @@ use crate::decide::board;
 use crate::decide::timing::Tick;
 use crate::errors::chain;
 use crate::execute::json_bytes;
+use crate::keys::ClusterKeys;
 use crate::tarantool::console::{self, ConsoleError, Word};
 
 /// Between two looks. A look costs the instance a line of Lua and Consul a read, for as long as a first start takes.
@@ -44,7 +45,7 @@ pub(crate) fn start(config: &Config, consul: &Consul) {
             socket: socket.clone(),
             deadline: config.timing.healthcheck_timeout(),
             consul: consul.clone(),
-            prefix: format!("{}/{}/births", config.consul.kv_prefix, config.cluster),
+            keys: config.keys(),
             clock: Clock::start(),
         };
         tokio::spawn(attendant.run());
@@ -55,7 +56,7 @@ struct Attendant {
     socket: PathBuf,
     deadline: Duration,
     consul: Consul,
-    prefix: String,
+    keys: ClusterKeys,
     clock: Clock,
 }
 
@@ -96,7 +97,7 @@ impl Attendant {
 
     async fn turn(&self, missing_since: &mut Option<Tick>) -> Result<(Word, Step), BirthError> {
         let word = self.ask(Order::None).await?;
-        let path = format!("{}/{}", self.prefix, word.replicaset);
+        let path = self.keys.birth(&word.replicaset);
         let view = self
             .consul
             .read_key(&path)

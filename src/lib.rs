@@ -23,6 +23,7 @@ mod execute_catalog;
 mod execute_vshard;
 pub mod exit;
 mod journal;
+mod keys;
 pub mod logging;
 mod neighbours;
 pub mod outlet;

@@ -23,7 +23,7 @@ use crate::errors::chain;
 use crate::execute::{fault, json_bytes};
 use crate::execute_catalog::{OwnService, deregister, service_ref, tell};
 use crate::execute_vshard::{
-    ConfigText, Watcher, masters_prefix, note_refusal, watch_config, watch_login, watch_masters,
+    ConfigText, Watcher, note_refusal, watch_config, watch_login, watch_masters,
 };
 use crate::exit::Exit;
 use crate::journal;
@@ -228,10 +228,10 @@ impl Hands {
         };
         let lookout = Lookout::new(&self.config, &self.consul, None);
         tokio::spawn(lookout.watch(self.events.clone()));
-        let prefix = masters_prefix(&self.config.consul, &self.config.cluster);
+        let keys = self.config.keys();
         let (own, events) = (watcher.clone(), self.events.clone());
         tokio::spawn(async move {
-            watch_masters(&own, &prefix, events).await;
+            watch_masters(&own, &keys, events).await;
         });
         if let Some(key) = self.config.vshard.config_key.clone() {
             tokio::spawn(watch_login(self.config.vshard.clone(), self.events.clone()));
@@ -333,8 +333,7 @@ impl Hands {
 
     async fn write_key(&self, key: &RouterKey) -> Result<(), crate::decide::event::ConsulFault> {
         let config = &self.config;
-        let prefix = &config.consul.kv_prefix;
-        let path = format!("{prefix}/{}/routers/{}", config.cluster, key.instance);
+        let path = config.keys().router(&key.instance);
         let key = RouterKey {
             service: Some(service_ref(config, None, &key.instance, &[Role::Router])),
             ..key.clone()

@@ -38,10 +38,7 @@ impl Waiting {
         let (sender, why) = watch::channel(None);
         let herald = Herald {
             consul: consul.clone(),
-            key: format!(
-                "{}/{}/waiting/{agent}",
-                config.consul.kv_prefix, config.cluster
-            ),
+            key: config.keys().waiting(agent),
             session_name: config.consul.session_name.clone(),
             ttl: config.timing.session_ttl(),
             name: config.announce.id.clone(),

@@ -12,7 +12,6 @@ use crate::clock;
 use crate::consul::{LockOutcome, LockStep};
 use crate::decide::ending::{End, How};
 use crate::decide::record::{Record, Status};
-use crate::execute::Keys;
 
 /// For the election and the promotion, beside a lease.
 const SUCCESSION: Duration = Duration::from_secs(15);
@@ -39,9 +38,9 @@ pub(super) async fn run(desk: &mut Desk<'_>, args: &ResumeArgs) -> Result<Outcom
     declare(desk, &set.lock, record).await?;
     desk.terminal
         .say(&format!("declared that {master} does not run"))?;
-    let keys = Keys::of(&desk.config.consul, &desk.config.cluster, &uuid);
     if set.own_pause {
-        desk.consul.delete_key(&keys.pause).await?;
+        let keys = desk.config.keys().replicaset(&uuid);
+        desk.consul.delete_key(&keys.pause()).await?;
     }
     if view.pause.is_some() {
         let why = "the whole cluster is paused, nobody takes over before tarsec resume --cluster";

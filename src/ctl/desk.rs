@@ -96,8 +96,9 @@ impl Desk<'_> {
     pub(super) async fn look(&mut self) -> Result<ClusterView, ConsulError> {
         let view = self.reader.look().await?;
         if view.replicasets.is_empty() {
-            let prefix = &self.reader.space().prefix;
-            self.consul.check_readable(prefix).await?;
+            let keys = self.config.keys();
+            let pause = keys.pause();
+            self.consul.check_readable(keys.prefix(), &pause).await?;
         }
         Ok(view)
     }

@@ -11,7 +11,6 @@ use crate::cli::{PauseArgs, ResumeArgs, Scope};
 use crate::clock;
 use crate::decide::board::{Pause, moment_ms};
 use crate::decide::record::Status;
-use crate::execute::Keys;
 
 /// A master reads the board with each refresh, so a lease is more than enough for it; this is for the ways.
 const NOTICE: Duration = Duration::from_secs(5);
@@ -29,10 +28,10 @@ struct Area {
 impl Area {
     fn of(desk: &Desk<'_>, view: &ClusterView, scope: &Scope) -> Result<Self, Ended> {
         let config = &desk.config;
-        let keys = |replicaset| Keys::of(&config.consul, &config.cluster, replicaset);
+        let keys = config.keys();
         match scope {
             Scope::Cluster => Ok(Self {
-                key: keys("").cluster_pause,
+                key: keys.pause(),
                 replicaset: None,
                 name: format!("the cluster {}", config.cluster),
                 lease: view
@@ -45,7 +44,7 @@ impl Area {
             Scope::ReplicaSet(name) => {
                 let set = view.choose(name.as_deref())?;
                 Ok(Self {
-                    key: keys(&set.replicaset).pause,
+                    key: keys.replicaset(&set.replicaset).pause(),
                     name: format!("replica set {}", set.replicaset),
                     lease: set.lease().unwrap_or_default(),
                     replicaset: Some(set.replicaset.clone()),

@@ -59,7 +59,7 @@ fn show(desk: &mut Desk<'_>, view: &ClusterView, args: &StatusArgs) -> Result<()
     let text = if args.json {
         json(view)
     } else {
-        screen::status(desk.terminal.paper, view, &desk.reader.space().prefix)
+        screen::status(desk.terminal.paper, view, desk.config.keys().prefix())
     };
     let clear = if args.watch && desk.terminal.draws && !args.json {
         CLEAR

@@ -15,7 +15,8 @@ use crate::consul::{LockView, LockWatch};
 use crate::decide::board::{self, Switchover, SwitchoverState, moment_ms};
 use crate::decide::timing::Tick;
 use crate::errors::chain;
-use crate::execute::{Keys, json_bytes};
+use crate::execute::json_bytes;
+use crate::keys::ReplicaSetKeys;
 
 /// A master's agent watches the key, so it takes notice within moments.
 const NOTICE: Duration = Duration::from_secs(5);
@@ -44,9 +45,9 @@ pub(super) async fn run(desk: &mut Desk<'_>, args: &SwitchoverArgs) -> Result<Ou
         ),
         args.yes,
     )?;
-    let keys = Keys::of(&desk.config.consul, &desk.config.cluster, uuid);
+    let keys = desk.config.keys().replicaset(uuid);
     let request = request(args, target.map(|(uuid, _)| uuid))?;
-    let index = write(desk, &keys.switchover, set.switchover_index, &request).await?;
+    let index = write(desk, &keys.switchover(), set.switchover_index, &request).await?;
     desk.terminal
         .say(&format!("asked {from} to hand over to {to}"))?;
     if args.no_wait {
@@ -61,7 +62,7 @@ pub(super) async fn run(desk: &mut Desk<'_>, args: &SwitchoverArgs) -> Result<Ou
         request,
         running: false,
     };
-    let last = wait.end(desk, &keys.switchover).await?;
+    let last = wait.end(desk, &keys).await?;
     report(desk, set, last).await
 }
 
@@ -166,8 +167,13 @@ struct Wait {
 impl Wait {
     /// The request's last state. One that nobody takes notice of is withdrawn, so that nobody does later, when it is
     /// no longer expected.
-    async fn end(mut self, desk: &mut Desk<'_>, key: &str) -> Result<Switchover, Ended> {
-        let mut watch = LockWatch::new(key, LOOK);
+    async fn end(
+        mut self,
+        desk: &mut Desk<'_>,
+        keys: &ReplicaSetKeys,
+    ) -> Result<Switchover, Ended> {
+        let key = keys.switchover();
+        let mut watch = LockWatch::new(&key, LOOK);
         loop {
             let pitch = sleep(LOOK);
             let failed = match watch.next(&desk.consul).await {
@@ -199,8 +205,8 @@ impl Wait {
                     return Err(Ended::new(Outcome::NotInTime, why));
                 }
                 None if now >= self.notice_by && !self.running => {
-                    if self.withdraw(desk, key).await? {
-                        return Err(unnoticed(desk, key).await);
+                    if self.withdraw(desk, &key).await? {
+                        return Err(unnoticed(desk, keys.uuid()).await);
                     }
                 }
                 Some(_) | None => {}
@@ -244,13 +250,12 @@ impl Wait {
 }
 
 /// Why nobody took notice, as far as can be seen from here.
-async fn unnoticed(desk: &mut Desk<'_>, key: &str) -> Ended {
+async fn unnoticed(desk: &mut Desk<'_>, replicaset: &str) -> Ended {
     let looked = desk.reader.look().await.ok();
     let view = match looked {
         Some(view) => desk.reader.wait_for_signs(view, |_| true).await.ok(),
         None => None,
     };
-    let replicaset = key.rsplit('/').nth(1).unwrap_or_default();
     let set = view.as_ref().and_then(|view| view.set(replicaset));
     let why = why_unnoticed(set);
     let why = format!("nobody took notice, so the request was withdrawn: {why}");

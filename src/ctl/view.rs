@@ -11,7 +11,6 @@ use super::past::{RowsAtRisk, rows_at_risk};
 use super::role;
 pub(crate) use super::role::MemberRole;
 use super::sorted::Sorted;
-pub(crate) use super::sorted::Space;
 use crate::consul::Found;
 use crate::decide::board::{
     Ballot, Cause, HistoryLine, Member, Party, Pause, ServiceRef, Switchover, WaitingKey, moment_ms,
@@ -22,6 +21,7 @@ use crate::decide::lag::{Arrival, Behind};
 use crate::decide::problems;
 use crate::decide::record::{Record, RecordError, Status};
 use crate::decide::router::RouterKey;
+use crate::keys::ClusterKeys;
 
 /// The version of `--json`. Fields may be added under the same one.
 pub(crate) const JSON_VERSION: u64 = 1;
@@ -240,8 +240,13 @@ pub(crate) struct MemberView {
 }
 
 /// All that stands under the cluster's prefix, and its lock keys wherever they are.
-pub(crate) fn cluster(space: &Space, found: &[Found], signs: &Signs, at_ms: u64) -> ClusterView {
-    let sorted = Sorted::of(space, found);
+pub(crate) fn cluster(
+    keys: &ClusterKeys,
+    found: &[Found],
+    signs: &Signs,
+    at_ms: u64,
+) -> ClusterView {
+    let sorted = Sorted::of(keys, found);
     let sets: Vec<SetView> = sorted
         .sets
         .iter()
@@ -269,7 +274,7 @@ pub(crate) fn cluster(space: &Space, found: &[Found], signs: &Signs, at_ms: u64)
         .collect();
     let mut view = ClusterView {
         v: JSON_VERSION,
-        cluster: space.cluster.clone(),
+        cluster: keys.cluster().to_owned(),
         at: at_ms / 1000,
         at_ms,
         verdict: worst(&sets),
