@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::Consul;
 use super::advice::{key_rule, list_rule, prefix_rule};
-use super::error::{BodyError, ConsulError};
+use super::error::{Advice, BodyError, ConsulError};
 use super::txn::{Found, KvOperation, TxnAnswer, found, trees};
 use super::wire::{Call, Entry, key_path, or_at_once};
 use crate::decide::ids::SessionId;
@@ -220,7 +220,7 @@ fn refused(what: &str, why: String) -> ConsulError {
         what: what.to_owned(),
         code: 409,
         message: why,
-        advice: super::Advice::default(),
+        advice: Advice::default(),
     }
 }
 
