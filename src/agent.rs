@@ -22,11 +22,11 @@ use crate::decide::timing::{Tick, Timing};
 use crate::decide::vshard::VshardEvent;
 use crate::dump::Dump;
 use crate::errors::chain;
-use crate::execute::{Executor, KnownIndex, json_bytes, lock_read};
+use crate::execute::{Executor, KnownIndex, lock_read};
 use crate::execute_catalog::OwnService;
-use crate::execute_vshard::{ConfigText, Watcher, watch_config, watch_login, watch_masters};
 use crate::exit::Exit;
 use crate::journal;
+use crate::keys::json_bytes;
 use crate::logging::Output;
 use crate::neighbours::Lookout;
 use crate::router;
@@ -34,6 +34,7 @@ use crate::signals::{self, Asked};
 use crate::tarantool::link::Link;
 use crate::tarantool::peers::Peers;
 use crate::waiting::Waiting;
+use crate::watch_vshard::{ConfigText, Watcher, watch_config, watch_login, watch_masters};
 
 /// Events wait here for their turn, which takes microseconds; more than one of each kind is never under way.
 const EVENTS: usize = 64;

@@ -15,8 +15,7 @@ use crate::decide::birth::{self, BirthKey, Order, Sight, Step};
 use crate::decide::board;
 use crate::decide::timing::Tick;
 use crate::errors::chain;
-use crate::execute::json_bytes;
-use crate::keys::ClusterKeys;
+use crate::keys::{ClusterKeys, json_bytes};
 use crate::tarantool::console::{self, ConsoleError, Word};
 
 /// Between two looks. A look costs the instance a line of Lua and Consul a read, for as long as a first start takes.

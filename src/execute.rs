@@ -8,7 +8,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, ReplicationMode};
 use crate::consul::{Consul, ConsulError, Found, LockOutcome, LockStep, LockView, Renewal};
 use crate::decide::board::{self, Ballot, Board, HISTORY_LINES, HistoryLine, Member, Switchover};
 use crate::decide::event::{
@@ -16,13 +16,15 @@ use crate::decide::event::{
 };
 use crate::decide::plan::{Action, Ending, GuardCommand, Role};
 use crate::decide::record::Record;
+use crate::decide::vshard::{VshardAction, VshardEvent};
 use crate::errors::chain;
 use crate::execute_catalog::{OwnService, deregister, service_ref, tell};
-use crate::execute_vshard::{ConfigText, note_refusal};
-use crate::keys::{ClusterKey, ReplicaSetKey, ReplicaSetKeys};
+use crate::keys::{ClusterKey, ReplicaSetKey, ReplicaSetKeys, json_bytes};
 use crate::tarantool::link::{Command, Instance};
 use crate::tarantool::peers::Peers;
 use crate::tarantool::uri::Unfit;
+use crate::tarantool::vshard::Order;
+use crate::watch_vshard::{ConfigText, note_refusal};
 
 /// How long a replica that may be locked out waits for a password that has changed; so much later it is pointed at another
 /// master at most.
@@ -100,11 +102,6 @@ pub(crate) struct Executor {
     pub(crate) consul_back: Arc<Notify>,
 }
 
-/// A key's value. Structs of strings, numbers and maps with string keys always serialise.
-pub(crate) fn json_bytes(value: &impl serde::Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).unwrap_or_default()
-}
-
 /// The `ModifyIndex` of a key that nobody writes but the agents of one instance, while nothing is under way or in doubt.
 /// Each write rests on it, so one that was given up comes to nothing once a later one is accepted.
 #[derive(Clone, Default)]
@@ -149,14 +146,14 @@ impl Executor {
                     .create_session(&self.config.consul.session_name, timing.session_ttl())
                     .await;
                 Event::SessionCreated {
-                    result: created.map_err(|error| fault(&error)),
+                    result: created.map_err(ConsulFault::from),
                 }
             }
             Action::RenewSession { session } => {
                 let result = match self.consul.renew_session(&session).await {
                     Ok(Renewal::Renewed) => Ok(true),
                     Ok(Renewal::Gone) => Ok(false),
-                    Err(error) => Err(fault(&error)),
+                    Err(error) => Err(error.into()),
                 };
                 Event::SessionRenewed { session, result }
             }
@@ -356,7 +353,7 @@ impl Executor {
                 Ok(Ok(modify_index))
             }
             Ok(LockOutcome::Refused { why }) => Ok(Err(why)),
-            Err(error) => Err(fault(&error)),
+            Err(error) => Err(error.into()),
         };
         Some(Event::LockStepEnded { step: kind, result })
     }
@@ -381,12 +378,12 @@ impl Executor {
             Some(index) => index,
             None => {
                 let found = self.consul.read_key(&key).await;
-                let found = found.map_err(|error| fault(&error))?;
+                let found = found.map_err(ConsulFault::from)?;
                 found.key.map_or(0, |found| found.modify_index)
             }
         };
         let written = self.consul.put_key_if(&key, index, &bytes).await;
-        match written.map_err(|error| fault(&error))? {
+        match written.map_err(ConsulFault::from)? {
             Some(index) => {
                 self.member_index.put(index);
                 Ok(())
@@ -398,11 +395,36 @@ impl Executor {
         }
     }
 
+    async fn vshard(&self, action: VshardAction) -> Event {
+        match action {
+            VshardAction::Apply { sequence, wanted } => {
+                let text = self.config_text.get();
+                let order = Order {
+                    sequence,
+                    wanted: &wanted,
+                    config: text.as_deref(),
+                    login: self.config.vshard.login.as_ref(),
+                    is_router: false,
+                    follows: self.config.replication == ReplicationMode::Follow,
+                };
+                self.instance.apply_vshard(&order).await
+            }
+            VshardAction::WriteMaster { index, master } => {
+                let key = self.config.keys().master(&master.replicaset);
+                let bytes = json_bytes(&master);
+                let written = self.consul.put_key_if(&key, index, &bytes).await;
+                Event::Vshard(VshardEvent::MasterWritten {
+                    result: written.map_err(ConsulFault::from),
+                })
+            }
+        }
+    }
+
     async fn put(&self, key: &str, value: &impl serde::Serialize) -> Result<(), ConsulFault> {
         self.consul
             .put_key(key, &json_bytes(value))
             .await
-            .map_err(|error| fault(&error))
+            .map_err(ConsulFault::from)
     }
 
     async fn read_board(&self) -> Result<Box<Board>, ConsulFault> {
@@ -413,7 +435,7 @@ impl Executor {
             .consul
             .read_trees("read members, ballots and orders", &board_keys(keys))
             .await
-            .map_err(|error| fault(&error))?;
+            .map_err(ConsulFault::from)?;
         Ok(Box::new(board_of(keys, found)))
     }
 
@@ -430,7 +452,7 @@ impl Executor {
             .consul
             .put_and_read(&key, &bytes, &keys.ballots())
             .await
-            .map_err(|error| fault(&error))?;
+            .map_err(ConsulFault::from)?;
         Ok((index, board_of(keys, found).ballots))
     }
 
@@ -446,7 +468,7 @@ impl Executor {
             .consul
             .watch_prefix(&keys.ballots(), after, wait)
             .await
-            .map_err(|error| fault(&error))?;
+            .map_err(ConsulFault::from)?;
         Ok((index, board_of(keys, found).ballots))
     }
 
@@ -462,7 +484,7 @@ impl Executor {
         self.consul
             .put_key_if(&keys.switchover(), index, &bytes)
             .await
-            .map_err(|error| fault(&error))
+            .map_err(ConsulFault::from)
     }
 
     async fn read_history(&self) -> Result<Vec<HistoryLine>, ConsulFault> {
@@ -473,7 +495,7 @@ impl Executor {
             .consul
             .read_prefix(&keys.history())
             .await
-            .map_err(|error| fault(&error))?;
+            .map_err(ConsulFault::from)?;
         let mut lines: Vec<HistoryLine> = found
             .iter()
             .filter_map(|(_, value)| board::parse(value))
@@ -491,7 +513,7 @@ impl Executor {
         let bytes = json_bytes(line);
         let key = keys.term(line.term);
         let created = self.consul.put_key_if(&key, 0, &bytes).await;
-        if created.map_err(|error| fault(&error))?.is_some() {
+        if created.map_err(ConsulFault::from)?.is_some() {
             return Ok(true);
         }
         let lines = self.read_history().await?;
@@ -514,7 +536,7 @@ impl Executor {
         self.consul
             .delete_key(&keys.term(old))
             .await
-            .map_err(|error| fault(&error))
+            .map_err(ConsulFault::from)
     }
 }
 
@@ -533,18 +555,11 @@ pub(crate) fn lock_read(
                 record: Record::parse(&key.value),
             }),
         }),
-        Err(error) => Err(fault(&error)),
+        Err(error) => Err(error.into()),
     };
     Event::LockRead {
         asked_at,
         by_watch,
         result,
-    }
-}
-
-pub(crate) fn fault(error: &ConsulError) -> ConsulFault {
-    ConsulFault {
-        why: chain(error),
-        denied: error.is_denied(),
     }
 }

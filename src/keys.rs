@@ -1,5 +1,5 @@
-//! Where each key in Consul is: no other file knows how one is spelled. What stands in the keys and who writes them is in
-//! `docs/PROTOCOL.md`.
+//! Where each key in Consul is, and how a value is written there: no other file knows how a key is spelled. What stands in
+//! the keys and who writes them is in `docs/PROTOCOL.md`.
 
 const LOCK: &str = "leader";
 const MEMBERS: &str = "members";
@@ -253,6 +253,11 @@ impl ReplicaSetKeys {
     fn at(&self, path: &str) -> String {
         format!("{}{}/{path}", self.cluster.prefix, self.uuid)
     }
+}
+
+/// A value as it is written to a key. Structs of strings, numbers and maps with string keys always serialise.
+pub(crate) fn json_bytes(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
 }
 
 #[cfg(test)]

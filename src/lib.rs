@@ -20,7 +20,6 @@ mod dump;
 pub mod errors;
 mod execute;
 mod execute_catalog;
-mod execute_vshard;
 pub mod exit;
 mod journal;
 mod keys;
@@ -33,5 +32,6 @@ pub mod secrets;
 mod signals;
 pub mod tarantool;
 mod waiting;
+mod watch_vshard;
 
 pub use agent::run;

@@ -13,6 +13,7 @@ use crate::agent::{Outfit, wake};
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::consul::Consul;
+use crate::decide::event::ConsulFault;
 use crate::decide::plan::{Ending, Role};
 use crate::decide::router::{
     Identity, RouterAction, RouterEvent, RouterKey, RouterPlan, RouterSettings, RouterState, decide,
@@ -20,19 +21,19 @@ use crate::decide::router::{
 use crate::decide::vshard::{VshardAction, VshardEvent};
 use crate::dump::Dump;
 use crate::errors::chain;
-use crate::execute::{fault, json_bytes};
 use crate::execute_catalog::{OwnService, deregister, service_ref, tell};
-use crate::execute_vshard::{
-    ConfigText, Watcher, note_refusal, watch_config, watch_login, watch_masters,
-};
 use crate::exit::Exit;
 use crate::journal;
+use crate::keys::json_bytes;
 use crate::logging::Output;
 use crate::neighbours::Lookout;
 use crate::signals::{self, Asked};
 use crate::tarantool::conn::Connection;
 use crate::tarantool::vshard::{self, Order};
 use crate::waiting::Waiting;
+use crate::watch_vshard::{
+    ConfigText, Watcher, note_refusal, watch_config, watch_login, watch_masters,
+};
 
 /// Between two tries to reach a router that does not answer.
 const RETRY: Duration = Duration::from_millis(100);
@@ -331,7 +332,7 @@ impl Hands {
         })
     }
 
-    async fn write_key(&self, key: &RouterKey) -> Result<(), crate::decide::event::ConsulFault> {
+    async fn write_key(&self, key: &RouterKey) -> Result<(), ConsulFault> {
         let config = &self.config;
         let path = config.keys().router(&key.instance);
         let key = RouterKey {
@@ -340,7 +341,7 @@ impl Hands {
         };
         let bytes = json_bytes(&key);
         let written = self.consul.put_key(&path, &bytes).await;
-        written.map_err(|error| fault(&error))
+        written.map_err(ConsulFault::from)
     }
 }
 

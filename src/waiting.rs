@@ -16,7 +16,7 @@ use crate::consul::{Consul, ConsulError, Renewal};
 use crate::decide::board::{self, WaitingKey};
 use crate::decide::ids::SessionId;
 use crate::errors::chain;
-use crate::execute::json_bytes;
+use crate::keys::json_bytes;
 
 /// An instance that is just being started beside its agent is no news.
 const GRACE: Duration = Duration::from_secs(3);

@@ -11,6 +11,7 @@ use crate::cli::{PauseArgs, ResumeArgs, Scope};
 use crate::clock;
 use crate::decide::board::{Pause, moment_ms};
 use crate::decide::record::Status;
+use crate::keys::json_bytes;
 
 /// A master reads the board with each refresh, so a lease is more than enough for it; this is for the ways.
 const NOTICE: Duration = Duration::from_secs(5);
@@ -96,7 +97,7 @@ pub(super) async fn pause(desk: &mut Desk<'_>, args: &PauseArgs) -> Result<Outco
             why: words::clean(&args.why),
             cluster: area.replicaset.is_none(),
         };
-        let bytes = serde_json::to_vec(&pause).unwrap_or_default();
+        let bytes = json_bytes(&pause);
         // Somebody who was first has written the same.
         desk.consul.put_key_if(&area.key, 0, &bytes).await?;
         desk.terminal.say(&format!("asked to pause {name}"))?;

@@ -15,8 +15,7 @@ use crate::consul::{LockView, LockWatch};
 use crate::decide::board::{self, Switchover, SwitchoverState, moment_ms};
 use crate::decide::timing::Tick;
 use crate::errors::chain;
-use crate::execute::json_bytes;
-use crate::keys::ReplicaSetKeys;
+use crate::keys::{ReplicaSetKeys, json_bytes};
 
 /// A master's agent watches the key, so it takes notice within moments.
 const NOTICE: Duration = Duration::from_secs(5);

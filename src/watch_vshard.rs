@@ -1,4 +1,4 @@
-//! What is done about vshard: the instance's configuration, the masters' keys, and the watches on both.
+//! The watches that vshard needs: on the masters' keys, on the central configuration and on the password of its users.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -6,14 +6,12 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
 
-use crate::config::{ReplicationMode, VshardConfig};
+use crate::config::VshardConfig;
 use crate::consul::{Consul, Found};
 use crate::decide::board;
-use crate::decide::event::Event;
-use crate::decide::vshard::{Look, Master, Masters, VshardAction, VshardEvent};
-use crate::execute::{Executor, fault, json_bytes};
+use crate::decide::vshard::{Look, Master, Masters, VshardEvent};
 use crate::keys::ClusterKeys;
-use crate::tarantool::vshard::{Order, Text};
+use crate::tarantool::vshard::Text;
 
 /// How long a watch on the masters' keys or on the central configuration is held. Nothing but a change, the end of the
 /// connection or Consul's return ends it sooner, so that it costs next to nothing while all is quiet.
@@ -41,33 +39,6 @@ impl ConfigText {
     /// Takes what was read.
     pub(crate) fn set(&self, text: Text) {
         *self.cell() = Some(Arc::new(text));
-    }
-}
-
-impl Executor {
-    pub(crate) async fn vshard(&self, action: VshardAction) -> Event {
-        match action {
-            VshardAction::Apply { sequence, wanted } => {
-                let text = self.config_text.get();
-                let order = Order {
-                    sequence,
-                    wanted: &wanted,
-                    config: text.as_deref(),
-                    login: self.config.vshard.login.as_ref(),
-                    is_router: false,
-                    follows: self.config.replication == ReplicationMode::Follow,
-                };
-                self.instance.apply_vshard(&order).await
-            }
-            VshardAction::WriteMaster { index, master } => {
-                let key = self.config.keys().master(&master.replicaset);
-                let bytes = json_bytes(&master);
-                let written = self.consul.put_key_if(&key, index, &bytes).await;
-                Event::Vshard(VshardEvent::MasterWritten {
-                    result: written.map_err(|error| fault(&error)),
-                })
-            }
-        }
     }
 }
 
