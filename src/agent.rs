@@ -6,19 +6,19 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use signal_hook_tokio::Signals;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
 use crate::birth;
 use crate::clock::{self, Clock};
-use crate::config::{Config, ConsulConfig, HungInstanceAction, ReplicationMode, Role};
-use crate::consul::{Consul, LockView, LockWatch};
+use crate::config::{Config, ConsulConfig, HungInstanceAction, ReplicationMode};
+use crate::consul::{LockView, LockWatch};
 use crate::decide::board::{self, Switchover};
 use crate::decide::decide;
 use crate::decide::event::Event;
 use crate::decide::plan::{Ending, Plan};
 use crate::decide::state::{Settings, State};
-use crate::decide::timing::{Tick, Timing};
+use crate::decide::timing::Timing;
 use crate::decide::vshard::VshardEvent;
 use crate::dump::Dump;
 use crate::errors::chain;
@@ -29,7 +29,7 @@ use crate::journal;
 use crate::keys::json_bytes;
 use crate::logging::Output;
 use crate::neighbours::Lookout;
-use crate::router;
+use crate::setup::Setup;
 use crate::signals::{self, Asked};
 use crate::tarantool::link::Link;
 use crate::tarantool::peers::Peers;
@@ -47,22 +47,11 @@ const SWITCHOVER_PITCH: Duration = Duration::from_secs(1);
 /// Between two looks at a key that is not there.
 const MISSING_KEY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Runs the agent until it is asked to stop or has to.
-pub async fn run(config: Config, output: Output) -> Exit {
-    let config = Arc::new(config);
-    if config.vshard.role == Role::Router {
-        return router::run(config, output).await;
-    }
-    let agent = match Agent::start(&config, output.clone()) {
-        Ok(agent) => agent,
-        Err(exit) => return exit,
-    };
-    match Box::pin(agent.run()).await {
-        End::Exit(exit) => exit,
-        End::Router => {
-            info!("the instance is a vshard router: its agent takes no lock");
-            router::run(config, output).await
-        }
+/// Runs an agent that runs for the lock until it is asked to stop, has to, or finds a router.
+pub(crate) async fn run(config: &Arc<Config>, output: Output) -> End {
+    match Agent::start(config, output) {
+        Ok(agent) => Box::pin(agent.run()).await,
+        Err(exit) => End::Exit(exit),
     }
 }
 
@@ -81,38 +70,9 @@ struct Agent {
     follows_vshard: bool,
 }
 
-/// What an agent of every kind begins with.
-pub(crate) struct Outfit {
-    pub(crate) agent_id: String,
-    pub(crate) consul: Consul,
-    pub(crate) signals: Signals,
-}
-
-impl Outfit {
-    pub(crate) fn new(config: &Config) -> Result<Self, Exit> {
-        let agent_id = clock::random_id().map_err(|cause| {
-            error!(error = chain(&cause), "no randomness for the agent's id");
-            Exit::Internal
-        })?;
-        let consul =
-            Consul::new(&config.consul, config.timing.healthcheck_timeout()).map_err(|cause| {
-                error!(error = chain(&cause), "cannot set up the way to Consul");
-                Exit::Settings
-            })?;
-        let signals = signals::receive().map_err(|cause| {
-            error!(error = chain(&cause), "cannot receive signals");
-            Exit::Internal
-        })?;
-        Ok(Self {
-            agent_id,
-            consul,
-            signals,
-        })
-    }
-}
-
-/// How an agent ends.
-enum End {
+/// How it ends.
+pub(crate) enum End {
+    /// The process ends.
     Exit(Exit),
     /// Its instance is a vshard router, for which another kind of agent is due.
     Router,
@@ -121,11 +81,11 @@ enum End {
 impl Agent {
     fn start(config: &Arc<Config>, output: Output) -> Result<Self, Exit> {
         let clock = Clock::start();
-        let Outfit {
+        let Setup {
             agent_id,
             consul,
             signals,
-        } = Outfit::new(config)?;
+        } = Setup::new(config)?;
         let (sender, events) = mpsc::channel(EVENTS);
         let (link, instance) = Link::new(
             config.tarantool.clone(),
@@ -200,7 +160,7 @@ impl Agent {
                     Err(exit) => return End::Exit(exit),
                 },
                 Some(event) = self.events.recv() => event,
-                () = wake(&self.clock, wake_at) => Event::Woke,
+                () = self.clock.wake(wake_at) => Event::Woke,
             };
             if event == Event::Vshard(VshardEvent::RouterFound) && self.executor.keys.is_none() {
                 return End::Router;
@@ -354,14 +314,6 @@ fn exit_of(how: Ending, plan: &Plan) -> Exit {
             error!(reason = %plan.reason, "stopped: waiting cannot mend this");
             Exit::Unsuitable
         }
-    }
-}
-
-/// Waits until then; without a time, for ever.
-pub(crate) async fn wake(clock: &Clock, at: Option<Tick>) {
-    match at {
-        Some(at) => sleep_until(clock.instant(at)).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -9,7 +9,6 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
-use crate::agent::{Outfit, wake};
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::consul::Consul;
@@ -27,6 +26,7 @@ use crate::journal;
 use crate::keys::json_bytes;
 use crate::logging::Output;
 use crate::neighbours::Lookout;
+use crate::setup::Setup;
 use crate::signals::{self, Asked};
 use crate::tarantool::conn::Connection;
 use crate::tarantool::vshard::{self, Order};
@@ -76,11 +76,11 @@ impl RouterAgent {
         config: Arc<Config>,
         output: Output,
     ) -> Result<(Self, mpsc::Receiver<RouterEvent>, Signals), Exit> {
-        let Outfit {
+        let Setup {
             agent_id: agent,
             consul,
             signals,
-        } = Outfit::new(&config)?;
+        } = Setup::new(&config)?;
         let (sender, events) = mpsc::channel(EVENTS);
         let (connector, connections) = mpsc::channel(1);
         let hands = Hands {
@@ -131,7 +131,7 @@ impl RouterAgent {
                     continue;
                 }
                 Some(event) = events.recv() => event,
-                () = wake(&self.clock, wake_at) => RouterEvent::Woke,
+                () = self.clock.wake(wake_at) => RouterEvent::Woke,
             };
             if let Some(exit) = self.step(event) {
                 self.waiting.ends().await;
