@@ -3,9 +3,8 @@
 
 use std::time::Duration;
 
-use super::Ended;
 use super::desk::{Desk, operator};
-use super::outcome::Outcome;
+use super::outcome::{Ended, Outcome};
 use super::view::{LockSight, SetState, SetView};
 use crate::cli::{ResumeArgs, Scope};
 use crate::clock;

@@ -2,12 +2,13 @@
 
 use std::io::{BufRead, ErrorKind, Write};
 
-use super::outcome::Outcome;
+use super::agents;
+use super::outcome::{Ended, Outcome};
+use super::paper::Paper;
 use super::reader::Reader;
-use super::screen::Paper;
 use super::view::{ClusterView, MemberView, SetView};
 use super::words::{clean, wrapped};
-use super::{Ended, agents};
+
 use crate::config::OperatorConfig;
 use crate::consul::{Consul, ConsulError};
 

@@ -3,24 +3,27 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | `help`, `outcome` | what the commands are, what their exit codes mean |
-//! | `sorted`, `view`, `notes` | the keys of a cluster → what an operator wants to know; pure |
+//! | `view` | what an operator wants to know |
+//! | `sorted`, `build`, `notes` | the keys of a cluster → views; pure |
+//! | `agents` | whether the agents live that the views are told by |
 //! | `labels` | names of which no two are alike; pure |
-//! | `screen`, `words` | views as text of 80 columns; pure |
+//! | `screen`, `past`, `words`, `paper` | views as text of 80 columns; pure |
 //! | `reader` | Consul → views, with the signs of life that only looking for a while can show |
 //! | `desk` | which replica set is meant, questions and answers |
 //! | `status`, `switchover`, `pause`, `declare` | the commands |
 
 mod agents;
+mod build;
 mod declare;
 mod desk;
 pub mod help;
 mod labels;
 mod notes;
 pub mod outcome;
+mod paper;
 mod past;
 mod pause;
 mod reader;
-mod role;
 mod screen;
 mod sorted;
 mod status;
@@ -34,37 +37,16 @@ use std::time::Duration;
 
 use crate::cli::{Order, ResumeArgs};
 use crate::config::OperatorConfig;
-use crate::consul::{Consul, ConsulError};
+use crate::consul::Consul;
 use crate::errors::chain;
 use desk::Desk;
 pub use desk::Terminal;
-use outcome::Outcome;
+use outcome::{Ended, Outcome};
+pub use paper::Paper;
 use reader::Reader;
-pub use screen::Paper;
 
 /// The deadline of each request to Consul; whoever waits before a terminal would rather be told.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Why a command did not do what it was asked to.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{why}")]
-pub(crate) struct Ended {
-    outcome: Outcome,
-    why: String,
-}
-
-impl Ended {
-    fn new(outcome: Outcome, why: impl Into<String>) -> Self {
-        let why = why.into();
-        Self { outcome, why }
-    }
-}
-
-impl From<ConsulError> for Ended {
-    fn from(error: ConsulError) -> Self {
-        Self::new(Outcome::Failed, chain(&error))
-    }
-}
 
 /// Carries out a command: what came of it goes to the terminal, and its kind comes back.
 pub async fn run(order: Order, config: OperatorConfig, terminal: Terminal<'_>) -> Outcome {

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::Ended;
 use super::desk::{Desk, operator};
-use super::outcome::Outcome;
+use super::outcome::{Ended, Outcome};
 use super::view::{ClusterView, SetState, SetView};
 use super::words;
 use crate::cli::{PauseArgs, ResumeArgs, Scope};

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::Ended;
-use super::outcome::Outcome;
-use super::view::{self, ClusterView, Sign, Signs, patience};
+use super::build;
+use super::outcome::{Ended, Outcome};
+use super::view::{ClusterView, SetState, SetView, Sign, Signs, patience};
 use crate::clock::{self, Clock};
 use crate::config::OperatorConfig;
 use crate::consul::{Consul, ConsulError, Found};
@@ -65,7 +65,7 @@ impl Reader {
                 self.note(&found);
                 let signs = self.signs();
                 let at_ms = clock::wall_ms();
-                Ok(view::cluster(&self.keys, &found, &signs, at_ms))
+                Ok(build::cluster(&self.keys, &found, &signs, at_ms))
             }
             Err(error) => {
                 self.after = 0;
@@ -178,8 +178,8 @@ impl Reader {
 }
 
 /// It has a holder that was not seen to live, and has not been looked at for long enough to be silent.
-fn is_unsure(set: &view::SetView) -> bool {
-    set.state == view::SetState::Master
+fn is_unsure(set: &SetView) -> bool {
+    set.state == SetState::Master
         && set.lease.is_some_and(|lease| {
             let watched = Duration::from_millis(lease.watched_ms);
             let bound = patience(Duration::from_millis(lease.lease_ms));

@@ -5,11 +5,11 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::desk::Desk;
-use super::outcome::Outcome;
+use super::outcome::{Ended, Outcome};
 use super::reader::BEAT;
+use super::screen;
 use super::view::{ClusterView, SetState, SetView, Verdict, patience};
 use super::words::span;
-use super::{Ended, screen};
 use crate::cli::{HistoryArgs, StatusArgs};
 use crate::clock;
 use crate::consul::ConsulError;

@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::desk::{Desk, operator};
-use super::outcome::Outcome;
+use super::outcome::{Ended, Outcome};
 use super::view::{SetState, SetView};
+use super::words;
 use super::words::span;
-use super::{Ended, words};
 use crate::cli::SwitchoverArgs;
 use crate::clock;
 use crate::consul::{LockView, LockWatch};

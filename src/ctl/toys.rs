@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::view::{self, ClusterView, Sign, Signs};
+use super::build;
+use super::view::{ClusterView, Sign, Signs};
 use crate::consul::Found;
 use crate::decide::board::{
     Ballot, Cause, HistoryLine, Member, Party, Pause, ServiceRef, Stages, Switchover,
@@ -307,6 +308,6 @@ impl Keys {
 
     pub(super) fn view(&self) -> ClusterView {
         let keys = ClusterKeys::new("tarsec", "shop", None);
-        view::cluster(&keys, &self.found, &self.signs, NOW * 1000)
+        build::cluster(&keys, &self.found, &self.signs, NOW * 1000)
     }
 }
