@@ -28,7 +28,7 @@ use crate::exit::Exit;
 use crate::journal;
 use crate::keys::json_bytes;
 use crate::logging::Output;
-use crate::neighbours::Lookout;
+use crate::neighbours::NeighbourWatch;
 use crate::setup::Setup;
 use crate::signals::{self, Asked};
 use crate::tarantool::link::Link;
@@ -258,8 +258,8 @@ impl Agent {
                 tokio::spawn(watch(self.executor.clone(), keys.lock()));
                 tokio::spawn(watch_switchover(self.executor.clone(), keys.switchover()));
                 let replicaset = Some(probe.replicaset_uuid.as_str());
-                let lookout = Lookout::new(config, &self.executor.consul, replicaset);
-                tokio::spawn(lookout.watch(self.executor.events.clone()));
+                let neighbours = NeighbourWatch::new(config, &self.executor.consul, replicaset);
+                tokio::spawn(neighbours.watch(self.executor.events.clone()));
                 event
             }
             Some(known) if *known == keys => event,

@@ -40,18 +40,18 @@ enum BirthError {
 /// Begins to look after the first start, where the settings say how.
 pub(crate) fn start(config: &Config, consul: &Consul) {
     if let Some(socket) = &config.tarantool.control {
-        let attendant = Attendant {
+        let first_start = FirstStart {
             socket: socket.clone(),
             deadline: config.timing.healthcheck_timeout(),
             consul: consul.clone(),
             keys: config.keys(),
             clock: Clock::start(),
         };
-        tokio::spawn(attendant.run());
+        tokio::spawn(first_start.run());
     }
 }
 
-struct Attendant {
+struct FirstStart {
     socket: PathBuf,
     deadline: Duration,
     consul: Consul,
@@ -59,7 +59,7 @@ struct Attendant {
     clock: Clock,
 }
 
-impl Attendant {
+impl FirstStart {
     async fn run(self) {
         let mut known = None;
         let mut missing_since = None;

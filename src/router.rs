@@ -25,7 +25,7 @@ use crate::exit::Exit;
 use crate::journal;
 use crate::keys::json_bytes;
 use crate::logging::Output;
-use crate::neighbours::Lookout;
+use crate::neighbours::NeighbourWatch;
 use crate::setup::Setup;
 use crate::signals::{self, Asked};
 use crate::tarantool::conn::Connection;
@@ -50,7 +50,7 @@ pub(crate) async fn run(config: Arc<Config>, output: Output) -> Exit {
 
 /// What actions are carried out with.
 #[derive(Clone)]
-struct Hands {
+struct RouterExecutor {
     config: Arc<Config>,
     consul: Consul,
     consul_back: Arc<Notify>,
@@ -63,7 +63,7 @@ struct Hands {
 struct RouterAgent {
     clock: Clock,
     state: RouterState,
-    hands: Hands,
+    executor: RouterExecutor,
     connections: mpsc::Receiver<Option<Connection>>,
     plan: Option<RouterPlan>,
     said: journal::Said,
@@ -83,7 +83,7 @@ impl RouterAgent {
         } = Setup::new(&config)?;
         let (sender, events) = mpsc::channel(EVENTS);
         let (connector, connections) = mpsc::channel(1);
-        let hands = Hands {
+        let executor = RouterExecutor {
             config: Arc::clone(&config),
             consul,
             consul_back: Arc::default(),
@@ -92,8 +92,8 @@ impl RouterAgent {
             events: sender,
             conn: None,
         };
-        tokio::spawn(hands.clone().keep_connected(connector));
-        hands.watch();
+        tokio::spawn(executor.clone().keep_connected(connector));
+        executor.watch();
         info!(
             agent,
             version = env!("CARGO_PKG_VERSION"),
@@ -101,13 +101,13 @@ impl RouterAgent {
             "router's agent started"
         );
         let agent = Self {
-            waiting: Waiting::start(&config, &hands.consul, &agent),
+            waiting: Waiting::start(&config, &executor.consul, &agent),
             clock: Clock::start(),
             state: RouterState::new(RouterSettings {
                 announce: config.announce.id.clone(),
                 interval: config.timing.healthcheck_interval(),
             }),
-            hands,
+            executor,
             connections,
             plan: None,
             said: journal::Said::default(),
@@ -127,7 +127,7 @@ impl RouterAgent {
                     Err(exit) => return exit,
                 },
                 Some(conn) = self.connections.recv() => {
-                    self.hands.conn = conn;
+                    self.executor.conn = conn;
                     continue;
                 }
                 Some(event) = events.recv() => event,
@@ -147,7 +147,7 @@ impl RouterAgent {
         self.state.reads_wall_clock(clock::wall_ms());
         self.state.apply(event, now);
         if had_fault && self.state.consul_fault.is_none() {
-            self.hands.consul_back.notify_waiters();
+            self.executor.consul_back.notify_waiters();
         }
         journal::problems::of_router(&mut self.said, &self.state);
         let is_unseen = self.state.identity.is_none();
@@ -164,12 +164,12 @@ impl RouterAgent {
             if let RouterAction::Exit { how } = action {
                 ending = Some(exit_of(*how, &plan));
             } else {
-                let hands = self.hands.clone();
+                let executor = self.executor.clone();
                 let action = action.clone();
                 tokio::spawn(async move {
-                    if let Some(event) = hands.carry_out(action).await {
+                    if let Some(event) = executor.carry_out(action).await {
                         // The receiver is gone only when the agent ends.
-                        let _ = hands.events.send(event).await;
+                        let _ = executor.events.send(event).await;
                     }
                 });
             }
@@ -200,7 +200,7 @@ impl RouterAgent {
         let plan = self.plan.as_ref();
         let now = self.clock.now();
         self.dump
-            .print_router(&self.hands.config, &self.state, plan, now, all);
+            .print_router(&self.executor.config, &self.state, plan, now, all);
     }
 }
 
@@ -221,14 +221,14 @@ fn exit_of(how: Ending, plan: &RouterPlan) -> Exit {
     }
 }
 
-impl Hands {
+impl RouterExecutor {
     fn watch(&self) {
         let watcher = Watcher {
             consul: self.consul.clone(),
             consul_back: Arc::clone(&self.consul_back),
         };
-        let lookout = Lookout::new(&self.config, &self.consul, None);
-        tokio::spawn(lookout.watch(self.events.clone()));
+        let neighbours = NeighbourWatch::new(&self.config, &self.consul, None);
+        tokio::spawn(neighbours.watch(self.events.clone()));
         let keys = self.config.keys();
         let (own, events) = (watcher.clone(), self.events.clone());
         tokio::spawn(async move {

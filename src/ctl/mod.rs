@@ -9,13 +9,16 @@
 //! | `labels` | names of which no two are alike; pure |
 //! | `screen`, `past`, `words`, `paper` | views as text of 80 columns; pure |
 //! | `reader` | Consul → views, with the signs of life that only looking for a while can show |
-//! | `desk` | which replica set is meant, questions and answers |
+//! | `terminal` | what is said and asked |
+//! | `choose` | which replica set and which member are meant |
+//! | `context` | what every command works with |
 //! | `status`, `switchover`, `pause`, `declare` | the commands |
 
 mod agents;
 mod build;
+mod choose;
+mod context;
 mod declare;
-mod desk;
 pub mod help;
 mod labels;
 mod notes;
@@ -28,6 +31,7 @@ mod screen;
 mod sorted;
 mod status;
 mod switchover;
+mod terminal;
 #[cfg(test)]
 mod toys;
 mod view;
@@ -39,11 +43,11 @@ use crate::cli::{Order, ResumeArgs};
 use crate::config::OperatorConfig;
 use crate::consul::Consul;
 use crate::errors::chain;
-use desk::Desk;
-pub use desk::Terminal;
+use context::Context;
 use outcome::{Ended, Outcome};
 pub use paper::Paper;
 use reader::Reader;
+pub use terminal::Terminal;
 
 /// The deadline of each request to Consul; whoever waits before a terminal would rather be told.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -54,29 +58,29 @@ pub async fn run(order: Order, config: OperatorConfig, terminal: Terminal<'_>) -
         Ok(consul) => consul,
         Err(error) => return terminal.complain(&Ended::new(Outcome::Usage, chain(&error))),
     };
-    let mut desk = Desk {
+    let mut context = Context {
         reader: Reader::new(consul.clone(), &config),
         consul,
         config,
         terminal,
     };
     let ended = match order {
-        Order::Status(args) => status::status(&mut desk, &args).await,
-        Order::History(args) => status::history(&mut desk, &args).await,
-        Order::Switchover(args) => switchover::run(&mut desk, &args).await,
-        Order::Pause(args) => pause::pause(&mut desk, &args).await,
-        Order::Resume(args) => resume(&mut desk, &args).await,
+        Order::Status(args) => status::status(&mut context, &args).await,
+        Order::History(args) => status::history(&mut context, &args).await,
+        Order::Switchover(args) => switchover::run(&mut context, &args).await,
+        Order::Pause(args) => pause::pause(&mut context, &args).await,
+        Order::Resume(args) => resume(&mut context, &args).await,
     };
     match ended {
         Ok(outcome) => outcome,
-        Err(ended) => desk.terminal.complain(&ended),
+        Err(ended) => context.terminal.complain(&ended),
     }
 }
 
-async fn resume(desk: &mut Desk<'_>, args: &ResumeArgs) -> Result<Outcome, Ended> {
+async fn resume(context: &mut Context<'_>, args: &ResumeArgs) -> Result<Outcome, Ended> {
     if args.master_is_down {
-        declare::run(desk, args).await
+        declare::run(context, args).await
     } else {
-        pause::resume(desk, args).await
+        pause::resume(context, args).await
     }
 }

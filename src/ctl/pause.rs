@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::desk::{Desk, operator};
+use super::context::{Context, operator};
 use super::outcome::{Ended, Outcome};
 use super::view::{ClusterView, SetState, SetView};
 use super::words;
@@ -26,8 +26,8 @@ struct Area {
 }
 
 impl Area {
-    fn of(desk: &Desk<'_>, view: &ClusterView, scope: &Scope) -> Result<Self, Ended> {
-        let config = &desk.config;
+    fn of(context: &Context<'_>, view: &ClusterView, scope: &Scope) -> Result<Self, Ended> {
+        let config = &context.config;
         let keys = config.keys();
         match scope {
             Scope::Cluster => Ok(Self {
@@ -72,16 +72,17 @@ impl Area {
     }
 }
 
-pub(super) async fn pause(desk: &mut Desk<'_>, args: &PauseArgs) -> Result<Outcome, Ended> {
-    let view = desk.look().await?;
-    let area = Area::of(desk, &view, &args.scope)?;
+pub(super) async fn pause(context: &mut Context<'_>, args: &PauseArgs) -> Result<Outcome, Ended> {
+    let view = context.look().await?;
+    let area = Area::of(context, &view, &args.scope)?;
     let name = &area.name;
     if let Some(known) = area.pause(&view) {
         let (by, at) = (&known.by, words::moment(moment_ms(known.at_ms, known.at)));
-        desk.terminal
+        context
+            .terminal
             .say(&format!("{name} has been paused by {by} since {at}"))?;
     } else {
-        desk.terminal.ask(
+        context.terminal.ask(
             &format!(
                 "A pause of {name}: the master stays master, and stays writable even where its agent or Consul fails; \
                  should it die, nobody takes over before tarsec resume."
@@ -98,8 +99,8 @@ pub(super) async fn pause(desk: &mut Desk<'_>, args: &PauseArgs) -> Result<Outco
         };
         let bytes = json_bytes(&pause);
         // Somebody who was first has written the same.
-        desk.consul.put_key_if(&area.key, 0, &bytes).await?;
-        desk.terminal.say(&format!("asked to pause {name}"))?;
+        context.consul.put_key_if(&area.key, 0, &bytes).await?;
+        context.terminal.say(&format!("asked to pause {name}"))?;
     }
     if args.no_wait {
         return Ok(Outcome::Done);
@@ -109,7 +110,7 @@ pub(super) async fn pause(desk: &mut Desk<'_>, args: &PauseArgs) -> Result<Outco
         // No guard is up, and candidates look at the pause before they do anything.
         SetState::None | SetState::Promoting | SetState::Unreadable => true,
     };
-    let view = wait(desk, &area, has_noticed).await?;
+    let view = wait(context, &area, has_noticed).await?;
     for set in area.sets(&view) {
         let uuid = &set.replicaset;
         let so = match set.state {
@@ -118,15 +119,16 @@ pub(super) async fn pause(desk: &mut Desk<'_>, args: &PauseArgs) -> Result<Outco
                 "it has no master, and nobody becomes one".to_owned()
             }
         };
-        desk.terminal
+        context
+            .terminal
             .say(&format!("replica set {uuid} is paused: {so}"))?;
     }
     Ok(Outcome::Done)
 }
 
-pub(super) async fn resume(desk: &mut Desk<'_>, args: &ResumeArgs) -> Result<Outcome, Ended> {
-    let view = desk.look().await?;
-    let area = Area::of(desk, &view, &args.scope)?;
+pub(super) async fn resume(context: &mut Context<'_>, args: &ResumeArgs) -> Result<Outcome, Ended> {
+    let view = context.look().await?;
+    let area = Area::of(context, &view, &args.scope)?;
     let name = &area.name;
     let is_paused = area.pause(&view).is_some();
     if area.replicaset.is_some() && !is_paused && view.pause.is_some() {
@@ -135,16 +137,16 @@ pub(super) async fn resume(desk: &mut Desk<'_>, args: &ResumeArgs) -> Result<Out
         return Err(Ended::new(Outcome::Refused, why));
     }
     if is_paused {
-        desk.terminal.ask(
+        context.terminal.ask(
             &format!(
                 "The end of the pause of {name}: where there is no master, or it has failed, another takes over."
             ),
             args.yes,
         )?;
-        desk.consul.delete_key(&area.key).await?;
-        desk.terminal.say(&format!("asked to resume {name}"))?;
+        context.consul.delete_key(&area.key).await?;
+        context.terminal.say(&format!("asked to resume {name}"))?;
     } else {
-        desk.terminal.say(&format!("{name} has no pause"))?;
+        context.terminal.say(&format!("{name} has no pause"))?;
     }
     if args.no_wait {
         return Ok(Outcome::Done);
@@ -154,12 +156,12 @@ pub(super) async fn resume(desk: &mut Desk<'_>, args: &ResumeArgs) -> Result<Out
         SetState::Master | SetState::Silent => set.pause.is_some() || !set.paused,
         SetState::None | SetState::Promoting | SetState::Unreadable => true,
     };
-    let view = wait(desk, &area, has_noticed).await?;
-    after(desk, &area, &view)
+    let view = wait(context, &area, has_noticed).await?;
+    after(context, &area, &view)
 }
 
 /// What the replica sets are after a resume.
-fn after(desk: &mut Desk<'_>, area: &Area, view: &ClusterView) -> Result<Outcome, Ended> {
+fn after(context: &mut Context<'_>, area: &Area, view: &ClusterView) -> Result<Outcome, Ended> {
     let mut outcome = Outcome::Done;
     for set in area.sets(view) {
         let uuid = &set.replicaset;
@@ -191,7 +193,8 @@ fn after(desk: &mut Desk<'_>, area: &Area, view: &ClusterView) -> Result<Outcome
                 (note.to_owned(), outcome)
             }
         };
-        desk.terminal
+        context
+            .terminal
             .say(&format!("replica set {uuid} has no more pause: {so}"))?;
         if what != Outcome::Done {
             outcome = what;
@@ -202,13 +205,13 @@ fn after(desk: &mut Desk<'_>, area: &Area, view: &ClusterView) -> Result<Outcome
 
 /// Looks until all masters have taken notice.
 async fn wait(
-    desk: &mut Desk<'_>,
+    context: &mut Context<'_>,
     area: &Area,
     has_noticed: impl Fn(&SetView) -> bool,
 ) -> Result<ClusterView, Ended> {
     let deadline = area.lease + NOTICE;
     let mut missing = String::new();
-    let seen = desk
+    let seen = context
         .reader
         .wait_until(deadline, |view| {
             let late = area.sets(view).find(|set| !has_noticed(set));
