@@ -21,7 +21,7 @@ use crate::decide::state::{Settings, State};
 use crate::decide::timing::Timing;
 use crate::decide::vshard::VshardEvent;
 use crate::dump::Dump;
-use crate::errors::chain;
+use crate::errors::with_causes;
 use crate::execute::{Executor, KnownIndex, lock_read};
 use crate::execute_catalog::OwnService;
 use crate::exit::Exit;
@@ -334,7 +334,7 @@ async fn watch(executor: Executor, key: String) {
             && lock.was_held()
         {
             debug!(
-                error = chain(error),
+                error = with_causes(error),
                 "a held look at the lock was cut short: looking again at once"
             );
             pitch = Some(started);

@@ -14,7 +14,7 @@ use crate::consul::{Consul, ConsulError};
 use crate::decide::birth::{self, BirthKey, Order, Sight, Step};
 use crate::decide::board;
 use crate::decide::timing::Tick;
-use crate::errors::chain;
+use crate::errors::with_causes;
 use crate::keys::{ClusterKeys, json_bytes};
 use crate::tarantool::console::{self, ConsoleError, Word};
 
@@ -83,9 +83,15 @@ impl FirstStart {
                     let (since, said) = failing.unwrap_or((now, false));
                     let due = !said && now.since(since) >= GRACE;
                     if due {
-                        warn!(error = chain(&error), "cannot look after a first start");
+                        warn!(
+                            error = with_causes(&error),
+                            "cannot look after a first start"
+                        );
                     } else {
-                        debug!(error = chain(&error), "cannot look after a first start");
+                        debug!(
+                            error = with_causes(&error),
+                            "cannot look after a first start"
+                        );
                     }
                     failing = Some((since, said || due));
                 }

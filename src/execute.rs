@@ -17,7 +17,7 @@ use crate::decide::event::{
 use crate::decide::plan::{Action, Ending, GuardCommand, Role};
 use crate::decide::record::Record;
 use crate::decide::vshard::{VshardAction, VshardEvent};
-use crate::errors::chain;
+use crate::errors::with_causes;
 use crate::execute_catalog::{OwnService, deregister, service_ref, tell};
 use crate::keys::{ClusterKey, ReplicaSetKey, ReplicaSetKeys, json_bytes};
 use crate::tarantool::link::{Command, Instance};
@@ -159,7 +159,7 @@ impl Executor {
             }
             Action::DestroySession { session } => {
                 if let Err(error) = self.consul.destroy_session(&session).await {
-                    tracing::debug!(%session, error = chain(&error), "session not removed, it expires by itself");
+                    tracing::debug!(%session, error = with_causes(&error), "session not removed, it expires by itself");
                 }
                 Event::SessionDestroyed
             }

@@ -13,7 +13,7 @@ use crate::consul::{CheckStatus, CheckUpdate, Consul, Registration};
 use crate::decide::board::ServiceRef;
 use crate::decide::event::ConsulFault;
 use crate::decide::plan::{CatalogEntry, Health, Registered, Role};
-use crate::errors::chain;
+use crate::errors::with_causes;
 
 /// The service as this agent last registered it.
 #[derive(Debug, Clone, Default)]
@@ -162,7 +162,10 @@ async fn end_others(consul: &Consul, own: &OwnService, instance: &str, id: &str)
             last.before = None;
         }
         // It is tried again with the next registration; without it they turn critical and go by themselves.
-        Err(error) => tracing::debug!(error = chain(&error), "older registrations not looked for"),
+        Err(error) => tracing::debug!(
+            error = with_causes(&error),
+            "older registrations not looked for"
+        ),
     }
 }
 

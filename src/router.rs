@@ -19,7 +19,7 @@ use crate::decide::router::{
 };
 use crate::decide::vshard::{VshardAction, VshardEvent};
 use crate::dump::Dump;
-use crate::errors::chain;
+use crate::errors::with_causes;
 use crate::execute_catalog::{OwnService, deregister, service_ref, tell};
 use crate::exit::Exit;
 use crate::journal;
@@ -266,17 +266,17 @@ impl RouterExecutor {
         let deadline = self.config.timing.healthcheck_timeout();
         let conn = Connection::open(&self.config.tarantool, deadline)
             .await
-            .map_err(|error| chain(&error))?;
+            .map_err(|error| with_causes(&error))?;
         vshard::install(&conn, deadline)
             .await
-            .map_err(|error| chain(&error))?;
+            .map_err(|error| with_causes(&error))?;
         let identity: Identity = conn
             .eval(IDENTITY, &(), deadline)
             .await
-            .map_err(|error| chain(&error))?;
+            .map_err(|error| with_causes(&error))?;
         let look = vshard::look(&conn, deadline)
             .await
-            .map_err(|error| chain(&error))?;
+            .map_err(|error| with_causes(&error))?;
         let look = Box::new(look);
         Ok((conn, RouterEvent::Attached { identity, look }))
     }
@@ -290,7 +290,7 @@ impl RouterExecutor {
                     Some(conn) => vshard::look(conn, deadline)
                         .await
                         .map(Box::new)
-                        .map_err(|error| chain(&error)),
+                        .map_err(|error| with_causes(&error)),
                     None => Err(no_connection()),
                 };
                 if let Ok(look) = &result {
@@ -312,7 +312,7 @@ impl RouterExecutor {
                     Some(conn) => vshard::apply(conn, None, &order, deadline)
                         .await
                         .map(|reply| (reply.busy, Box::new(reply.vshard)))
-                        .map_err(|error| chain(&error)),
+                        .map_err(|error| with_causes(&error)),
                     None => Err(no_connection()),
                 };
                 RouterEvent::Vshard(VshardEvent::Applied { sequence, result })

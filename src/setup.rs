@@ -6,7 +6,7 @@ use tracing::error;
 use crate::clock;
 use crate::config::Config;
 use crate::consul::Consul;
-use crate::errors::chain;
+use crate::errors::with_causes;
 use crate::exit::Exit;
 use crate::signals;
 
@@ -20,16 +20,22 @@ pub(crate) struct Setup {
 impl Setup {
     pub(crate) fn new(config: &Config) -> Result<Self, Exit> {
         let agent_id = clock::random_id().map_err(|cause| {
-            error!(error = chain(&cause), "no randomness for the agent's id");
+            error!(
+                error = with_causes(&cause),
+                "no randomness for the agent's id"
+            );
             Exit::Internal
         })?;
         let consul =
             Consul::new(&config.consul, config.timing.healthcheck_timeout()).map_err(|cause| {
-                error!(error = chain(&cause), "cannot set up the way to Consul");
+                error!(
+                    error = with_causes(&cause),
+                    "cannot set up the way to Consul"
+                );
                 Exit::Settings
             })?;
         let signals = signals::receive().map_err(|cause| {
-            error!(error = chain(&cause), "cannot receive signals");
+            error!(error = with_causes(&cause), "cannot receive signals");
             Exit::Internal
         })?;
         Ok(Self {

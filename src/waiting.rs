@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::consul::{Consul, ConsulError, Renewal};
 use crate::decide::board::{self, WaitingKey};
 use crate::decide::ids::SessionId;
-use crate::errors::chain;
+use crate::errors::with_causes;
 use crate::keys::json_bytes;
 
 /// An instance that is just being started beside its agent is no news.
@@ -86,7 +86,7 @@ impl KeyWriter {
                 while let Some(words) = said(&why) {
                     if let Err(error) = self.say(&mut session, words).await {
                         tracing::debug!(
-                            error = chain(&error),
+                            error = with_causes(&error),
                             "could not say that the agent waits"
                         );
                     }
@@ -137,7 +137,7 @@ impl KeyWriter {
         if let Some(id) = session
             && let Err(error) = self.consul.destroy_session(&id).await
         {
-            tracing::debug!(session = %id, error = chain(&error), "session not removed, it expires by itself");
+            tracing::debug!(session = %id, error = with_causes(&error), "session not removed, it expires by itself");
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::decide::event::ConsulFault;
 use crate::decide::ids::SessionId;
-use crate::errors::chain;
+use crate::errors::with_causes;
 
 /// Any error, as the cause of another.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -184,7 +184,7 @@ impl ConsulError {
 impl From<ConsulError> for ConsulFault {
     fn from(error: ConsulError) -> Self {
         Self {
-            why: chain(&error),
+            why: with_causes(&error),
             denied: error.is_denied(),
         }
     }

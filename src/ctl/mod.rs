@@ -42,7 +42,7 @@ use std::time::Duration;
 use crate::cli::{Order, ResumeArgs};
 use crate::config::OperatorConfig;
 use crate::consul::Consul;
-use crate::errors::chain;
+use crate::errors::with_causes;
 use context::Context;
 use outcome::{Ended, Outcome};
 pub use paper::Paper;
@@ -56,7 +56,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 pub async fn run(order: Order, config: OperatorConfig, terminal: Terminal<'_>) -> Outcome {
     let consul = match Consul::new(&config.consul, REQUEST_TIMEOUT) {
         Ok(consul) => consul,
-        Err(error) => return terminal.complain(&Ended::new(Outcome::Usage, chain(&error))),
+        Err(error) => return terminal.complain(&Ended::new(Outcome::Usage, with_causes(&error))),
     };
     let mut context = Context {
         reader: Reader::new(consul.clone(), &config),

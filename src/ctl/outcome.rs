@@ -1,7 +1,7 @@
 //! What came of a command, as its exit code, and why it did not do what it was asked to.
 
 use crate::consul::ConsulError;
-use crate::errors::chain;
+use crate::errors::with_causes;
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +92,7 @@ impl Ended {
 
 impl From<ConsulError> for Ended {
     fn from(error: ConsulError) -> Self {
-        Self::new(Outcome::Failed, chain(&error))
+        Self::new(Outcome::Failed, with_causes(&error))
     }
 }
 

@@ -10,7 +10,7 @@ use super::words::{ago, between, clean, lateness, moment, rows, short, span, wra
 use crate::consul::ConsulError;
 use crate::decide::board::{Pause, Switchover, SwitchoverState, moment_ms};
 use crate::decide::lag::Arrival;
-use crate::errors::chain;
+use crate::errors::with_causes;
 
 /// Where the values begin, behind their labels.
 const INDENT: usize = 14;
@@ -92,7 +92,7 @@ pub(super) fn unknown(
     };
     let mut out = heading(paper, cluster, at);
     let _ = writeln!(out, "\n{title}");
-    out.push_str(&wrapped("  ", 2, &chain(error), paper.width()));
+    out.push_str(&wrapped("  ", 2, &with_causes(error), paper.width()));
     if let Some(seen) = last_seen {
         let text = format!("The last status was read {}.", ago(seen, at));
         out.push_str(&wrapped("  ", 2, &text, paper.width()));

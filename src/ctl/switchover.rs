@@ -14,7 +14,7 @@ use crate::clock;
 use crate::consul::{LockView, LockWatch};
 use crate::decide::board::{self, Switchover, SwitchoverState, moment_ms};
 use crate::decide::timing::Tick;
-use crate::errors::chain;
+use crate::errors::with_causes;
 use crate::keys::{ReplicaSetKeys, json_bytes};
 
 /// A master's agent watches the key, so it takes notice within moments.
@@ -197,7 +197,7 @@ impl Wait {
                     continue;
                 }
                 Err(error) => {
-                    let why = chain(&error);
+                    let why = with_causes(&error);
                     sleep(LOOK).await;
                     Some(why)
                 }
