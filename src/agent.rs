@@ -6,36 +6,35 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use signal_hook_tokio::Signals;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
 use crate::birth;
 use crate::clock::{self, Clock};
-use crate::config::{Config, ConsulConfig, HungInstanceAction, ReplicationMode, Role};
-use crate::consul::{Consul, LockView, LockWatch};
+use crate::config::{Config, ConsulConfig, HungInstanceAction, ReplicationMode};
+use crate::consul::{LockView, LockWatch};
 use crate::decide::board::{self, Switchover};
 use crate::decide::decide;
 use crate::decide::event::Event;
 use crate::decide::plan::{Ending, Plan};
 use crate::decide::state::{Settings, State};
-use crate::decide::timing::{Tick, Timing};
+use crate::decide::timing::Timing;
 use crate::decide::vshard::VshardEvent;
 use crate::dump::Dump;
-use crate::errors::chain;
-use crate::execute::{Executor, Keys, KnownIndex, json_bytes, lock_read};
+use crate::errors::with_causes;
+use crate::execute::{Executor, KnownIndex, lock_read};
 use crate::execute_catalog::OwnService;
-use crate::execute_vshard::{
-    ConfigText, Watcher, masters_prefix, watch_config, watch_login, watch_masters,
-};
 use crate::exit::Exit;
 use crate::journal;
+use crate::keys::json_bytes;
 use crate::logging::Output;
-use crate::neighbours::Lookout;
-use crate::router;
+use crate::neighbours::NeighbourWatch;
+use crate::setup::Setup;
 use crate::signals::{self, Asked};
 use crate::tarantool::link::Link;
 use crate::tarantool::peers::Peers;
 use crate::waiting::Waiting;
+use crate::watch_vshard::{ConfigText, Watcher, watch_config, watch_login, watch_masters};
 
 /// Events wait here for their turn, which takes microseconds; more than one of each kind is never under way.
 const EVENTS: usize = 64;
@@ -48,22 +47,11 @@ const SWITCHOVER_PITCH: Duration = Duration::from_secs(1);
 /// Between two looks at a key that is not there.
 const MISSING_KEY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Runs the agent until it is asked to stop or has to.
-pub async fn run(config: Config, output: Output) -> Exit {
-    let config = Arc::new(config);
-    if config.vshard.role == Role::Router {
-        return router::run(config, output).await;
-    }
-    let agent = match Agent::start(&config, output.clone()) {
-        Ok(agent) => agent,
-        Err(exit) => return exit,
-    };
-    match Box::pin(agent.run()).await {
-        End::Exit(exit) => exit,
-        End::Router => {
-            info!("the instance is a vshard router: its agent takes no lock");
-            router::run(config, output).await
-        }
+/// Runs an agent that runs for the lock until it is asked to stop, has to, or finds a router.
+pub(crate) async fn run(config: &Arc<Config>, output: Output) -> End {
+    match Agent::start(config, output) {
+        Ok(agent) => Box::pin(agent.run()).await,
+        Err(exit) => End::Exit(exit),
     }
 }
 
@@ -82,38 +70,9 @@ struct Agent {
     follows_vshard: bool,
 }
 
-/// What an agent of every kind begins with.
-pub(crate) struct Outfit {
-    pub(crate) agent_id: String,
-    pub(crate) consul: Consul,
-    pub(crate) signals: Signals,
-}
-
-impl Outfit {
-    pub(crate) fn new(config: &Config) -> Result<Self, Exit> {
-        let agent_id = clock::random_id().map_err(|cause| {
-            error!(error = chain(&cause), "no randomness for the agent's id");
-            Exit::Internal
-        })?;
-        let consul =
-            Consul::new(&config.consul, config.timing.healthcheck_timeout()).map_err(|cause| {
-                error!(error = chain(&cause), "cannot set up the way to Consul");
-                Exit::Settings
-            })?;
-        let signals = signals::receive().map_err(|cause| {
-            error!(error = chain(&cause), "cannot receive signals");
-            Exit::Internal
-        })?;
-        Ok(Self {
-            agent_id,
-            consul,
-            signals,
-        })
-    }
-}
-
-/// How an agent ends.
-enum End {
+/// How it ends.
+pub(crate) enum End {
+    /// The process ends.
     Exit(Exit),
     /// Its instance is a vshard router, for which another kind of agent is due.
     Router,
@@ -122,11 +81,11 @@ enum End {
 impl Agent {
     fn start(config: &Arc<Config>, output: Output) -> Result<Self, Exit> {
         let clock = Clock::start();
-        let Outfit {
+        let Setup {
             agent_id,
             consul,
             signals,
-        } = Outfit::new(config)?;
+        } = Setup::new(config)?;
         let (sender, events) = mpsc::channel(EVENTS);
         let (link, instance) = Link::new(
             config.tarantool.clone(),
@@ -202,7 +161,7 @@ impl Agent {
                     Err(exit) => return End::Exit(exit),
                 },
                 Some(event) = self.events.recv() => event,
-                () = wake(&self.clock, wake_at) => Event::Woke,
+                () = self.clock.wake(wake_at) => Event::Woke,
             };
             if event == Event::Vshard(VshardEvent::RouterFound) && self.executor.keys.is_none() {
                 return End::Router;
@@ -272,10 +231,10 @@ impl Agent {
             consul_back: Arc::clone(&self.executor.consul_back),
         };
         let events = self.executor.events.clone();
-        let prefix = masters_prefix(&config.consul, &config.cluster);
+        let keys = config.keys();
         let (own, sender) = (watcher.clone(), events.clone());
         tokio::spawn(async move {
-            watch_masters(&own, &prefix, sender).await;
+            watch_masters(&own, &keys, sender).await;
         });
         if let Some(key) = config.vshard.config_key.clone() {
             tokio::spawn(watch_login(config.vshard.clone(), events.clone()));
@@ -292,24 +251,24 @@ impl Agent {
             return event;
         };
         let config = &self.config;
-        let keys = Keys::of(&config.consul, &config.cluster, &probe.replicaset_uuid);
+        let keys = config.keys().replicaset(&probe.replicaset_uuid);
         match &self.executor.keys {
             None => {
                 self.executor.keys = Some(keys.clone());
-                info!(key = keys.lock, "lock key");
-                tokio::spawn(watch(self.executor.clone(), keys.lock));
-                tokio::spawn(watch_switchover(self.executor.clone(), keys.switchover));
+                info!(key = keys.lock(), "lock key");
+                tokio::spawn(watch(self.executor.clone(), keys.lock()));
+                tokio::spawn(watch_switchover(self.executor.clone(), keys.switchover()));
                 let replicaset = Some(probe.replicaset_uuid.as_str());
-                let lookout = Lookout::new(config, &self.executor.consul, replicaset);
-                tokio::spawn(lookout.watch(self.executor.events.clone()));
+                let neighbours = NeighbourWatch::new(config, &self.executor.consul, replicaset);
+                tokio::spawn(neighbours.watch(self.executor.events.clone()));
                 event
             }
-            Some(known) if known.members == keys.members => event,
+            Some(known) if *known == keys => event,
             Some(known) => Event::Unsuitable {
                 why: format!(
                     "its replica set is now {}, this agent serves {}: restart the agent if that is meant",
                     probe.replicaset_uuid,
-                    known.members.trim_end_matches("/members/")
+                    known.base()
                 ),
             },
         }
@@ -359,14 +318,6 @@ fn exit_of(how: Ending, plan: &Plan) -> Exit {
     }
 }
 
-/// Waits until then; without a time, for ever.
-pub(crate) async fn wake(clock: &Clock, at: Option<Tick>) {
-    match at {
-        Some(at) => sleep_until(clock.instant(at)).await,
-        None => std::future::pending().await,
-    }
-}
-
 /// Watches the lock key for as long as the agent runs. A look is held until just after the next refresh is due, and for
 /// less while none comes: each answer is a word that Consul can be read, which R3's count rests on. A held look that fails
 /// may have been ended by anything on its way. It is no news: the next one is not held, and decides.
@@ -384,7 +335,7 @@ async fn watch(executor: Executor, key: String) {
             && lock.was_held()
         {
             debug!(
-                error = chain(error),
+                error = with_causes(error),
                 "a held look at the lock was cut short: looking again at once"
             );
             pitch = Some(started);

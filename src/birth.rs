@@ -14,8 +14,8 @@ use crate::consul::{Consul, ConsulError};
 use crate::decide::birth::{self, BirthKey, Order, Sight, Step};
 use crate::decide::board;
 use crate::decide::timing::Tick;
-use crate::errors::chain;
-use crate::execute::json_bytes;
+use crate::errors::with_causes;
+use crate::keys::{ClusterKeys, json_bytes};
 use crate::tarantool::console::{self, ConsoleError, Word};
 
 /// Between two looks. A look costs the instance a line of Lua and Consul a read, for as long as a first start takes.
@@ -40,26 +40,26 @@ enum BirthError {
 /// Begins to look after the first start, where the settings say how.
 pub(crate) fn start(config: &Config, consul: &Consul) {
     if let Some(socket) = &config.tarantool.control {
-        let attendant = Attendant {
+        let first_start = FirstStart {
             socket: socket.clone(),
             deadline: config.timing.healthcheck_timeout(),
             consul: consul.clone(),
-            prefix: format!("{}/{}/births", config.consul.kv_prefix, config.cluster),
+            keys: config.keys(),
             clock: Clock::start(),
         };
-        tokio::spawn(attendant.run());
+        tokio::spawn(first_start.run());
     }
 }
 
-struct Attendant {
+struct FirstStart {
     socket: PathBuf,
     deadline: Duration,
     consul: Consul,
-    prefix: String,
+    keys: ClusterKeys,
     clock: Clock,
 }
 
-impl Attendant {
+impl FirstStart {
     async fn run(self) {
         let mut known = None;
         let mut missing_since = None;
@@ -83,9 +83,15 @@ impl Attendant {
                     let (since, said) = failing.unwrap_or((now, false));
                     let due = !said && now.since(since) >= GRACE;
                     if due {
-                        warn!(error = chain(&error), "cannot look after a first start");
+                        warn!(
+                            error = with_causes(&error),
+                            "cannot look after a first start"
+                        );
                     } else {
-                        debug!(error = chain(&error), "cannot look after a first start");
+                        debug!(
+                            error = with_causes(&error),
+                            "cannot look after a first start"
+                        );
                     }
                     failing = Some((since, said || due));
                 }
@@ -96,7 +102,7 @@ impl Attendant {
 
     async fn turn(&self, missing_since: &mut Option<Tick>) -> Result<(Word, Step), BirthError> {
         let word = self.ask(Order::None).await?;
-        let path = format!("{}/{}", self.prefix, word.replicaset);
+        let path = self.keys.birth(&word.replicaset);
         let view = self
             .consul
             .read_key(&path)

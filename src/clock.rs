@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::time::sleep_until;
+
 use crate::decide::timing::Tick;
 
 /// The agent's own monotonic clock.
@@ -26,10 +28,12 @@ impl Clock {
         Tick::at(self.start.elapsed())
     }
 
-    /// A tick as tokio's timers want it.
-    #[must_use]
-    pub fn instant(&self, at: Tick) -> tokio::time::Instant {
-        tokio::time::Instant::from_std(self.start + at.elapsed())
+    /// Waits until then; without a time, for ever.
+    pub async fn wake(&self, at: Option<Tick>) {
+        match at {
+            Some(at) => sleep_until((self.start + at.elapsed()).into()).await,
+            None => std::future::pending().await,
+        }
     }
 }
 

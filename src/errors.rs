@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 /// An error and its causes, outermost first.
 #[must_use]
-pub fn chain(error: &dyn Error) -> String {
+pub fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
 use crate::clock::Clock;
-use crate::config::{Config, ConsulConfig};
+use crate::config::{Config, ReplicationMode};
 use crate::consul::{Consul, ConsulError, Found, LockOutcome, LockStep, LockView, Renewal};
 use crate::decide::board::{self, Ballot, Board, HISTORY_LINES, HistoryLine, Member, Switchover};
 use crate::decide::event::{
@@ -16,96 +16,72 @@ use crate::decide::event::{
 };
 use crate::decide::plan::{Action, Ending, GuardCommand, Role};
 use crate::decide::record::Record;
-use crate::errors::chain;
+use crate::decide::vshard::{VshardAction, VshardEvent};
+use crate::errors::with_causes;
 use crate::execute_catalog::{OwnService, deregister, service_ref, tell};
-use crate::execute_vshard::{ConfigText, note_refusal};
+use crate::keys::{ClusterKey, ReplicaSetKey, ReplicaSetKeys, json_bytes};
 use crate::tarantool::link::{Command, Instance};
 use crate::tarantool::peers::Peers;
 use crate::tarantool::uri::Unfit;
+use crate::tarantool::vshard::Order;
+use crate::watch_vshard::{ConfigText, note_refusal};
 
 /// How long a replica that may be locked out waits for a password that has changed; so much later it is pointed at another
 /// master at most.
 const REREADING: Duration = Duration::from_millis(500);
 
-/// Where this replica set's keys are.
-#[derive(Debug, Clone)]
-pub(crate) struct Keys {
-    /// The lock.
-    pub(crate) lock: String,
-    /// The prefix of the members' keys, with its slash.
-    pub(crate) members: String,
-    /// The prefix of the ballots, with its slash.
-    pub(crate) ballots: String,
-    /// What an operator asks for.
-    pub(crate) switchover: String,
-    /// Present: nothing changes hands by itself.
-    pub(crate) pause: String,
-    /// The same for the whole cluster.
-    pub(crate) cluster_pause: String,
-    /// The prefix of the history, with its slash.
-    pub(crate) history: String,
+/// What the board is read from, in one transaction.
+fn board_keys(keys: &ReplicaSetKeys) -> Vec<String> {
+    vec![
+        keys.members(),
+        keys.ballots(),
+        keys.switchover(),
+        keys.pause(),
+        keys.cluster_pause(),
+    ]
 }
 
-impl Keys {
-    /// The keys of the replica set with this UUID.
-    #[must_use]
-    pub(crate) fn of(consul: &ConsulConfig, cluster: &str, replicaset: &str) -> Self {
-        let cluster = format!("{}/{cluster}", consul.kv_prefix);
-        let base = format!("{cluster}/{replicaset}");
-        let lock_key = consul.lock_key.clone();
-        Self {
-            lock: lock_key.unwrap_or_else(|| format!("{base}/leader")),
-            members: format!("{base}/members/"),
-            ballots: format!("{base}/ballots/"),
-            switchover: format!("{base}/switchover"),
-            pause: format!("{base}/pause"),
-            cluster_pause: format!("{cluster}/pause"),
-            history: format!("{base}/history/"),
-        }
-    }
-
-    /// What the board is read from, in one transaction.
-    fn board(&self) -> Vec<String> {
-        [
-            &self.members,
-            &self.ballots,
-            &self.switchover,
-            &self.pause,
-            &self.cluster_pause,
-        ]
-        .map(String::clone)
-        .to_vec()
-    }
-
-    /// What was found, sorted out. A value that is not what its key says counts as absent.
-    fn sort(&self, found: Vec<Found>) -> Board {
-        let mut board = Board::default();
-        for Found {
-            key,
-            modify_index,
-            session: _,
-            value,
-        } in found
-        {
-            if let Some(uuid) = key.strip_prefix(&self.members) {
-                board
-                    .members
-                    .extend(board::parse(&value).map(|member| (uuid.to_owned(), member)));
-            } else if let Some(uuid) = key.strip_prefix(&self.ballots) {
-                board
-                    .ballots
-                    .extend(board::parse(&value).map(|ballot| (uuid.to_owned(), ballot)));
-            } else if key == self.switchover {
+/// The board as it was found. A value that is not what its key says counts as absent.
+fn board_of(keys: &ReplicaSetKeys, found: Vec<Found>) -> Board {
+    let mut board = Board::default();
+    for Found {
+        key,
+        modify_index,
+        session: _,
+        value,
+    } in found
+    {
+        let Some(known) = keys.read(&key) else {
+            continue;
+        };
+        match known {
+            ClusterKey::OfReplicaSet(_, ReplicaSetKey::Member(uuid)) => board
+                .members
+                .extend(board::parse(&value).map(|member| (uuid.to_owned(), member))),
+            ClusterKey::OfReplicaSet(_, ReplicaSetKey::Ballot(uuid)) => board
+                .ballots
+                .extend(board::parse(&value).map(|ballot| (uuid.to_owned(), ballot))),
+            ClusterKey::OfReplicaSet(_, ReplicaSetKey::Switchover) => {
                 board.switchover = board::parse(&value).map(|order| (modify_index, order));
-            } else if key == self.pause || (key == self.cluster_pause && board.pause.is_none()) {
-                // Present is enough, whatever somebody wrote there.
-                let mut pause: board::Pause = serde_json::from_slice(&value).unwrap_or_default();
-                pause.cluster = key == self.cluster_pause;
-                board.pause = Some(pause);
             }
+            ClusterKey::OfReplicaSet(_, ReplicaSetKey::Pause) => {
+                board.pause = Some(pause(&value, false));
+            }
+            // The replica set's own goes first.
+            ClusterKey::Pause if board.pause.is_none() => board.pause = Some(pause(&value, true)),
+            ClusterKey::Pause
+            | ClusterKey::Waiting
+            | ClusterKey::Router
+            | ClusterKey::OfReplicaSet(_, ReplicaSetKey::Lock | ReplicaSetKey::History) => {}
         }
-        board
     }
+    board
+}
+
+/// Present is enough, whatever somebody wrote there.
+fn pause(value: &[u8], cluster: bool) -> board::Pause {
+    let pause: board::Pause = serde_json::from_slice(value).unwrap_or_default();
+    board::Pause { cluster, ..pause }
 }
 
 /// What actions are carried out with.
@@ -117,18 +93,13 @@ pub(crate) struct Executor {
     pub(crate) peers: Peers,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) clock: Clock,
-    pub(crate) keys: Option<Keys>,
+    pub(crate) keys: Option<ReplicaSetKeys>,
     pub(crate) config_text: ConfigText,
     pub(crate) service: OwnService,
     /// Of the member's key.
     pub(crate) member_index: KnownIndex,
     /// Consul answers again: long watches begin anew, for theirs may have been swallowed.
     pub(crate) consul_back: Arc<Notify>,
-}
-
-/// A key's value. Structs of strings, numbers and maps with string keys always serialise.
-pub(crate) fn json_bytes(value: &impl serde::Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).unwrap_or_default()
 }
 
 /// The `ModifyIndex` of a key that nobody writes but the agents of one instance, while nothing is under way or in doubt.
@@ -175,20 +146,20 @@ impl Executor {
                     .create_session(&self.config.consul.session_name, timing.session_ttl())
                     .await;
                 Event::SessionCreated {
-                    result: created.map_err(|error| fault(&error)),
+                    result: created.map_err(ConsulFault::from),
                 }
             }
             Action::RenewSession { session } => {
                 let result = match self.consul.renew_session(&session).await {
                     Ok(Renewal::Renewed) => Ok(true),
                     Ok(Renewal::Gone) => Ok(false),
-                    Err(error) => Err(fault(&error)),
+                    Err(error) => Err(error.into()),
                 };
                 Event::SessionRenewed { session, result }
             }
             Action::DestroySession { session } => {
                 if let Err(error) = self.consul.destroy_session(&session).await {
-                    tracing::debug!(%session, error = chain(&error), "session not removed, it expires by itself");
+                    tracing::debug!(%session, error = with_causes(&error), "session not removed, it expires by itself");
                 }
                 Event::SessionDestroyed
             }
@@ -358,7 +329,7 @@ impl Executor {
     async fn read_lock(&self) -> Option<Event> {
         let keys = self.keys.as_ref()?;
         let asked_at = self.clock.now();
-        let result = self.consul.read_lock(&keys.lock).await;
+        let result = self.consul.read_lock(&keys.lock()).await;
         Some(lock_read(asked_at, false, result))
     }
 
@@ -366,23 +337,23 @@ impl Executor {
         let keys = self.keys.as_ref()?;
         // A holder reads its orders with each refresh, in the same request.
         let beside = match kind {
-            LockStepKind::Refresh => keys.board(),
+            LockStepKind::Refresh => board_keys(keys),
             LockStepKind::Acquire | LockStepKind::TakeOver | LockStepKind::Release => Vec::new(),
         };
-        let result = match self.consul.transact(&keys.lock, &step, &beside).await {
+        let result = match self.consul.transact(&keys.lock(), &step, &beside).await {
             Ok(LockOutcome::Done {
                 modify_index,
                 beside: found,
             }) => {
                 if !beside.is_empty() {
-                    let board = Box::new(keys.sort(found));
+                    let board = Box::new(board_of(keys, found));
                     // The receiver is gone only when the agent ends.
                     let _ = self.events.send(Event::BoardSeen { board }).await;
                 }
                 Ok(Ok(modify_index))
             }
             Ok(LockOutcome::Refused { why }) => Ok(Err(why)),
-            Err(error) => Err(fault(&error)),
+            Err(error) => Err(error.into()),
         };
         Some(Event::LockStepEnded { step: kind, result })
     }
@@ -401,18 +372,18 @@ impl Executor {
             )),
             ..member.clone()
         };
-        let key = format!("{}{}", keys.members, member.instance);
+        let key = keys.member(&member.instance);
         let bytes = json_bytes(&member);
         let index = match self.member_index.take() {
             Some(index) => index,
             None => {
                 let found = self.consul.read_key(&key).await;
-                let found = found.map_err(|error| fault(&error))?;
+                let found = found.map_err(ConsulFault::from)?;
                 found.key.map_or(0, |found| found.modify_index)
             }
         };
         let written = self.consul.put_key_if(&key, index, &bytes).await;
-        match written.map_err(|error| fault(&error))? {
+        match written.map_err(ConsulFault::from)? {
             Some(index) => {
                 self.member_index.put(index);
                 Ok(())
@@ -424,11 +395,36 @@ impl Executor {
         }
     }
 
+    async fn vshard(&self, action: VshardAction) -> Event {
+        match action {
+            VshardAction::Apply { sequence, wanted } => {
+                let text = self.config_text.get();
+                let order = Order {
+                    sequence,
+                    wanted: &wanted,
+                    config: text.as_deref(),
+                    login: self.config.vshard.login.as_ref(),
+                    is_router: false,
+                    follows: self.config.replication == ReplicationMode::Follow,
+                };
+                self.instance.apply_vshard(&order).await
+            }
+            VshardAction::WriteMaster { index, master } => {
+                let key = self.config.keys().master(&master.replicaset);
+                let bytes = json_bytes(&master);
+                let written = self.consul.put_key_if(&key, index, &bytes).await;
+                Event::Vshard(VshardEvent::MasterWritten {
+                    result: written.map_err(ConsulFault::from),
+                })
+            }
+        }
+    }
+
     async fn put(&self, key: &str, value: &impl serde::Serialize) -> Result<(), ConsulFault> {
         self.consul
             .put_key(key, &json_bytes(value))
             .await
-            .map_err(|error| fault(&error))
+            .map_err(ConsulFault::from)
     }
 
     async fn read_board(&self) -> Result<Box<Board>, ConsulFault> {
@@ -437,10 +433,10 @@ impl Executor {
         };
         let found = self
             .consul
-            .read_trees("read members, ballots and orders", &keys.board())
+            .read_trees("read members, ballots and orders", &board_keys(keys))
             .await
-            .map_err(|error| fault(&error))?;
-        Ok(Box::new(keys.sort(found)))
+            .map_err(ConsulFault::from)?;
+        Ok(Box::new(board_of(keys, found)))
     }
 
     async fn write_ballot(
@@ -450,14 +446,14 @@ impl Executor {
         let Some(keys) = &self.keys else {
             return Ok((1, BTreeMap::new()));
         };
-        let key = format!("{}{}", keys.ballots, ballot.instance);
+        let key = keys.ballot(&ballot.instance);
         let bytes = json_bytes(ballot);
         let (index, found) = self
             .consul
-            .put_and_read(&key, &bytes, &keys.ballots)
+            .put_and_read(&key, &bytes, &keys.ballots())
             .await
-            .map_err(|error| fault(&error))?;
-        Ok((index, keys.sort(found).ballots))
+            .map_err(ConsulFault::from)?;
+        Ok((index, board_of(keys, found).ballots))
     }
 
     async fn read_ballots(
@@ -470,10 +466,10 @@ impl Executor {
         };
         let (index, found) = self
             .consul
-            .watch_prefix(&keys.ballots, after, wait)
+            .watch_prefix(&keys.ballots(), after, wait)
             .await
-            .map_err(|error| fault(&error))?;
-        Ok((index, keys.sort(found).ballots))
+            .map_err(ConsulFault::from)?;
+        Ok((index, board_of(keys, found).ballots))
     }
 
     async fn write_switchover(
@@ -486,9 +482,9 @@ impl Executor {
         };
         let bytes = json_bytes(switchover);
         self.consul
-            .put_key_if(&keys.switchover, index, &bytes)
+            .put_key_if(&keys.switchover(), index, &bytes)
             .await
-            .map_err(|error| fault(&error))
+            .map_err(ConsulFault::from)
     }
 
     async fn read_history(&self) -> Result<Vec<HistoryLine>, ConsulFault> {
@@ -497,9 +493,9 @@ impl Executor {
         };
         let found = self
             .consul
-            .read_prefix(&keys.history)
+            .read_prefix(&keys.history())
             .await
-            .map_err(|error| fault(&error))?;
+            .map_err(ConsulFault::from)?;
         let mut lines: Vec<HistoryLine> = found
             .iter()
             .filter_map(|(_, value)| board::parse(value))
@@ -509,11 +505,15 @@ impl Executor {
     }
 
     /// A line whose reply was lost stands there already, and may say by now what its ex-master brought back.
-    async fn has_line(&self, keys: &Keys, line: &HistoryLine) -> Result<bool, ConsulFault> {
+    async fn has_line(
+        &self,
+        keys: &ReplicaSetKeys,
+        line: &HistoryLine,
+    ) -> Result<bool, ConsulFault> {
         let bytes = json_bytes(line);
-        let key = format!("{}{}", keys.history, line.term);
+        let key = keys.term(line.term);
         let created = self.consul.put_key_if(&key, 0, &bytes).await;
-        if created.map_err(|error| fault(&error))?.is_some() {
+        if created.map_err(ConsulFault::from)?.is_some() {
             return Ok(true);
         }
         let lines = self.read_history().await?;
@@ -528,16 +528,15 @@ impl Executor {
         };
         let grows = line.returned.is_some() || !line.interruptions.is_empty();
         if grows || !self.has_line(keys, line).await? {
-            self.put(&format!("{}{}", keys.history, line.term), line)
-                .await?;
+            self.put(&keys.term(line.term), line).await?;
         }
         let Some(old) = line.term.checked_sub(HISTORY_LINES) else {
             return Ok(());
         };
         self.consul
-            .delete_key(&format!("{}{old}", keys.history))
+            .delete_key(&keys.term(old))
             .await
-            .map_err(|error| fault(&error))
+            .map_err(ConsulFault::from)
     }
 }
 
@@ -556,18 +555,11 @@ pub(crate) fn lock_read(
                 record: Record::parse(&key.value),
             }),
         }),
-        Err(error) => Err(fault(&error)),
+        Err(error) => Err(error.into()),
     };
     Event::LockRead {
         asked_at,
         by_watch,
         result,
-    }
-}
-
-pub(crate) fn fault(error: &ConsulError) -> ConsulFault {
-    ConsulFault {
-        why: chain(error),
-        denied: error.is_denied(),
     }
 }

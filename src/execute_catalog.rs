@@ -13,8 +13,7 @@ use crate::consul::{CheckStatus, CheckUpdate, Consul, Registration};
 use crate::decide::board::ServiceRef;
 use crate::decide::event::ConsulFault;
 use crate::decide::plan::{CatalogEntry, Health, Registered, Role};
-use crate::errors::chain;
-use crate::execute::fault;
+use crate::errors::with_causes;
 
 /// The service as this agent last registered it.
 #[derive(Debug, Clone, Default)]
@@ -119,13 +118,13 @@ pub(crate) async fn tell(
         return match updated {
             Ok(CheckUpdate::Updated) => Ok(true),
             Ok(CheckUpdate::NotRegistered) => Ok(false),
-            Err(error) => Err(fault(&error)),
+            Err(error) => Err(error.into()),
         };
     }
     let alone = own.begins(&id);
     let registration = registration(config, id, entry, status);
     let registered = consul.register(&registration).await;
-    registered.map_err(|error| fault(&error))?;
+    registered.map_err(ConsulFault::from)?;
     if !alone {
         end_others(consul, own, &instance, &registration.id).await;
     }
@@ -163,7 +162,10 @@ async fn end_others(consul: &Consul, own: &OwnService, instance: &str, id: &str)
             last.before = None;
         }
         // It is tried again with the next registration; without it they turn critical and go by themselves.
-        Err(error) => tracing::debug!(error = chain(&error), "older registrations not looked for"),
+        Err(error) => tracing::debug!(
+            error = with_causes(&error),
+            "older registrations not looked for"
+        ),
     }
 }
 
@@ -172,7 +174,7 @@ pub(crate) async fn deregister(consul: &Consul, own: &OwnService) -> Result<bool
     let id = own.last().id.clone();
     if let Some(id) = id {
         let removed = consul.deregister(&id).await;
-        removed.map_err(|error| fault(&error))?;
+        removed.map_err(ConsulFault::from)?;
     }
     Ok(true)
 }

@@ -8,7 +8,7 @@
 //!
 //! `ARCHITECTURE.md` is the map, `docs/PROTOCOL.md` says why this is safe.
 
-pub mod agent;
+mod agent;
 mod birth;
 pub mod cli;
 pub mod clock;
@@ -20,17 +20,20 @@ mod dump;
 pub mod errors;
 mod execute;
 mod execute_catalog;
-mod execute_vshard;
 pub mod exit;
 mod journal;
+mod keys;
 pub mod logging;
 mod neighbours;
 pub mod outlet;
 pub mod process;
 mod router;
+mod run;
 pub mod secrets;
+mod setup;
 mod signals;
 pub mod tarantool;
 mod waiting;
+mod watch_vshard;
 
-pub use agent::run;
+pub use run::run;

@@ -16,7 +16,7 @@ use crate::execute_catalog::service_name;
 const LOOKS_APART: u32 = 6;
 
 /// Whose neighbours are looked for.
-pub(crate) struct Lookout {
+pub(crate) struct NeighbourWatch {
     pub(crate) consul: Consul,
     pub(crate) name: String,
     pub(crate) cluster: String,
@@ -26,7 +26,7 @@ pub(crate) struct Lookout {
     pub(crate) pause: Duration,
 }
 
-impl Lookout {
+impl NeighbourWatch {
     /// For a router where there is no replica set.
     pub(crate) fn new(config: &Config, consul: &Consul, replicaset: Option<&str>) -> Self {
         let (role, tags) = match replicaset {

@@ -9,30 +9,31 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
-use crate::agent::{Outfit, wake};
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::consul::Consul;
+use crate::decide::event::ConsulFault;
 use crate::decide::plan::{Ending, Role};
 use crate::decide::router::{
     Identity, RouterAction, RouterEvent, RouterKey, RouterPlan, RouterSettings, RouterState, decide,
 };
 use crate::decide::vshard::{VshardAction, VshardEvent};
 use crate::dump::Dump;
-use crate::errors::chain;
-use crate::execute::{fault, json_bytes};
+use crate::errors::with_causes;
 use crate::execute_catalog::{OwnService, deregister, service_ref, tell};
-use crate::execute_vshard::{
-    ConfigText, Watcher, masters_prefix, note_refusal, watch_config, watch_login, watch_masters,
-};
 use crate::exit::Exit;
 use crate::journal;
+use crate::keys::json_bytes;
 use crate::logging::Output;
-use crate::neighbours::Lookout;
+use crate::neighbours::NeighbourWatch;
+use crate::setup::Setup;
 use crate::signals::{self, Asked};
 use crate::tarantool::conn::Connection;
 use crate::tarantool::vshard::{self, Order};
 use crate::waiting::Waiting;
+use crate::watch_vshard::{
+    ConfigText, Watcher, note_refusal, watch_config, watch_login, watch_masters,
+};
 
 /// Between two tries to reach a router that does not answer.
 const RETRY: Duration = Duration::from_millis(100);
@@ -49,7 +50,7 @@ pub(crate) async fn run(config: Arc<Config>, output: Output) -> Exit {
 
 /// What actions are carried out with.
 #[derive(Clone)]
-struct Hands {
+struct RouterExecutor {
     config: Arc<Config>,
     consul: Consul,
     consul_back: Arc<Notify>,
@@ -62,7 +63,7 @@ struct Hands {
 struct RouterAgent {
     clock: Clock,
     state: RouterState,
-    hands: Hands,
+    executor: RouterExecutor,
     connections: mpsc::Receiver<Option<Connection>>,
     plan: Option<RouterPlan>,
     said: journal::Said,
@@ -75,14 +76,14 @@ impl RouterAgent {
         config: Arc<Config>,
         output: Output,
     ) -> Result<(Self, mpsc::Receiver<RouterEvent>, Signals), Exit> {
-        let Outfit {
+        let Setup {
             agent_id: agent,
             consul,
             signals,
-        } = Outfit::new(&config)?;
+        } = Setup::new(&config)?;
         let (sender, events) = mpsc::channel(EVENTS);
         let (connector, connections) = mpsc::channel(1);
-        let hands = Hands {
+        let executor = RouterExecutor {
             config: Arc::clone(&config),
             consul,
             consul_back: Arc::default(),
@@ -91,8 +92,8 @@ impl RouterAgent {
             events: sender,
             conn: None,
         };
-        tokio::spawn(hands.clone().keep_connected(connector));
-        hands.watch();
+        tokio::spawn(executor.clone().keep_connected(connector));
+        executor.watch();
         info!(
             agent,
             version = env!("CARGO_PKG_VERSION"),
@@ -100,13 +101,13 @@ impl RouterAgent {
             "router's agent started"
         );
         let agent = Self {
-            waiting: Waiting::start(&config, &hands.consul, &agent),
+            waiting: Waiting::start(&config, &executor.consul, &agent),
             clock: Clock::start(),
             state: RouterState::new(RouterSettings {
                 announce: config.announce.id.clone(),
                 interval: config.timing.healthcheck_interval(),
             }),
-            hands,
+            executor,
             connections,
             plan: None,
             said: journal::Said::default(),
@@ -126,11 +127,11 @@ impl RouterAgent {
                     Err(exit) => return exit,
                 },
                 Some(conn) = self.connections.recv() => {
-                    self.hands.conn = conn;
+                    self.executor.conn = conn;
                     continue;
                 }
                 Some(event) = events.recv() => event,
-                () = wake(&self.clock, wake_at) => RouterEvent::Woke,
+                () = self.clock.wake(wake_at) => RouterEvent::Woke,
             };
             if let Some(exit) = self.step(event) {
                 self.waiting.ends().await;
@@ -146,7 +147,7 @@ impl RouterAgent {
         self.state.reads_wall_clock(clock::wall_ms());
         self.state.apply(event, now);
         if had_fault && self.state.consul_fault.is_none() {
-            self.hands.consul_back.notify_waiters();
+            self.executor.consul_back.notify_waiters();
         }
         journal::problems::of_router(&mut self.said, &self.state);
         let is_unseen = self.state.identity.is_none();
@@ -163,12 +164,12 @@ impl RouterAgent {
             if let RouterAction::Exit { how } = action {
                 ending = Some(exit_of(*how, &plan));
             } else {
-                let hands = self.hands.clone();
+                let executor = self.executor.clone();
                 let action = action.clone();
                 tokio::spawn(async move {
-                    if let Some(event) = hands.carry_out(action).await {
+                    if let Some(event) = executor.carry_out(action).await {
                         // The receiver is gone only when the agent ends.
-                        let _ = hands.events.send(event).await;
+                        let _ = executor.events.send(event).await;
                     }
                 });
             }
@@ -199,7 +200,7 @@ impl RouterAgent {
         let plan = self.plan.as_ref();
         let now = self.clock.now();
         self.dump
-            .print_router(&self.hands.config, &self.state, plan, now, all);
+            .print_router(&self.executor.config, &self.state, plan, now, all);
     }
 }
 
@@ -220,18 +221,18 @@ fn exit_of(how: Ending, plan: &RouterPlan) -> Exit {
     }
 }
 
-impl Hands {
+impl RouterExecutor {
     fn watch(&self) {
         let watcher = Watcher {
             consul: self.consul.clone(),
             consul_back: Arc::clone(&self.consul_back),
         };
-        let lookout = Lookout::new(&self.config, &self.consul, None);
-        tokio::spawn(lookout.watch(self.events.clone()));
-        let prefix = masters_prefix(&self.config.consul, &self.config.cluster);
+        let neighbours = NeighbourWatch::new(&self.config, &self.consul, None);
+        tokio::spawn(neighbours.watch(self.events.clone()));
+        let keys = self.config.keys();
         let (own, events) = (watcher.clone(), self.events.clone());
         tokio::spawn(async move {
-            watch_masters(&own, &prefix, events).await;
+            watch_masters(&own, &keys, events).await;
         });
         if let Some(key) = self.config.vshard.config_key.clone() {
             tokio::spawn(watch_login(self.config.vshard.clone(), self.events.clone()));
@@ -265,17 +266,17 @@ impl Hands {
         let deadline = self.config.timing.healthcheck_timeout();
         let conn = Connection::open(&self.config.tarantool, deadline)
             .await
-            .map_err(|error| chain(&error))?;
+            .map_err(|error| with_causes(&error))?;
         vshard::install(&conn, deadline)
             .await
-            .map_err(|error| chain(&error))?;
+            .map_err(|error| with_causes(&error))?;
         let identity: Identity = conn
             .eval(IDENTITY, &(), deadline)
             .await
-            .map_err(|error| chain(&error))?;
+            .map_err(|error| with_causes(&error))?;
         let look = vshard::look(&conn, deadline)
             .await
-            .map_err(|error| chain(&error))?;
+            .map_err(|error| with_causes(&error))?;
         let look = Box::new(look);
         Ok((conn, RouterEvent::Attached { identity, look }))
     }
@@ -289,7 +290,7 @@ impl Hands {
                     Some(conn) => vshard::look(conn, deadline)
                         .await
                         .map(Box::new)
-                        .map_err(|error| chain(&error)),
+                        .map_err(|error| with_causes(&error)),
                     None => Err(no_connection()),
                 };
                 if let Ok(look) = &result {
@@ -311,7 +312,7 @@ impl Hands {
                     Some(conn) => vshard::apply(conn, None, &order, deadline)
                         .await
                         .map(|reply| (reply.busy, Box::new(reply.vshard)))
-                        .map_err(|error| chain(&error)),
+                        .map_err(|error| with_causes(&error)),
                     None => Err(no_connection()),
                 };
                 RouterEvent::Vshard(VshardEvent::Applied { sequence, result })
@@ -331,17 +332,16 @@ impl Hands {
         })
     }
 
-    async fn write_key(&self, key: &RouterKey) -> Result<(), crate::decide::event::ConsulFault> {
+    async fn write_key(&self, key: &RouterKey) -> Result<(), ConsulFault> {
         let config = &self.config;
-        let prefix = &config.consul.kv_prefix;
-        let path = format!("{prefix}/{}/routers/{}", config.cluster, key.instance);
+        let path = config.keys().router(&key.instance);
         let key = RouterKey {
             service: Some(service_ref(config, None, &key.instance, &[Role::Router])),
             ..key.clone()
         };
         let bytes = json_bytes(&key);
         let written = self.consul.put_key(&path, &bytes).await;
-        written.map_err(|error| fault(&error))
+        written.map_err(ConsulFault::from)
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::config::error::SettingError;
-use crate::errors::chain;
+use crate::errors::with_causes;
 
 /// Between the end of a reading and the next. What stays refused is tried several times a second, and its files are read no
 /// more often than that; what is written a moment after its refusal is there within the shortest lease.
@@ -151,7 +151,7 @@ impl<T: Send + Sync + 'static> Inner<T> {
                 inner.complain(&complaints);
             }
             Ok(None) => {}
-            Err(error) => inner.complain(&[chain(&error)]),
+            Err(error) => inner.complain(&[with_causes(&error)]),
         }
     }
 
@@ -234,7 +234,7 @@ impl Secret {
                 },
                 Err(error) => Reading {
                     changed: None,
-                    complaints: vec![chain(&error)],
+                    complaints: vec![with_causes(&error)],
                 },
             });
         Ok(Self {

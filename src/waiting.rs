@@ -15,13 +15,13 @@ use crate::config::Config;
 use crate::consul::{Consul, ConsulError, Renewal};
 use crate::decide::board::{self, WaitingKey};
 use crate::decide::ids::SessionId;
-use crate::errors::chain;
-use crate::execute::json_bytes;
+use crate::errors::with_causes;
+use crate::keys::json_bytes;
 
 /// An instance that is just being started beside its agent is no news.
 const GRACE: Duration = Duration::from_secs(3);
 /// For the request that removes the key; the key goes without it, too.
-const FAREWELL: Duration = Duration::from_secs(1);
+const REMOVAL: Duration = Duration::from_secs(1);
 /// A new reason may be another one a moment later.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -29,35 +29,32 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Waiting {
     why: watch::Sender<Option<String>>,
-    herald: JoinHandle<()>,
+    writer: JoinHandle<()>,
 }
 
 impl Waiting {
     /// Begins to say it.
     pub(crate) fn start(config: &Config, consul: &Consul, agent: &str) -> Self {
         let (sender, why) = watch::channel(None);
-        let herald = Herald {
+        let writer = KeyWriter {
             consul: consul.clone(),
-            key: format!(
-                "{}/{}/waiting/{agent}",
-                config.consul.kv_prefix, config.cluster
-            ),
+            key: config.keys().waiting(agent),
             session_name: config.consul.session_name.clone(),
             ttl: config.timing.session_ttl(),
             name: config.announce.id.clone(),
         };
         Self {
             why: sender,
-            herald: tokio::spawn(herald.run(why)),
+            writer: tokio::spawn(writer.run(why)),
         }
     }
 
     /// The agent ends: nobody waits any more.
     pub(crate) async fn ends(self) {
-        let Self { why, herald } = self;
+        let Self { why, writer } = self;
         why.send_replace(None);
         drop(why);
-        let _ = timeout(FAREWELL, herald).await;
+        let _ = timeout(REMOVAL, writer).await;
     }
 
     /// What the agent waits for at the moment.
@@ -72,7 +69,7 @@ impl Waiting {
     }
 }
 
-struct Herald {
+struct KeyWriter {
     consul: Consul,
     key: String,
     session_name: String,
@@ -80,7 +77,7 @@ struct Herald {
     name: String,
 }
 
-impl Herald {
+impl KeyWriter {
     async fn run(self, mut why: watch::Receiver<Option<String>>) {
         while why.wait_for(Option::is_some).await.is_ok() {
             let seen = timeout(GRACE, why.wait_for(Option::is_none)).await.is_ok();
@@ -89,7 +86,7 @@ impl Herald {
                 while let Some(words) = said(&why) {
                     if let Err(error) = self.say(&mut session, words).await {
                         tracing::debug!(
-                            error = chain(&error),
+                            error = with_causes(&error),
                             "could not say that the agent waits"
                         );
                     }
@@ -99,7 +96,7 @@ impl Herald {
                         sleep(PAUSE).await;
                     }
                 }
-                self.fall_silent(session).await;
+                self.end_session(session).await;
             }
             if why.has_changed().is_err() {
                 // The agent ends.
@@ -136,11 +133,11 @@ impl Herald {
     }
 
     /// The key goes with its session.
-    async fn fall_silent(&self, session: Option<SessionId>) {
+    async fn end_session(&self, session: Option<SessionId>) {
         if let Some(id) = session
             && let Err(error) = self.consul.destroy_session(&id).await
         {
-            tracing::debug!(session = %id, error = chain(&error), "session not removed, it expires by itself");
+            tracing::debug!(session = %id, error = with_causes(&error), "session not removed, it expires by itself");
         }
     }
 }

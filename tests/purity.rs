@@ -100,3 +100,19 @@ fn no_source_is_longer_than_600_lines() {
         assert!(lines <= LINES_MAX, "{}: {lines} lines", path.display());
     }
 }
+
+/// Every key begins with this setting, so a file that spells one must name it.
+#[test]
+fn one_file_knows_how_keys_are_spelled() {
+    // The last one is settings for tests.
+    let told = ["keys.rs", "config", "consul/testing.rs"].map(|place| src().join(place));
+    for path in sources(&src(), "rs") {
+        let source = fs::read_to_string(&path).unwrap();
+        let is_told = told.iter().any(|told| path.starts_with(told));
+        assert!(
+            is_told || !names(&source, "kv_prefix"),
+            "{}",
+            path.display()
+        );
+    }
+}

@@ -171,9 +171,7 @@ impl Config {
             "CONSUL_TLS_SERVER_NAME" => tls.server_name.clone().unwrap_or_default(),
             "CONSUL_NAMESPACE" => consul.namespace.clone().unwrap_or_default(),
             "CONSUL_KV_PREFIX" => consul.kv_prefix.clone(),
-            "CONSUL_LOCK_KEY" => consul.lock_key.clone().unwrap_or_else(|| {
-                format!("{}/{}/{REPLICASET}/leader", consul.kv_prefix, self.cluster)
-            }),
+            "CONSUL_LOCK_KEY" => self.keys().replicaset(REPLICASET).lock(),
             "CONSUL_LOCK_SESSION_NAME" => consul.session_name.clone(),
             "CONSUL_LOCK_TTL" => human(self.timing.session_ttl()),
             "CONSUL_LOCK_MONITOR_RETRIES" => consul.monitor_retries.to_string(),

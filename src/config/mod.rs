@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crate::decide::state::{Elector, SyncLoss};
 use crate::decide::timing::Timing;
+use crate::keys::ClusterKeys;
 use crate::secrets::Secret;
 pub use error::ConfigError;
 
@@ -71,6 +72,24 @@ pub struct OperatorConfig {
     pub cluster: String,
     /// `LOG_LEVEL`, `LOG_FORMAT`.
     pub log: LogConfig,
+}
+
+impl Config {
+    /// Where the cluster's keys are.
+    pub(crate) fn keys(&self) -> ClusterKeys {
+        keys(&self.consul, &self.cluster)
+    }
+}
+
+impl OperatorConfig {
+    /// Where the cluster's keys are.
+    pub(crate) fn keys(&self) -> ClusterKeys {
+        keys(&self.consul, &self.cluster)
+    }
+}
+
+fn keys(consul: &ConsulConfig, cluster: &str) -> ClusterKeys {
+    ClusterKeys::new(&consul.kv_prefix, cluster, consul.lock_key.as_deref())
 }
 
 /// How to reach the instance.

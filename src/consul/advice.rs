@@ -1,31 +1,11 @@
 //! What to do about an error: the variable to set, the right to grant. Said in the error, where people look first.
 
 use std::error::Error;
-use std::fmt;
 
 use rustls::{AlertDescription, CertificateError};
 
-use super::error::ConsulError;
+use super::error::{Advice, ConsulError};
 use crate::config::ConsulConfig;
-
-/// The end of an error's sentence; may be empty.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Advice(Option<String>);
-
-impl fmt::Display for Advice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Some(words) => write!(f, ", {words}"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl From<String> for Advice {
-    fn from(words: String) -> Self {
-        Self(Some(words))
-    }
-}
 
 /// What an advice depends on.
 pub(super) struct Advisor {

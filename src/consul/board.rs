@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::Consul;
 use super::advice::{key_rule, list_rule, prefix_rule};
-use super::error::{BodyError, ConsulError};
+use super::error::{Advice, BodyError, ConsulError};
 use super::txn::{Found, KvOperation, TxnAnswer, found, trees};
 use super::wire::{Call, Entry, key_path, or_at_once};
 use crate::decide::ids::SessionId;
@@ -95,14 +95,14 @@ impl Consul {
         Ok((index.unwrap_or(0).max(1), found(&answer, entries)?))
     }
 
-    /// Whether the token may read under a prefix. Consul leaves out of a list what it may not read, but denies a key
-    /// that is asked for by its name.
+    /// Whether the token may read under a prefix: it asks for `key` there. Consul leaves out of a list what the token may not
+    /// read, but denies a key that is asked for by its name.
     ///
     /// # Errors
     /// It may not, or nobody knows.
-    pub async fn check_readable(&self, prefix: &str) -> Result<(), ConsulError> {
+    pub async fn check_readable(&self, prefix: &str, key: &str) -> Result<(), ConsulError> {
         let what = format!("read keys {prefix}");
-        let path = key_path(&what, &format!("{prefix}pause"))?;
+        let path = key_path(&what, key)?;
         let call = Call::get(what, path).allowed_by(list_rule(prefix));
         let answer = self.wire().send(call).await?;
         match answer.code {
@@ -220,7 +220,7 @@ fn refused(what: &str, why: String) -> ConsulError {
         what: what.to_owned(),
         code: 409,
         message: why,
-        advice: super::Advice::default(),
+        advice: Advice::default(),
     }
 }
 

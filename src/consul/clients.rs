@@ -16,7 +16,7 @@ use rs_consul::ConsulBuilder;
 use super::error::SetupError;
 use super::tls::{self, AddressOf, Material};
 use crate::config::ConsulConfig;
-use crate::errors::chain;
+use crate::errors::with_causes;
 use crate::secrets::{Reading, Renewable};
 
 /// Idle connections kept: a watch, a refresh and a check update overlap, more do not.
@@ -92,7 +92,7 @@ fn read_again(config: &ConsulConfig, known: &Clients) -> Reading<Clients> {
             token = Some(found);
             settings.push(variable);
         }
-        Some((_, Err(error))) => complaints.push(chain(&error)),
+        Some((_, Err(error))) => complaints.push(with_causes(&error)),
         Some((_, Ok(_))) | None => {}
     }
     if let Some(known) = &mut material {
@@ -104,7 +104,7 @@ fn read_again(config: &ConsulConfig, known: &Clients) -> Reading<Clients> {
                 settings.extend(known.changed(&found, &config.tls));
                 *known = found;
             }
-            Err(error) => complaints.push(chain(&error)),
+            Err(error) => complaints.push(with_causes(&error)),
         }
     }
     if settings.is_empty() {
@@ -116,7 +116,7 @@ fn read_again(config: &ConsulConfig, known: &Clients) -> Reading<Clients> {
     let changed = match Clients::new(config, token, material) {
         Ok(clients) => Some((clients, settings.join(", "))),
         Err(error) => {
-            complaints.push(chain(&error));
+            complaints.push(with_causes(&error));
             None
         }
     };

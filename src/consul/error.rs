@@ -1,10 +1,12 @@
 //! What can go wrong between us and Consul, before the first request and after.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::advice::Advice;
+use crate::decide::event::ConsulFault;
 use crate::decide::ids::SessionId;
+use crate::errors::with_causes;
 
 /// Any error, as the cause of another.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -175,6 +177,35 @@ impl ConsulError {
             | Self::TooLong { .. }
             | Self::Key { .. } => false,
         }
+    }
+}
+
+/// As the core is told of it.
+impl From<ConsulError> for ConsulFault {
+    fn from(error: ConsulError) -> Self {
+        Self {
+            why: with_causes(&error),
+            denied: error.is_denied(),
+        }
+    }
+}
+
+/// The end of an error's sentence: what to do about it; may be empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Advice(Option<String>);
+
+impl fmt::Display for Advice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(words) => write!(f, ", {words}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<String> for Advice {
+    fn from(words: String) -> Self {
+        Self(Some(words))
     }
 }
 

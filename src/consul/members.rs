@@ -16,8 +16,8 @@ use std::time::Duration;
 use rs_consul::{CreateOrUpdateKeyRequest, ReadKeyRequest, ReadKeyResponse};
 
 use super::Consul;
-use super::advice::{Advice, about_status, prefix_rule};
-use super::error::{BodyError, ConsulError};
+use super::advice::{about_status, prefix_rule};
+use super::error::{Advice, BodyError, ConsulError};
 use super::wire::{Answer, Call, Entry, is_denial, key_path, quoted};
 
 impl Consul {

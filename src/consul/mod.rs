@@ -34,9 +34,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use advice::Advice;
 pub use catalog::{CheckStatus, CheckUpdate, Keeper, Registration};
-pub use error::{BodyError, Cause, ConsulError, SetupError};
+pub use error::{Advice, BodyError, Cause, ConsulError, SetupError};
 pub use lock::{LockKey, LockOutcome, LockStep, LockView};
 pub use named::Service;
 pub use session::Renewal;

@@ -219,7 +219,7 @@ impl Answer {
 }
 
 /// The error and its causes, as a person sees them.
-pub(super) fn chain(error: &dyn Error) -> String {
+pub(super) fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -351,7 +351,7 @@ impl ServerCertVerifier for AnyCertificate {
 mod tests {
     use super::SetupError;
     use crate::config::{ConsulConfig, ConsulTls};
-    use crate::consul::testing::{self, TIMEOUT, chain};
+    use crate::consul::testing::{self, TIMEOUT, with_causes};
     use crate::consul::{Consul, ConsulError};
 
     /// Both clients reach Consul, or the first error.
@@ -388,7 +388,7 @@ mod tests {
             settings.tls.server_name = Some("server.dc1.consul".to_owned());
             reach(&settings, "tls/name").await.unwrap();
             settings.tls.server_name = Some("server.dc2.consul".to_owned());
-            let refused = chain(&reach(&settings, "tls/name").await.unwrap_err());
+            let refused = with_causes(&reach(&settings, "tls/name").await.unwrap_err());
             assert!(
                 refused.contains("not valid for name \"server.dc2.consul\""),
                 "{refused}"
@@ -401,7 +401,7 @@ mod tests {
         let settings = testing::with_tls().https_settings("localhost");
         let error = reach(&settings, "tls/mismatch").await.unwrap_err();
         assert!(matches!(error, ConsulError::Unreachable { .. }), "{error}");
-        let words = chain(&error);
+        let words = with_causes(&error);
         assert!(
             words.contains("certificate not valid for name \"localhost\""),
             "{words}"
@@ -419,14 +419,18 @@ mod tests {
             .await
             .unwrap_err();
         assert!(
-            chain(&error).contains("invalid peer certificate"),
+            with_causes(&error).contains("invalid peer certificate"),
             "{}",
-            chain(&error)
+            with_causes(&error)
         );
         let error = reach(&with(|tls| tls.client = None), "tls/anonymous")
             .await
             .unwrap_err();
-        assert!(chain(&error).contains("ertificate"), "{}", chain(&error));
+        assert!(
+            with_causes(&error).contains("ertificate"),
+            "{}",
+            with_causes(&error)
+        );
     }
 
     #[test]

@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Consul;
-use super::advice::Advice;
-use super::error::ConsulError;
+use super::error::{Advice, ConsulError};
 use super::session::json;
 use super::wire::{Answer, Call, Entry, is_denial};
 use crate::decide::ids::SessionId;

@@ -10,9 +10,9 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::advice::{Advice, Advisor, about_status};
+use super::advice::{Advisor, about_status};
 use super::clients::{self, Clients};
-use super::error::{BodyError, ConsulError, SetupError};
+use super::error::{Advice, BodyError, ConsulError, SetupError};
 use crate::config::ConsulConfig;
 use crate::decide::ids::SessionId;
 use crate::secrets::Renewable;

@@ -2,27 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
-
 use super::notes;
-use super::view::{ClusterView, MemberRole, MemberView, SetState, SetView};
+use super::view::{AgentState, ClusterView, MemberView, SetView};
 use crate::consul::{Consul, Keeper};
 use crate::decide::board::ServiceRef;
-use crate::decide::record::Record;
-
-/// What is known of an agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum AgentState {
-    /// It was heard of within its check's TTL.
-    Alive,
-    /// It was not.
-    Silent,
-    /// Nor is the Consul agent that it speaks with.
-    MachineSilent,
-    /// It was stopped, or was silent for so long that Consul took it out of the catalog.
-    Unregistered,
-}
 
 /// Who keeps which service's check, by the service's id.
 pub(super) type Keepers = BTreeMap<String, Keeper>;
@@ -89,15 +72,6 @@ impl ClusterView {
 }
 
 impl SetView {
-    /// Whether a master that serves does not have this replica among its members.
-    pub(super) fn is_unnamed(&self, member: &MemberView) -> bool {
-        let record = self.lock.record.as_ref();
-        let named = |record: &Record| record.members.contains(&member.instance);
-        matches!(self.state, SetState::Master | SetState::Silent)
-            && member.role == MemberRole::Replica
-            && record.is_some_and(|record| !record.members.is_empty() && !named(record))
-    }
-
     fn hear(&mut self, keepers: &Keepers) {
         for member in &mut self.members {
             member.agent = state_of(member.service.as_ref(), keepers);
@@ -112,13 +86,6 @@ impl SetView {
         let notes: Vec<String> = stayed.filter_map(about_member).collect();
         self.notes.extend(notes);
         self.verdict = self.judge();
-    }
-}
-
-impl MemberView {
-    /// Its agent lives, as far as anybody can tell.
-    pub(super) fn is_looked_after(&self) -> bool {
-        self.agent.is_none_or(|agent| agent == AgentState::Alive)
     }
 }
 

@@ -3,32 +3,33 @@
 
 use std::time::Duration;
 
-use super::Ended;
-use super::desk::{Desk, operator};
-use super::outcome::Outcome;
+use super::context::{Context, operator};
+use super::outcome::{Ended, Outcome};
 use super::view::{LockSight, SetState, SetView};
 use crate::cli::{ResumeArgs, Scope};
 use crate::clock;
 use crate::consul::{LockOutcome, LockStep};
 use crate::decide::ending::{End, How};
 use crate::decide::record::{Record, Status};
-use crate::execute::Keys;
 
 /// For the election and the promotion, beside a lease.
 const SUCCESSION: Duration = Duration::from_secs(15);
 
-pub(super) async fn run(desk: &mut Desk<'_>, args: &ResumeArgs) -> Result<Outcome, Ended> {
+pub(super) async fn run(context: &mut Context<'_>, args: &ResumeArgs) -> Result<Outcome, Ended> {
     let name = match &args.scope {
         Scope::ReplicaSet(name) => name.as_deref(),
         Scope::Cluster => None,
     };
-    let view = desk.look().await?;
+    let view = context.look().await?;
     let uuid = view.choose(name)?.replicaset.clone();
-    let view = desk.reader.wait_for_signs(view, |set| set == uuid).await?;
+    let view = context
+        .reader
+        .wait_for_signs(view, |set| set == uuid)
+        .await?;
     let set = view.choose(Some(&uuid))?;
     let record = check(set)?;
     let master = &record.name;
-    desk.terminal.ask(
+    context.terminal.ask(
         &format!(
             "You declare that {master} does not run, neither its process nor anything that may start it writable. \
              Another instance becomes master. Should {master} run after all, both accept writes, and some of them \
@@ -36,12 +37,13 @@ pub(super) async fn run(desk: &mut Desk<'_>, args: &ResumeArgs) -> Result<Outcom
         ),
         args.yes,
     )?;
-    declare(desk, &set.lock, record).await?;
-    desk.terminal
+    declare(context, &set.lock, record).await?;
+    context
+        .terminal
         .say(&format!("declared that {master} does not run"))?;
-    let keys = Keys::of(&desk.config.consul, &desk.config.cluster, &uuid);
     if set.own_pause {
-        desk.consul.delete_key(&keys.pause).await?;
+        let keys = context.config.keys().replicaset(&uuid);
+        context.consul.delete_key(&keys.pause()).await?;
     }
     if view.pause.is_some() {
         let why = "the whole cluster is paused, nobody takes over before tarsec resume --cluster";
@@ -50,7 +52,7 @@ pub(super) async fn run(desk: &mut Desk<'_>, args: &ResumeArgs) -> Result<Outcom
     if args.no_wait {
         return Ok(Outcome::Done);
     }
-    wait_for_heir(desk, &uuid, record).await
+    wait_for_successor(context, &uuid, record).await
 }
 
 /// Nobody's word is needed where an agent or time can tell.
@@ -81,7 +83,7 @@ fn check(set: &SetView) -> Result<&Record, Ended> {
 }
 
 /// Ends the hold in the record's own words, if nobody has touched the lock since it was looked at.
-async fn declare(desk: &Desk<'_>, lock: &LockSight, record: &Record) -> Result<(), Ended> {
+async fn declare(context: &Context<'_>, lock: &LockSight, record: &Record) -> Result<(), Ended> {
     let id = clock::random_id()
         .map_err(|error| Ended::new(Outcome::Failed, format!("no randomness: {error}")))?;
     let over = over(record, &id, &operator());
@@ -90,7 +92,7 @@ async fn declare(desk: &Desk<'_>, lock: &LockSight, record: &Record) -> Result<(
         holder: lock.session.clone(),
         value: over.to_bytes(),
     };
-    match desk.consul.transact(&lock.key, &step, &[]).await {
+    match context.consul.transact(&lock.key, &step, &[]).await {
         Ok(LockOutcome::Done { .. }) => Ok(()),
         Ok(LockOutcome::Refused { why }) => {
             let why = format!("the lock has changed in this moment, look again ({why})");
@@ -99,7 +101,7 @@ async fn declare(desk: &Desk<'_>, lock: &LockSight, record: &Record) -> Result<(
         Err(error) if error.is_denied() => Err(error.into()),
         // The reply is lost, it may be done.
         Err(error) => {
-            let found = desk.consul.read_lock(&lock.key).await.ok();
+            let found = context.consul.read_lock(&lock.key).await.ok();
             let key = found.and_then(|view| view.key);
             let now = key.and_then(|key| Record::parse(&key.value).ok());
             if now.is_some_and(|now| now.agent == id) {
@@ -133,9 +135,13 @@ fn over(record: &Record, id: &str, by: &str) -> Record {
     }
 }
 
-async fn wait_for_heir(desk: &mut Desk<'_>, uuid: &str, old: &Record) -> Result<Outcome, Ended> {
+async fn wait_for_successor(
+    context: &mut Context<'_>,
+    uuid: &str,
+    old: &Record,
+) -> Result<Outcome, Ended> {
     let deadline = old.lease() + SUCCESSION;
-    let heir = desk
+    let successor = context
         .reader
         .wait_until(deadline, |view| {
             let set = view.set(uuid)?;
@@ -143,9 +149,10 @@ async fn wait_for_heir(desk: &mut Desk<'_>, uuid: &str, old: &Record) -> Result<
             is_new.then(|| (set.holder_name().to_owned(), set.term.unwrap_or(0)))
         })
         .await?;
-    match heir {
+    match successor {
         Some((name, term)) => {
-            desk.terminal
+            context
+                .terminal
                 .say(&format!("done: {name} is master, term {term}"))?;
             Ok(Outcome::Done)
         }

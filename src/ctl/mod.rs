@@ -3,28 +3,35 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | `help`, `outcome` | what the commands are, what their exit codes mean |
-//! | `sorted`, `view`, `notes` | the keys of a cluster → what an operator wants to know; pure |
+//! | `view` | what an operator wants to know |
+//! | `sorted`, `build`, `notes` | the keys of a cluster → views; pure |
+//! | `agents` | whether the agents live that the views are told by |
 //! | `labels` | names of which no two are alike; pure |
-//! | `screen`, `words` | views as text of 80 columns; pure |
+//! | `screen`, `past`, `words`, `paper` | views as text of 80 columns; pure |
 //! | `reader` | Consul → views, with the signs of life that only looking for a while can show |
-//! | `desk` | which replica set is meant, questions and answers |
+//! | `terminal` | what is said and asked |
+//! | `choose` | which replica set and which member are meant |
+//! | `context` | what every command works with |
 //! | `status`, `switchover`, `pause`, `declare` | the commands |
 
 mod agents;
+mod build;
+mod choose;
+mod context;
 mod declare;
-mod desk;
 pub mod help;
 mod labels;
 mod notes;
 pub mod outcome;
+mod paper;
 mod past;
 mod pause;
 mod reader;
-mod role;
 mod screen;
 mod sorted;
 mod status;
 mod switchover;
+mod terminal;
 #[cfg(test)]
 mod toys;
 mod view;
@@ -34,67 +41,46 @@ use std::time::Duration;
 
 use crate::cli::{Order, ResumeArgs};
 use crate::config::OperatorConfig;
-use crate::consul::{Consul, ConsulError};
-use crate::errors::chain;
-use desk::Desk;
-pub use desk::Terminal;
-use outcome::Outcome;
+use crate::consul::Consul;
+use crate::errors::with_causes;
+use context::Context;
+use outcome::{Ended, Outcome};
+pub use paper::Paper;
 use reader::Reader;
-pub use screen::Paper;
+pub use terminal::Terminal;
 
 /// The deadline of each request to Consul; whoever waits before a terminal would rather be told.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Why a command did not do what it was asked to.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{why}")]
-pub(crate) struct Ended {
-    outcome: Outcome,
-    why: String,
-}
-
-impl Ended {
-    fn new(outcome: Outcome, why: impl Into<String>) -> Self {
-        let why = why.into();
-        Self { outcome, why }
-    }
-}
-
-impl From<ConsulError> for Ended {
-    fn from(error: ConsulError) -> Self {
-        Self::new(Outcome::Failed, chain(&error))
-    }
-}
 
 /// Carries out a command: what came of it goes to the terminal, and its kind comes back.
 pub async fn run(order: Order, config: OperatorConfig, terminal: Terminal<'_>) -> Outcome {
     let consul = match Consul::new(&config.consul, REQUEST_TIMEOUT) {
         Ok(consul) => consul,
-        Err(error) => return terminal.complain(&Ended::new(Outcome::Usage, chain(&error))),
+        Err(error) => return terminal.complain(&Ended::new(Outcome::Usage, with_causes(&error))),
     };
-    let mut desk = Desk {
+    let mut context = Context {
         reader: Reader::new(consul.clone(), &config),
         consul,
         config,
         terminal,
     };
     let ended = match order {
-        Order::Status(args) => status::status(&mut desk, &args).await,
-        Order::History(args) => status::history(&mut desk, &args).await,
-        Order::Switchover(args) => switchover::run(&mut desk, &args).await,
-        Order::Pause(args) => pause::pause(&mut desk, &args).await,
-        Order::Resume(args) => resume(&mut desk, &args).await,
+        Order::Status(args) => status::status(&mut context, &args).await,
+        Order::History(args) => status::history(&mut context, &args).await,
+        Order::Switchover(args) => switchover::run(&mut context, &args).await,
+        Order::Pause(args) => pause::pause(&mut context, &args).await,
+        Order::Resume(args) => resume(&mut context, &args).await,
     };
     match ended {
         Ok(outcome) => outcome,
-        Err(ended) => desk.terminal.complain(&ended),
+        Err(ended) => context.terminal.complain(&ended),
     }
 }
 
-async fn resume(desk: &mut Desk<'_>, args: &ResumeArgs) -> Result<Outcome, Ended> {
+async fn resume(context: &mut Context<'_>, args: &ResumeArgs) -> Result<Outcome, Ended> {
     if args.master_is_down {
-        declare::run(desk, args).await
+        declare::run(context, args).await
     } else {
-        pause::resume(desk, args).await
+        pause::resume(context, args).await
     }
 }

@@ -1,4 +1,7 @@
-//! What came of a command, as its exit code.
+//! What came of a command, as its exit code, and why it did not do what it was asked to.
+
+use crate::consul::ConsulError;
+use crate::errors::with_causes;
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +72,27 @@ impl Outcome {
             Self::Unwell => "status: there is a master, and something is not as it should be",
             Self::Declined => "the answer to the question was no; nothing has changed",
         }
+    }
+}
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub(crate) struct Ended {
+    pub(super) outcome: Outcome,
+    pub(super) why: String,
+}
+
+impl Ended {
+    pub(super) fn new(outcome: Outcome, why: impl Into<String>) -> Self {
+        let why = why.into();
+        Self { outcome, why }
+    }
+}
+
+impl From<ConsulError> for Ended {
+    fn from(error: ConsulError) -> Self {
+        Self::new(Outcome::Failed, with_causes(&error))
     }
 }
 

@@ -1,11 +1,9 @@
 //! Changes of hands in words: nothing is said more exactly than it is known.
 
-use serde::Serialize;
-
-use super::screen::Paper;
-use super::view::SetView;
+use super::paper::Paper;
+use super::view::{RowsAtRisk, SetView};
 use super::words::{ago, clean, exact_moment, rows, wrapped};
-use crate::decide::board::{Cause, HistoryLine, Party, Returned, moment_ms};
+use crate::decide::board::{Cause, HistoryLine, Returned, moment_ms};
 use crate::decide::ending::{How, Known};
 
 /// Where the words about a change of hands begin.
@@ -13,29 +11,6 @@ const INDENT: usize = 10;
 
 /// Changes of hands with rows at risk that are shown.
 const AT_RISK_SHOWN: usize = 3;
-
-/// Rows that a change of hands may have cost.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct RowsAtRisk {
-    /// The term that began.
-    pub(crate) term: u64,
-    /// Wall-clock seconds since the epoch.
-    pub(crate) at: u64,
-    /// The same in milliseconds.
-    pub(crate) at_ms: u64,
-    /// Who was master before.
-    pub(crate) from: Option<Party>,
-    /// Rows of the one before that its successor lacked, by its last word.
-    pub(crate) rows: u64,
-    /// Whether that word was its very last (`exact`), or it may have written since (`at_least`).
-    pub(crate) known: Option<Known>,
-    /// How many rows it may have written since, by its rate.
-    pub(crate) estimate_rows: Option<u64>,
-    /// What it brought back.
-    pub(crate) returned: Option<Returned>,
-    /// The one before is master again itself: it came back without these rows.
-    pub(crate) same_master: bool,
-}
 
 /// Changes of hands that may have cost rows, of a history that begins with the newest.
 pub(super) fn rows_at_risk(history: &[HistoryLine]) -> Vec<RowsAtRisk> {

@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-use super::Ended;
-use super::desk::{Desk, operator};
-use super::outcome::Outcome;
+use super::context::{Context, operator};
+use super::outcome::{Ended, Outcome};
 use super::view::{ClusterView, SetState, SetView};
 use super::words;
 use crate::cli::{PauseArgs, ResumeArgs, Scope};
 use crate::clock;
 use crate::decide::board::{Pause, moment_ms};
 use crate::decide::record::Status;
-use crate::execute::Keys;
+use crate::keys::json_bytes;
 
 /// A master reads the board with each refresh, so a lease is more than enough for it; this is for the ways.
 const NOTICE: Duration = Duration::from_secs(5);
@@ -27,12 +26,12 @@ struct Area {
 }
 
 impl Area {
-    fn of(desk: &Desk<'_>, view: &ClusterView, scope: &Scope) -> Result<Self, Ended> {
-        let config = &desk.config;
-        let keys = |replicaset| Keys::of(&config.consul, &config.cluster, replicaset);
+    fn of(context: &Context<'_>, view: &ClusterView, scope: &Scope) -> Result<Self, Ended> {
+        let config = &context.config;
+        let keys = config.keys();
         match scope {
             Scope::Cluster => Ok(Self {
-                key: keys("").cluster_pause,
+                key: keys.pause(),
                 replicaset: None,
                 name: format!("the cluster {}", config.cluster),
                 lease: view
@@ -45,7 +44,7 @@ impl Area {
             Scope::ReplicaSet(name) => {
                 let set = view.choose(name.as_deref())?;
                 Ok(Self {
-                    key: keys(&set.replicaset).pause,
+                    key: keys.replicaset(&set.replicaset).pause(),
                     name: format!("replica set {}", set.replicaset),
                     lease: set.lease().unwrap_or_default(),
                     replicaset: Some(set.replicaset.clone()),
@@ -73,16 +72,17 @@ impl Area {
     }
 }
 
-pub(super) async fn pause(desk: &mut Desk<'_>, args: &PauseArgs) -> Result<Outcome, Ended> {
-    let view = desk.look().await?;
-    let area = Area::of(desk, &view, &args.scope)?;
+pub(super) async fn pause(context: &mut Context<'_>, args: &PauseArgs) -> Result<Outcome, Ended> {
+    let view = context.look().await?;
+    let area = Area::of(context, &view, &args.scope)?;
     let name = &area.name;
     if let Some(known) = area.pause(&view) {
         let (by, at) = (&known.by, words::moment(moment_ms(known.at_ms, known.at)));
-        desk.terminal
+        context
+            .terminal
             .say(&format!("{name} has been paused by {by} since {at}"))?;
     } else {
-        desk.terminal.ask(
+        context.terminal.ask(
             &format!(
                 "A pause of {name}: the master stays master, and stays writable even where its agent or Consul fails; \
                  should it die, nobody takes over before tarsec resume."
@@ -97,10 +97,10 @@ pub(super) async fn pause(desk: &mut Desk<'_>, args: &PauseArgs) -> Result<Outco
             why: words::clean(&args.why),
             cluster: area.replicaset.is_none(),
         };
-        let bytes = serde_json::to_vec(&pause).unwrap_or_default();
+        let bytes = json_bytes(&pause);
         // Somebody who was first has written the same.
-        desk.consul.put_key_if(&area.key, 0, &bytes).await?;
-        desk.terminal.say(&format!("asked to pause {name}"))?;
+        context.consul.put_key_if(&area.key, 0, &bytes).await?;
+        context.terminal.say(&format!("asked to pause {name}"))?;
     }
     if args.no_wait {
         return Ok(Outcome::Done);
@@ -110,7 +110,7 @@ pub(super) async fn pause(desk: &mut Desk<'_>, args: &PauseArgs) -> Result<Outco
         // No guard is up, and candidates look at the pause before they do anything.
         SetState::None | SetState::Promoting | SetState::Unreadable => true,
     };
-    let view = wait(desk, &area, has_noticed).await?;
+    let view = wait(context, &area, has_noticed).await?;
     for set in area.sets(&view) {
         let uuid = &set.replicaset;
         let so = match set.state {
@@ -119,15 +119,16 @@ pub(super) async fn pause(desk: &mut Desk<'_>, args: &PauseArgs) -> Result<Outco
                 "it has no master, and nobody becomes one".to_owned()
             }
         };
-        desk.terminal
+        context
+            .terminal
             .say(&format!("replica set {uuid} is paused: {so}"))?;
     }
     Ok(Outcome::Done)
 }
 
-pub(super) async fn resume(desk: &mut Desk<'_>, args: &ResumeArgs) -> Result<Outcome, Ended> {
-    let view = desk.look().await?;
-    let area = Area::of(desk, &view, &args.scope)?;
+pub(super) async fn resume(context: &mut Context<'_>, args: &ResumeArgs) -> Result<Outcome, Ended> {
+    let view = context.look().await?;
+    let area = Area::of(context, &view, &args.scope)?;
     let name = &area.name;
     let is_paused = area.pause(&view).is_some();
     if area.replicaset.is_some() && !is_paused && view.pause.is_some() {
@@ -136,16 +137,16 @@ pub(super) async fn resume(desk: &mut Desk<'_>, args: &ResumeArgs) -> Result<Out
         return Err(Ended::new(Outcome::Refused, why));
     }
     if is_paused {
-        desk.terminal.ask(
+        context.terminal.ask(
             &format!(
                 "The end of the pause of {name}: where there is no master, or it has failed, another takes over."
             ),
             args.yes,
         )?;
-        desk.consul.delete_key(&area.key).await?;
-        desk.terminal.say(&format!("asked to resume {name}"))?;
+        context.consul.delete_key(&area.key).await?;
+        context.terminal.say(&format!("asked to resume {name}"))?;
     } else {
-        desk.terminal.say(&format!("{name} has no pause"))?;
+        context.terminal.say(&format!("{name} has no pause"))?;
     }
     if args.no_wait {
         return Ok(Outcome::Done);
@@ -155,12 +156,12 @@ pub(super) async fn resume(desk: &mut Desk<'_>, args: &ResumeArgs) -> Result<Out
         SetState::Master | SetState::Silent => set.pause.is_some() || !set.paused,
         SetState::None | SetState::Promoting | SetState::Unreadable => true,
     };
-    let view = wait(desk, &area, has_noticed).await?;
-    after(desk, &area, &view)
+    let view = wait(context, &area, has_noticed).await?;
+    after(context, &area, &view)
 }
 
 /// What the replica sets are after a resume.
-fn after(desk: &mut Desk<'_>, area: &Area, view: &ClusterView) -> Result<Outcome, Ended> {
+fn after(context: &mut Context<'_>, area: &Area, view: &ClusterView) -> Result<Outcome, Ended> {
     let mut outcome = Outcome::Done;
     for set in area.sets(view) {
         let uuid = &set.replicaset;
@@ -192,7 +193,8 @@ fn after(desk: &mut Desk<'_>, area: &Area, view: &ClusterView) -> Result<Outcome
                 (note.to_owned(), outcome)
             }
         };
-        desk.terminal
+        context
+            .terminal
             .say(&format!("replica set {uuid} has no more pause: {so}"))?;
         if what != Outcome::Done {
             outcome = what;
@@ -203,13 +205,13 @@ fn after(desk: &mut Desk<'_>, area: &Area, view: &ClusterView) -> Result<Outcome
 
 /// Looks until all masters have taken notice.
 async fn wait(
-    desk: &mut Desk<'_>,
+    context: &mut Context<'_>,
     area: &Area,
     has_noticed: impl Fn(&SetView) -> bool,
 ) -> Result<ClusterView, Ended> {
     let deadline = area.lease + NOTICE;
     let mut missing = String::new();
-    let seen = desk
+    let seen = context
         .reader
         .wait_until(deadline, |view| {
             let late = area.sets(view).find(|set| !has_noticed(set));

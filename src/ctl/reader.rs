@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::Ended;
-use super::outcome::Outcome;
-use super::view::{self, ClusterView, Sign, Signs, Space, patience};
+use super::build;
+use super::outcome::{Ended, Outcome};
+use super::view::{ClusterView, SetState, SetView, Sign, Signs, patience};
 use crate::clock::{self, Clock};
 use crate::config::OperatorConfig;
 use crate::consul::{Consul, ConsulError, Found};
 use crate::decide::timing::Tick;
+use crate::keys::{ClusterKey, ClusterKeys, ReplicaSetKey};
 
 /// How long a read waits for a change at most, so that ages on a screen go on.
 pub(super) const BEAT: Duration = Duration::from_secs(1);
@@ -23,7 +24,7 @@ const NOTHING_THERE_PAUSE: Duration = Duration::from_millis(250);
 /// Reads a cluster again and again.
 pub(super) struct Reader {
     consul: Consul,
-    space: Space,
+    keys: ClusterKeys,
     clock: Clock,
     after: u64,
     looks: BTreeMap<String, Look>,
@@ -38,22 +39,13 @@ struct Look {
 
 impl Reader {
     pub(super) fn new(consul: Consul, config: &OperatorConfig) -> Self {
-        let space = Space {
-            cluster: config.cluster.clone(),
-            prefix: format!("{}/{}/", config.consul.kv_prefix, config.cluster),
-            lock_key: config.consul.lock_key.clone(),
-        };
         Self {
             consul,
-            space,
+            keys: config.keys(),
             clock: Clock::start(),
             after: 0,
             looks: BTreeMap::new(),
         }
-    }
-
-    pub(super) fn space(&self) -> &Space {
-        &self.space
     }
 
     pub(super) fn now(&self) -> Tick {
@@ -73,7 +65,7 @@ impl Reader {
                 self.note(&found);
                 let signs = self.signs();
                 let at_ms = clock::wall_ms();
-                Ok(view::cluster(&self.space, &found, &signs, at_ms))
+                Ok(build::cluster(&self.keys, &found, &signs, at_ms))
             }
             Err(error) => {
                 self.after = 0;
@@ -83,11 +75,11 @@ impl Reader {
     }
 
     async fn read(&mut self) -> Result<Vec<Found>, ConsulError> {
-        let beat = match &self.space.lock_key {
+        let beat = match self.keys.lock_elsewhere() {
             Some(_) => BEAT_ELSEWHERE,
             None => BEAT,
         };
-        let prefix = &self.space.prefix;
+        let prefix = self.keys.prefix();
         let read = self.consul.watch_cluster(prefix, self.after, beat);
         let (index, mut found) = read.await?;
         if found.is_empty() && self.after > 0 {
@@ -95,10 +87,10 @@ impl Reader {
         }
         // An index that went backwards is of another store.
         self.after = if index < self.after { 0 } else { index };
-        if let Some(key) = &self.space.lock_key {
+        if let Some(key) = self.keys.lock_elsewhere() {
             let lock = self.consul.read_lock(key).await?.key;
             found.extend(lock.map(|lock| Found {
-                key: key.clone(),
+                key: key.to_owned(),
                 modify_index: lock.modify_index,
                 session: lock.session,
                 value: lock.value,
@@ -110,9 +102,11 @@ impl Reader {
     fn note(&mut self, found: &[Found]) {
         let now = self.clock.now();
         for entry in found {
-            let is_lock =
-                self.space.lock_key.as_ref() == Some(&entry.key) || entry.key.ends_with("/leader");
-            if !is_lock {
+            let is_lock = matches!(
+                self.keys.read(&entry.key),
+                Some(ClusterKey::OfReplicaSet(_, ReplicaSetKey::Lock))
+            );
+            if !is_lock && self.keys.lock_elsewhere() != Some(&*entry.key) {
                 continue;
             }
             let look = self.looks.entry(entry.key.clone()).or_insert(Look {
@@ -184,8 +178,8 @@ impl Reader {
 }
 
 /// It has a holder that was not seen to live, and has not been looked at for long enough to be silent.
-fn is_unsure(set: &view::SetView) -> bool {
-    set.state == view::SetState::Master
+fn is_unsure(set: &SetView) -> bool {
+    set.state == SetState::Master
         && set.lease.is_some_and(|lease| {
             let watched = Duration::from_millis(lease.watched_ms);
             let bound = patience(Duration::from_millis(lease.lease_ms));

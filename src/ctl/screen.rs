@@ -3,83 +3,21 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use super::paper::{Paper, Tone};
 use super::past;
-use super::view::Verdict;
-use super::view::{ClusterView, LeaseView, MemberRole, MemberView, SetState, SetView};
+use super::view::{ClusterView, LeaseView, MemberRole, MemberView, SetState, SetView, Verdict};
 use super::words::{ago, between, clean, lateness, moment, rows, short, span, wrapped};
 use crate::consul::ConsulError;
 use crate::decide::board::{Pause, Switchover, SwitchoverState, moment_ms};
 use crate::decide::lag::Arrival;
-use crate::errors::chain;
+use crate::errors::with_causes;
 
 /// Where the values begin, behind their labels.
 const INDENT: usize = 14;
-/// The longest name of a member that is shown as it is.
-const NAME_MAX: usize = 21;
 /// `99999 rows, 119 min`.
 const BEHIND: usize = 19;
-/// The narrowest screen: what stands in files and pipes, too.
-const WIDTH_MIN: usize = 80;
-/// Longer lines are hard to read.
-const WIDTH_MAX: usize = 160;
 /// A switchover that ended longer ago is shown by the history alone.
 const SWITCHOVER_SHOWN_MS: u64 = 3_600_000;
-
-/// What a screen is written on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Paper {
-    /// No line is longer.
-    width: usize,
-    /// Whether states may have colours.
-    colour: bool,
-}
-
-/// How much somebody has to care.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tone {
-    Good,
-    Odd,
-    Bad,
-}
-
-impl Paper {
-    /// For files, pipes and programs.
-    pub const PLAIN: Self = Self {
-        width: WIDTH_MIN,
-        colour: false,
-    };
-
-    /// A terminal of so many columns.
-    #[must_use]
-    pub fn terminal(columns: usize, colour: bool) -> Self {
-        let width = columns.clamp(WIDTH_MIN, WIDTH_MAX);
-        Self { width, colour }
-    }
-
-    /// In columns.
-    pub(super) fn width(self) -> usize {
-        self.width
-    }
-
-    /// The text in its tone's colour; it takes as much room as before.
-    fn paint(self, tone: Tone, text: &str) -> String {
-        let colour = match tone {
-            Tone::Good => "32",
-            Tone::Odd => "33",
-            Tone::Bad => "1;31",
-        };
-        if self.colour {
-            format!("\u{1b}[{colour}m{text}\u{1b}[0m")
-        } else {
-            text.to_owned()
-        }
-    }
-
-    /// The longest name that is shown as it is: the columns beside it take the same room on any paper.
-    fn name_max(self) -> usize {
-        NAME_MAX + (self.width - WIDTH_MIN)
-    }
-}
 
 /// `tarsec status`
 pub(super) fn status(paper: Paper, view: &ClusterView, prefix: &str) -> String {
@@ -103,7 +41,7 @@ pub(super) fn status(paper: Paper, view: &ClusterView, prefix: &str) -> String {
             "There is no replica set under {prefix}. No agent of it has run yet, CLUSTER_NAME or CONSUL_KV_PREFIX is \
              another, or the token may not read there."
         );
-        let _ = write!(out, "\n{}", wrapped("", 0, &text, paper.width));
+        let _ = write!(out, "\n{}", wrapped("", 0, &text, paper.width()));
     }
     for set in &view.replicasets {
         out.push('\n');
@@ -154,21 +92,21 @@ pub(super) fn unknown(
     };
     let mut out = heading(paper, cluster, at);
     let _ = writeln!(out, "\n{title}");
-    out.push_str(&wrapped("  ", 2, &chain(error), paper.width));
+    out.push_str(&wrapped("  ", 2, &with_causes(error), paper.width()));
     if let Some(seen) = last_seen {
         let text = format!("The last status was read {}.", ago(seen, at));
-        out.push_str(&wrapped("  ", 2, &text, paper.width));
+        out.push_str(&wrapped("  ", 2, &text, paper.width()));
     }
     if !is_away {
         let text = "From here nothing is known of any master. It says nothing about the agents, which have settings and \
                     tokens of their own. What an agent knows it prints on SIGUSR1.";
-        let _ = write!(out, "\n{}", wrapped("  ", 2, text, paper.width));
+        let _ = write!(out, "\n{}", wrapped("  ", 2, text, paper.width()));
         return out;
     }
     let text = "From here nothing is known of any master. If the agents cannot reach Consul either, a master goes on \
                 until its lease ends, with FAILSAFE=on for as long as every member promises it another, and nobody \
                 takes over before Consul is back. What an agent knows it prints on SIGUSR1.";
-    let _ = write!(out, "\n{}", wrapped("  ", 2, text, paper.width));
+    let _ = write!(out, "\n{}", wrapped("  ", 2, text, paper.width()));
     out
 }
 
@@ -195,13 +133,13 @@ fn heading(paper: Paper, cluster: &str, at: u64) -> String {
 /// One text at each edge of the screen.
 fn edges(paper: Paper, left: &str, right: &str, tone: Option<Tone>) -> String {
     let taken = left.chars().count() + right.chars().count();
-    let room = paper.width.saturating_sub(taken);
+    let room = paper.width().saturating_sub(taken);
     let right = tone.map_or_else(|| right.to_owned(), |tone| paper.paint(tone, right));
     format!("{left}{:room$}{right}\n", "")
 }
 
 fn labelled(paper: Paper, label: &str, text: &str) -> String {
-    wrapped(&format!("  {label}  "), INDENT, text, paper.width)
+    wrapped(&format!("  {label}  "), INDENT, text, paper.width())
 }
 
 fn replicaset(paper: Paper, set: &SetView, at: u64) -> String {
@@ -398,7 +336,7 @@ fn members(paper: Paper, set: &SetView, at: u64) -> String {
         let is_well = member.health == "passing" || member.reason.is_empty();
         let why = (!is_well).then_some(&member.reason);
         for words in lacked(member).iter().chain(why) {
-            out.push_str(&wrapped("", 6, words, paper.width));
+            out.push_str(&wrapped("", 6, words, paper.width()));
         }
     }
     out

@@ -8,17 +8,7 @@ use crate::decide::board::{
 };
 use crate::decide::record::Record;
 use crate::decide::router::RouterKey;
-
-/// Where a cluster's keys are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Space {
-    /// `CLUSTER_NAME`.
-    pub(crate) cluster: String,
-    /// What its keys begin with, with its slash.
-    pub(crate) prefix: String,
-    /// `CONSUL_LOCK_KEY`.
-    pub(crate) lock_key: Option<String>,
-}
+use crate::keys::{ClusterKey, ClusterKeys, ReplicaSetKey};
 
 /// A cluster's keys.
 #[derive(Default)]
@@ -49,14 +39,12 @@ pub(super) struct SetKeys<'a> {
 }
 
 impl<'a> Sorted<'a> {
-    pub(super) fn of(space: &Space, found: &'a [Found]) -> Self {
+    pub(super) fn of(keys: &ClusterKeys, found: &'a [Found]) -> Self {
         let mut sorted = Self::default();
         for entry in found {
-            if let Some(path) = entry.key.strip_prefix(&space.prefix) {
-                sorted.put(space, path, entry);
-            }
+            sorted.put(keys, entry);
         }
-        if let Some(key) = &space.lock_key {
+        if let Some(key) = keys.lock_elsewhere() {
             let lock = found.iter().find(|entry| entry.key == *key);
             sorted.put_lock(key, lock);
         }
@@ -68,61 +56,27 @@ impl<'a> Sorted<'a> {
         sorted
     }
 
-    fn put(&mut self, space: &Space, path: &str, entry: &'a Found) {
-        let Some((uuid, name)) = path.split_once('/') else {
-            if path == "pause" {
-                self.pause = Some(pause(entry, true));
+    fn put(&mut self, keys: &ClusterKeys, entry: &'a Found) {
+        match keys.read(&entry.key) {
+            Some(ClusterKey::Pause) => self.pause = Some(pause(entry, true)),
+            Some(ClusterKey::Waiting) => self
+                .waiting
+                .extend(board::parse::<WaitingKey>(&entry.value)),
+            Some(ClusterKey::Router) => {
+                self.routers.extend(board::parse::<RouterKey>(&entry.value));
             }
-            return;
-        };
-        let (kind, rest) = name
-            .split_once('/')
-            .map_or((name, None), |(kind, rest)| (kind, Some(rest)));
-        if uuid == "waiting" {
-            self.waiting
-                .extend(board::parse::<WaitingKey>(&entry.value));
-            return;
-        }
-        if uuid == "births" {
-            return;
-        }
-        if uuid == "routers" {
-            self.routers.extend(board::parse::<RouterKey>(&entry.value));
-            return;
-        }
-        let known = matches!(
-            (kind, rest),
-            ("leader" | "switchover" | "pause", None)
-                | ("members" | "history" | "ballots", Some(_))
-        );
-        if !known {
-            return;
-        }
-        let set = self.sets.entry(uuid.to_owned()).or_insert_with(|| SetKeys {
-            lock_key: format!("{}{uuid}/leader", space.prefix),
-            ..SetKeys::default()
-        });
-        match (kind, rest) {
-            ("leader", None) if space.lock_key.is_none() => set.lock = Some(entry),
-            ("switchover", None) => {
-                set.switchover_index = entry.modify_index;
-                set.switchover = board::parse(&entry.value)
-                    .filter(|order: &Switchover| order.state != SwitchoverState::None);
+            Some(ClusterKey::OfReplicaSet(uuid, key)) => {
+                let sets = self.sets.entry(uuid.to_owned());
+                let set = sets.or_insert_with(|| SetKeys {
+                    lock_key: keys.replicaset(uuid).own_lock(),
+                    ..SetKeys::default()
+                });
+                // Where the lock is elsewhere, what stands here is none.
+                if key != ReplicaSetKey::Lock || keys.lock_elsewhere().is_none() {
+                    set.put(key, entry);
+                }
             }
-            ("pause", None) => set.pause = Some(pause(entry, false)),
-            ("members", Some(instance)) => {
-                let member = board::parse(&entry.value);
-                set.members.insert(instance.to_owned(), member);
-            }
-            ("ballots", Some(instance)) => {
-                let ballot = board::parse(&entry.value);
-                let named = ballot.map(|ballot| (instance.to_owned(), ballot));
-                set.ballots.extend(named);
-            }
-            ("history", Some(_)) => set
-                .history
-                .extend(board::parse::<HistoryLine>(&entry.value)),
-            _ => {}
+            None => {}
         }
     }
 
@@ -139,6 +93,32 @@ impl<'a> Sorted<'a> {
             let set = self.sets.entry(uuid).or_default();
             key.clone_into(&mut set.lock_key);
             set.lock = lock;
+        }
+    }
+}
+
+impl<'a> SetKeys<'a> {
+    fn put(&mut self, key: ReplicaSetKey<'_>, entry: &'a Found) {
+        match key {
+            ReplicaSetKey::Lock => self.lock = Some(entry),
+            ReplicaSetKey::Switchover => {
+                self.switchover_index = entry.modify_index;
+                self.switchover = board::parse(&entry.value)
+                    .filter(|order: &Switchover| order.state != SwitchoverState::None);
+            }
+            ReplicaSetKey::Pause => self.pause = Some(pause(entry, false)),
+            ReplicaSetKey::Member(instance) => {
+                let member = board::parse(&entry.value);
+                self.members.insert(instance.to_owned(), member);
+            }
+            ReplicaSetKey::Ballot(instance) => {
+                let ballot = board::parse(&entry.value);
+                let named = ballot.map(|ballot| (instance.to_owned(), ballot));
+                self.ballots.extend(named);
+            }
+            ReplicaSetKey::History => self
+                .history
+                .extend(board::parse::<HistoryLine>(&entry.value)),
         }
     }
 }

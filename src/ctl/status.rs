@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::desk::Desk;
-use super::outcome::Outcome;
+use super::context::Context;
+use super::outcome::{Ended, Outcome};
 use super::reader::BEAT;
+use super::screen;
 use super::view::{ClusterView, SetState, SetView, Verdict, patience};
 use super::words::span;
-use super::{Ended, screen};
 use crate::cli::{HistoryArgs, StatusArgs};
 use crate::clock;
 use crate::consul::ConsulError;
@@ -17,27 +17,27 @@ use crate::consul::ConsulError;
 /// Clears a terminal and goes to its first line.
 const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
 
-pub(super) async fn status(desk: &mut Desk<'_>, args: &StatusArgs) -> Result<Outcome, Ended> {
+pub(super) async fn status(context: &mut Context<'_>, args: &StatusArgs) -> Result<Outcome, Ended> {
     if args.watch {
-        return watch(desk, args).await;
+        return watch(context, args).await;
     }
-    let mut view = match desk.look().await {
+    let mut view = match context.look().await {
         Ok(view) => narrowed(view, args)?,
-        Err(error) => return Err(unreachable(desk, args, error)),
+        Err(error) => return Err(unreachable(context, args, error)),
     };
     if !args.no_wait {
-        whisper_about_wait(desk, &view);
+        tell_about_wait(context, &view);
         let replicaset = view.replicasets.first().map(|set| set.replicaset.clone());
         let only = replicaset.filter(|_| args.replicaset.is_some());
         let concerns = |uuid: &str| only.as_deref().is_none_or(|only| only == uuid);
-        let seen = desk.reader.wait_for_signs(view, concerns).await;
+        let seen = context.reader.wait_for_signs(view, concerns).await;
         view = match seen {
             Ok(view) => narrowed(view, args)?,
-            Err(error) => return Err(unreachable(desk, args, error)),
+            Err(error) => return Err(unreachable(context, args, error)),
         };
     }
-    view = desk.with_agents(view).await;
-    show(desk, &view, args)?;
+    view = context.with_agents(view).await;
+    show(context, &view, args)?;
     Ok(match view.verdict {
         Verdict::Well => Outcome::Done,
         Verdict::Unwell => Outcome::Unwell,
@@ -55,23 +55,23 @@ fn narrowed(view: ClusterView, args: &StatusArgs) -> Result<ClusterView, Ended> 
     }
 }
 
-fn show(desk: &mut Desk<'_>, view: &ClusterView, args: &StatusArgs) -> Result<(), Ended> {
+fn show(context: &mut Context<'_>, view: &ClusterView, args: &StatusArgs) -> Result<(), Ended> {
     let text = if args.json {
         json(view)
     } else {
-        screen::status(desk.terminal.paper, view, &desk.reader.space().prefix)
+        screen::status(context.terminal.paper, view, context.config.keys().prefix())
     };
-    let clear = if args.watch && desk.terminal.draws && !args.json {
+    let clear = if args.watch && context.terminal.draws && !args.json {
         CLEAR
     } else {
         ""
     };
-    let end = if args.watch && !desk.terminal.draws && !args.json {
+    let end = if args.watch && !context.terminal.draws && !args.json {
         "\n"
     } else {
         ""
     };
-    desk.terminal.print(&format!("{clear}{text}{end}"))
+    context.terminal.print(&format!("{clear}{text}{end}"))
 }
 
 /// One document a line.
@@ -82,58 +82,64 @@ fn json(view: &impl serde::Serialize) -> String {
 }
 
 /// A screen where a screen is wanted; its exit code says the same to a program.
-fn unreachable(desk: &mut Desk<'_>, args: &StatusArgs, error: ConsulError) -> Ended {
+fn unreachable(context: &mut Context<'_>, args: &StatusArgs, error: ConsulError) -> Ended {
     if !args.json {
         let at = clock::wall_ms();
-        let text = screen::unknown(desk.terminal.paper, &desk.config.cluster, &error, at, None);
+        let text = screen::unknown(
+            context.terminal.paper,
+            &context.config.cluster,
+            &error,
+            at,
+            None,
+        );
         // The error is complained about in any case.
-        let _ = desk.terminal.print(&text);
+        let _ = context.terminal.print(&text);
     }
     error.into()
 }
 
-fn whisper_about_wait(desk: &mut Desk<'_>, view: &ClusterView) {
+fn tell_about_wait(context: &mut Context<'_>, view: &ClusterView) {
     let holds = |set: &SetView| set.lease().filter(|_| set.state == SetState::Master);
     let longest = view.replicasets.iter().filter_map(holds).max();
     if let Some(lease) = longest
-        && desk.terminal.draws
+        && context.terminal.draws
     {
         let bound = span(patience(lease));
-        desk.terminal.whisper(&format!(
+        context.terminal.progress(&format!(
             "looking for a sign of life, for {bound} at most (--no-wait does not)"
         ));
     }
 }
 
-async fn watch(desk: &mut Desk<'_>, args: &StatusArgs) -> Result<Outcome, Ended> {
+async fn watch(context: &mut Context<'_>, args: &StatusArgs) -> Result<Outcome, Ended> {
     let mut last_seen = None;
     loop {
-        match desk.reader.next().await {
+        match context.reader.next().await {
             Ok(view) => {
                 last_seen = Some(view.at_ms);
-                let view = desk.with_agents(narrowed(view, args)?).await;
-                show(desk, &view, args)?;
+                let view = context.with_agents(narrowed(view, args)?).await;
+                show(context, &view, args)?;
             }
             Err(error) if args.json || error.is_denied() => return Err(error.into()),
             Err(error) => {
                 let at = clock::wall_ms();
                 let text = screen::unknown(
-                    desk.terminal.paper,
-                    &desk.config.cluster,
+                    context.terminal.paper,
+                    &context.config.cluster,
                     &error,
                     at,
                     last_seen,
                 );
-                let (clear, end) = if desk.terminal.draws {
+                let (clear, end) = if context.terminal.draws {
                     (CLEAR, "")
                 } else {
                     ("", "\n")
                 };
-                desk.terminal.print(&format!("{clear}{text}{end}"))?;
+                context.terminal.print(&format!("{clear}{text}{end}"))?;
                 sleep(BEAT).await;
             }
         }
-        if desk.terminal.unread {
+        if context.terminal.unread {
             return Ok(Outcome::Done);
         }
         // Many replica sets refresh at different moments; no eye needs each.
@@ -144,8 +150,11 @@ async fn watch(desk: &mut Desk<'_>, args: &StatusArgs) -> Result<Outcome, Ended>
 /// Between two screens at least.
 const REDRAW_PAUSE: Duration = Duration::from_millis(200);
 
-pub(super) async fn history(desk: &mut Desk<'_>, args: &HistoryArgs) -> Result<Outcome, Ended> {
-    let mut view = desk.look().await?;
+pub(super) async fn history(
+    context: &mut Context<'_>,
+    args: &HistoryArgs,
+) -> Result<Outcome, Ended> {
+    let mut view = context.look().await?;
     if let Some(name) = args.replicaset.as_deref() {
         let uuid = view.choose(Some(name))?.replicaset.clone();
         view = view.only(&uuid);
@@ -158,8 +167,8 @@ pub(super) async fn history(desk: &mut Desk<'_>, args: &HistoryArgs) -> Result<O
         let lines = sets.map(|set| (&set.replicaset, &set.history));
         json(&lines.collect::<std::collections::BTreeMap<_, _>>())
     } else {
-        screen::history(desk.terminal.paper, &view)
+        screen::history(context.terminal.paper, &view)
     };
-    desk.terminal.print(&text)?;
+    context.terminal.print(&text)?;
     Ok(Outcome::Done)
 }

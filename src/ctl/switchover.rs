@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::desk::{Desk, operator};
-use super::outcome::Outcome;
+use super::context::{Context, operator};
+use super::outcome::{Ended, Outcome};
 use super::view::{SetState, SetView};
+use super::words;
 use super::words::span;
-use super::{Ended, words};
 use crate::cli::SwitchoverArgs;
 use crate::clock;
 use crate::consul::{LockView, LockWatch};
 use crate::decide::board::{self, Switchover, SwitchoverState, moment_ms};
 use crate::decide::timing::Tick;
-use crate::errors::chain;
-use crate::execute::{Keys, json_bytes};
+use crate::errors::with_causes;
+use crate::keys::{ReplicaSetKeys, json_bytes};
 
 /// A master's agent watches the key, so it takes notice within moments.
 const NOTICE: Duration = Duration::from_secs(5);
@@ -26,8 +26,11 @@ const FORGOTTEN_MS: u64 = 300_000;
 /// How long one look at the key waits for a change.
 const LOOK: Duration = Duration::from_secs(1);
 
-pub(super) async fn run(desk: &mut Desk<'_>, args: &SwitchoverArgs) -> Result<Outcome, Ended> {
-    let view = desk.look().await?;
+pub(super) async fn run(
+    context: &mut Context<'_>,
+    args: &SwitchoverArgs,
+) -> Result<Outcome, Ended> {
+    let view = context.look().await?;
     let set = view.choose(args.replicaset.as_deref())?;
     let target = check(set, args, view.at_ms)?;
     let to = match &target {
@@ -36,7 +39,7 @@ pub(super) async fn run(desk: &mut Desk<'_>, args: &SwitchoverArgs) -> Result<Ou
     };
     let from = set.holder_name();
     let uuid = &set.replicaset;
-    desk.terminal.ask(
+    context.terminal.ask(
         &format!(
             "The master of replica set {uuid} moves from {from} to {to}. Nothing can be written meanwhile; should the \
              target not catch up within {}, {from} stays master.",
@@ -44,16 +47,17 @@ pub(super) async fn run(desk: &mut Desk<'_>, args: &SwitchoverArgs) -> Result<Ou
         ),
         args.yes,
     )?;
-    let keys = Keys::of(&desk.config.consul, &desk.config.cluster, uuid);
+    let keys = context.config.keys().replicaset(uuid);
     let request = request(args, target.map(|(uuid, _)| uuid))?;
-    let index = write(desk, &keys.switchover, set.switchover_index, &request).await?;
-    desk.terminal
+    let index = write(context, &keys.switchover(), set.switchover_index, &request).await?;
+    context
+        .terminal
         .say(&format!("asked {from} to hand over to {to}"))?;
     if args.no_wait {
         return Ok(Outcome::Done);
     }
     let lease = set.lease().unwrap_or_default();
-    let now = desk.reader.now();
+    let now = context.reader.now();
     let wait = Wait {
         notice_by: now + NOTICE,
         end_by: now + NOTICE + args.catch_up + lease + SUCCESSION,
@@ -61,8 +65,8 @@ pub(super) async fn run(desk: &mut Desk<'_>, args: &SwitchoverArgs) -> Result<Ou
         request,
         running: false,
     };
-    let last = wait.end(desk, &keys.switchover).await?;
-    report(desk, set, last).await
+    let last = wait.end(context, &keys).await?;
+    report(context, set, last).await
 }
 
 /// What makes no sense to ask for; the agents know better about the rest. The target's UUID and name, if there is one.
@@ -126,14 +130,19 @@ fn request(args: &SwitchoverArgs, target: Option<String>) -> Result<Switchover, 
 }
 
 /// Writes the request if nobody has asked for another since; its key's index.
-async fn write(desk: &Desk<'_>, key: &str, index: u64, request: &Switchover) -> Result<u64, Ended> {
+async fn write(
+    context: &Context<'_>,
+    key: &str,
+    index: u64,
+    request: &Switchover,
+) -> Result<u64, Ended> {
     let bytes = json_bytes(request);
-    let written = match desk.consul.put_key_if(key, index, &bytes).await {
+    let written = match context.consul.put_key_if(key, index, &bytes).await {
         Ok(written) => written,
         Err(error) if error.is_denied() => return Err(error.into()),
         // The reply is lost, the request may stand there.
         Err(error) => {
-            let found = desk.consul.read_key(key).await.ok();
+            let found = context.consul.read_key(key).await.ok();
             let own = found.and_then(|view| own(&view, request));
             match own {
                 Some((index, _)) => Some(index),
@@ -166,13 +175,18 @@ struct Wait {
 impl Wait {
     /// The request's last state. One that nobody takes notice of is withdrawn, so that nobody does later, when it is
     /// no longer expected.
-    async fn end(mut self, desk: &mut Desk<'_>, key: &str) -> Result<Switchover, Ended> {
-        let mut watch = LockWatch::new(key, LOOK);
+    async fn end(
+        mut self,
+        context: &mut Context<'_>,
+        keys: &ReplicaSetKeys,
+    ) -> Result<Switchover, Ended> {
+        let key = keys.switchover();
+        let mut watch = LockWatch::new(&key, LOOK);
         loop {
             let pitch = sleep(LOOK);
-            let failed = match watch.next(&desk.consul).await {
+            let failed = match watch.next(&context.consul).await {
                 Ok(view) => {
-                    if let Some(ended) = self.see(desk, &view)? {
+                    if let Some(ended) = self.see(context, &view)? {
                         return Ok(ended);
                     }
                     None
@@ -183,12 +197,12 @@ impl Wait {
                     continue;
                 }
                 Err(error) => {
-                    let why = chain(&error);
+                    let why = with_causes(&error);
                     sleep(LOOK).await;
                     Some(why)
                 }
             };
-            let now = desk.reader.now();
+            let now = context.reader.now();
             match failed {
                 Some(why) if now >= self.end_by => {
                     let why = format!("{why}; what became of the switchover is unknown");
@@ -199,8 +213,8 @@ impl Wait {
                     return Err(Ended::new(Outcome::NotInTime, why));
                 }
                 None if now >= self.notice_by && !self.running => {
-                    if self.withdraw(desk, key).await? {
-                        return Err(unnoticed(desk, key).await);
+                    if self.withdraw(context, &key).await? {
+                        return Err(unnoticed(context, keys.uuid()).await);
                     }
                 }
                 Some(_) | None => {}
@@ -208,7 +222,11 @@ impl Wait {
         }
     }
 
-    fn see(&mut self, desk: &mut Desk<'_>, view: &LockView) -> Result<Option<Switchover>, Ended> {
+    fn see(
+        &mut self,
+        context: &mut Context<'_>,
+        view: &LockView,
+    ) -> Result<Option<Switchover>, Ended> {
         let Some((index, found)) = own(view, &self.request) else {
             let why = "the request has been overwritten, what became of it is unknown";
             return Err(Ended::new(Outcome::NotInTime, why));
@@ -219,7 +237,7 @@ impl Wait {
             SwitchoverState::Running => {
                 if !self.running {
                     self.running = true;
-                    desk.terminal.say("the master has begun")?;
+                    context.terminal.say("the master has begun")?;
                 }
                 Ok(None)
             }
@@ -231,26 +249,25 @@ impl Wait {
     }
 
     /// Whether it is withdrawn; otherwise somebody has taken notice of it in the last moment.
-    async fn withdraw(&self, desk: &Desk<'_>, key: &str) -> Result<bool, Ended> {
+    async fn withdraw(&self, context: &Context<'_>, key: &str) -> Result<bool, Ended> {
         let withdrawn = Switchover {
             state: SwitchoverState::Refused,
             why: "withdrawn, as nobody took notice".to_owned(),
             ..self.request.clone()
         };
         let bytes = json_bytes(&withdrawn);
-        let written = desk.consul.put_key_if(key, self.index, &bytes).await;
+        let written = context.consul.put_key_if(key, self.index, &bytes).await;
         Ok(written?.is_some())
     }
 }
 
 /// Why nobody took notice, as far as can be seen from here.
-async fn unnoticed(desk: &mut Desk<'_>, key: &str) -> Ended {
-    let looked = desk.reader.look().await.ok();
+async fn unnoticed(context: &mut Context<'_>, replicaset: &str) -> Ended {
+    let looked = context.reader.look().await.ok();
     let view = match looked {
-        Some(view) => desk.reader.wait_for_signs(view, |_| true).await.ok(),
+        Some(view) => context.reader.wait_for_signs(view, |_| true).await.ok(),
         None => None,
     };
-    let replicaset = key.rsplit('/').nth(1).unwrap_or_default();
     let set = view.as_ref().and_then(|view| view.set(replicaset));
     let why = why_unnoticed(set);
     let why = format!("nobody took notice, so the request was withdrawn: {why}");
@@ -270,11 +287,15 @@ fn why_unnoticed(set: Option<&SetView>) -> &str {
     )
 }
 
-async fn report(desk: &mut Desk<'_>, before: &SetView, last: Switchover) -> Result<Outcome, Ended> {
+async fn report(
+    context: &mut Context<'_>,
+    before: &SetView,
+    last: Switchover,
+) -> Result<Outcome, Ended> {
     let from = before.holder_name();
     match last.state {
         SwitchoverState::Done => {
-            let view = desk.reader.look().await?;
+            let view = context.reader.look().await?;
             let after = view.set(&before.replicaset);
             let said = match after.filter(|set| set.state == SetState::Master) {
                 Some(set) => format!(
@@ -284,7 +305,7 @@ async fn report(desk: &mut Desk<'_>, before: &SetView, last: Switchover) -> Resu
                 ),
                 None => "done".to_owned(),
             };
-            desk.terminal.say(&said)?;
+            context.terminal.say(&said)?;
             Ok(Outcome::Done)
         }
         SwitchoverState::Undone => {

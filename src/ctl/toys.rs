@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::view::{self, ClusterView, Sign, Signs, Space};
+use super::build;
+use super::view::{ClusterView, Sign, Signs};
 use crate::consul::Found;
 use crate::decide::board::{
     Ballot, Cause, HistoryLine, Member, Party, Pause, ServiceRef, Stages, Switchover,
@@ -13,6 +14,7 @@ use crate::decide::ids::SessionId;
 use crate::decide::lag::{Arrival, Behind};
 use crate::decide::record::{Record, Status, Vclock};
 use crate::decide::router::RouterKey;
+use crate::keys::ClusterKeys;
 
 /// 2026-11-21 14:03:12 UTC.
 pub(super) const NOW: u64 = 1_795_269_792;
@@ -306,11 +308,7 @@ impl Keys {
     }
 
     pub(super) fn view(&self) -> ClusterView {
-        let space = Space {
-            cluster: "shop".to_owned(),
-            prefix: "tarsec/shop/".to_owned(),
-            lock_key: None,
-        };
-        view::cluster(&space, &self.found, &self.signs, NOW * 1000)
+        let keys = ClusterKeys::new("tarsec", "shop", None);
+        build::cluster(&keys, &self.found, &self.signs, NOW * 1000)
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::conn::{Connection, RequestError};
+use super::platform::PLATFORM;
 use super::vshard;
 use crate::config::GuardMode;
 use crate::decide::declared::{Declared, own_rule};
@@ -12,11 +13,7 @@ use crate::decide::observed::Probe;
 use crate::decide::plan::Before;
 use crate::decide::timing::InstanceTime;
 
-/// What differs between Tarantool's versions; the others rest on it. Evaluating it again replaces it for whoever comes
-/// after.
-pub(super) const PLATFORM: &str = include_str!("platform.lua");
-
-/// What the instance says of itself, for the guard's answers; likewise.
+/// What the instance says of itself, for the guard's answers. Evaluating it again replaces it for whoever comes after.
 const LOOK: &str = include_str!("look.lua");
 
 /// What the guard promises to others' agents; likewise.

@@ -22,7 +22,7 @@ use crate::decide::observed::Probe;
 use crate::decide::plan::Before;
 use crate::decide::timing::{InstanceTime, Timing};
 use crate::decide::vshard::{Look, VshardEvent};
-use crate::errors::chain;
+use crate::errors::with_causes;
 use crate::process::Process;
 
 /// A ping that takes this long is late, and the process is looked at: a round trip takes well under a millisecond.
@@ -156,7 +156,7 @@ impl Instance {
                 }
                 Event::GuardFailed {
                     command: kind,
-                    why: chain(&error),
+                    why: with_causes(&error),
                 }
             }
         }
@@ -176,7 +176,7 @@ impl Instance {
             Err(GuardError::Superseded { by }) if !guard.is_same_agent(&by) => {
                 Event::Superseded { by }
             }
-            Err(error) => applied(order, Err(chain(&error))),
+            Err(error) => applied(order, Err(with_causes(&error))),
         }
     }
 
@@ -519,7 +519,7 @@ async fn find_process(
             let answer = guard.probe().await?;
             Ok((proven.map(|()| process), answer.probe))
         }
-        Err(error) => Ok((Err(chain(&error)), probe)),
+        Err(error) => Ok((Err(with_causes(&error)), probe)),
     }
 }
 
@@ -530,7 +530,7 @@ async fn prove(guard: &Guard, process: &Process) -> Result<(), String> {
     let name: String = format!("tarsec-{id}").chars().take(NAME_MAX).collect();
     let shown = match guard.show_name(&name).await {
         Ok(()) => process.name().map_err(|error| error.to_string()),
-        Err(error) => Err(chain(&error)),
+        Err(error) => Err(with_causes(&error)),
     };
     // Should that fail, the instance takes its own name back by itself.
     let _ = guard.hide_name().await;

@@ -6,6 +6,7 @@ mod guard;
 pub mod iproto;
 pub mod link;
 pub mod peers;
+mod platform;
 pub(crate) mod uri;
 pub(crate) mod vshard;
 

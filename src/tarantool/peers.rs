@@ -14,7 +14,7 @@ use super::iproto::code;
 use crate::config::{TarantoolAddr, TarantoolConfig};
 use crate::decide::record::Vclock;
 use crate::decide::unrecorded::Unguarded;
-use crate::errors::chain;
+use crate::errors::with_causes;
 
 /// The way to the other members. Clones share its connections.
 #[derive(Clone)]
@@ -86,7 +86,7 @@ impl Unanswered {
     fn of(error: &RequestError, connection: Connection) -> Self {
         match error.code() {
             Some(code::NO_SUCH_PROC) => Self::NoGuard(connection),
-            Some(_) | None => Self::Because(chain(error)),
+            Some(_) | None => Self::Because(with_causes(error)),
         }
     }
 }
@@ -206,7 +206,7 @@ impl Peers {
             }
             Ok(Bare { ro: false, .. }) => Refused::Unguarded(why(", and it is writable")),
             Ok(_) => Refused::Said(why("")),
-            Err(error) => Refused::Silent(why(&format!("; {}", chain(&error)))),
+            Err(error) => Refused::Silent(why(&format!("; {}", with_causes(&error)))),
         }
     }
 
@@ -227,7 +227,7 @@ impl Peers {
         };
         let connection = Connection::open(&config, self.deadline)
             .await
-            .map_err(|error| Unanswered::Because(chain(&error)))?;
+            .map_err(|error| Unanswered::Because(with_causes(&error)))?;
         self.connections()
             .insert(address.to_owned(), connection.clone());
         self.call(&connection, question)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::conn::{Connection, RequestError};
-use super::guard::PLATFORM;
+use super::platform::PLATFORM;
 use crate::decide::vshard::{Look, Named, Wanted};
 use crate::secrets::Secret;
 use std::collections::BTreeMap;

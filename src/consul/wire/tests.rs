@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::consul::Consul;
-use crate::consul::testing::{self, chain};
+use crate::consul::testing::{self, with_causes};
 
 const SHORT: Duration = Duration::from_millis(200);
 
@@ -97,16 +97,16 @@ async fn a_refused_or_broken_connection_is_unreachable() {
     .unwrap();
     let error = consul.read_lock("k").await.unwrap_err();
     assert!(
-        chain(&error).starts_with(
+        with_causes(&error).starts_with(
             "could not read lock k: consul is unreachable, CONSUL_HTTP_ADDR is http://"
         ),
         "{}",
-        chain(&error)
+        with_causes(&error)
     );
     assert!(
-        chain(&error).contains("onnection refused"),
+        with_causes(&error).contains("onnection refused"),
         "{}",
-        chain(&error)
+        with_causes(&error)
     );
     assert!(matches!(
         consul.put_key("k", b"").await,
@@ -156,7 +156,11 @@ async fn the_token_and_the_password_are_sent_and_never_shown() {
         question.contains("authorization: basic dxnlcjpwyxnzondvcmq=\r\n"),
         "{question}"
     );
-    for shown in [format!("{consul:?}"), format!("{error:?}"), chain(&error)] {
+    for shown in [
+        format!("{consul:?}"),
+        format!("{error:?}"),
+        with_causes(&error),
+    ] {
         assert!(
             !shown.contains("t0ken") && !shown.contains("word"),
             "{shown}"

@@ -6,14 +6,16 @@ use std::path::PathBuf;
 use super::super::toys::*;
 use super::*;
 use crate::consul::Found;
-use crate::ctl::view::cluster;
-use crate::ctl::view::{Signs, Space};
+use crate::ctl::build::cluster;
+use crate::ctl::paper::{WIDTH_MAX, WIDTH_MIN};
+use crate::ctl::view::Signs;
 use crate::decide::board::{Ballot, HistoryLine, Member, Party, Returned, WaitingKey};
 use crate::decide::ending::{How, Known, Outage};
 use crate::decide::ids::SessionId;
 use crate::decide::lag::{Arrival, Behind};
 use crate::decide::record::{Record, Status};
 use crate::decide::router::RouterKey;
+use crate::keys::ClusterKeys;
 
 mod properties;
 

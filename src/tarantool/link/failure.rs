@@ -1,7 +1,7 @@
 //! Why an instance could not be attached, with what to do about it.
 
 use crate::config::{TarantoolAddr, TarantoolConfig};
-use crate::errors::chain;
+use crate::errors::with_causes;
 use crate::tarantool::conn::OpenError;
 use crate::tarantool::guard::GuardError;
 use crate::tarantool::iproto::code;
@@ -31,7 +31,12 @@ pub(super) enum AttachFailure {
 
 impl AttachFailure {
     pub(super) fn from_open(error: OpenError, config: &TarantoolConfig) -> Self {
-        let mut why = format!("{}: {}{}", peer(config), chain(&error), advice(&error));
+        let mut why = format!(
+            "{}: {}{}",
+            peer(config),
+            with_causes(&error),
+            advice(&error)
+        );
         if let (
             OpenError::Auth {
                 code: code::LOADING,
@@ -54,9 +59,11 @@ impl AttachFailure {
 
     pub(super) fn from_guard(error: &GuardError, config: &TarantoolConfig) -> Self {
         if let GuardError::OwnRule { .. } | GuardError::Lacks { .. } = error {
-            return Self::Unsuitable { why: chain(error) };
+            return Self::Unsuitable {
+                why: with_causes(error),
+            };
         }
-        let mut why = format!("{}: {}", peer(config), chain(error));
+        let mut why = format!("{}: {}", peer(config), with_causes(error));
         if let GuardError::Request { source, .. } = error
             && source.code() == Some(code::ACCESS_DENIED)
         {

@@ -95,13 +95,9 @@ proptest! {
             .collect();
         let sign = crate::ctl::view::Sign { watched: Duration::from_millis(watched), changed_ago: None };
         let signs: Signs = found.iter().map(|entry| (entry.key.clone(), sign)).collect();
-        let space = Space {
-            cluster: "shop".to_owned(),
-            prefix: "tarsec/shop/".to_owned(),
-            lock_key: lock_key.then(|| "lock".to_owned()),
-        };
-        let view = cluster(&space, &found, &signs, now);
-        for text in [status(Paper::PLAIN, &view, &space.prefix), history(Paper::PLAIN, &view)] {
+        let keys = ClusterKeys::new("tarsec", "shop", lock_key.then_some("lock"));
+        let view = cluster(&keys, &found, &signs, now);
+        for text in [status(Paper::PLAIN, &view, keys.prefix()), history(Paper::PLAIN, &view)] {
             for line in text.lines() {
                 prop_assert!(line.chars().count() <= WIDTH_MIN, "{line:?}");
                 prop_assert!(!line.chars().any(char::is_control), "{line:?}");

@@ -1,4 +1,4 @@
-//! What is done about vshard: the instance's configuration, the masters' keys, and the watches on both.
+//! The watches that vshard needs: on the masters' keys, on the central configuration and on the password of its users.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -6,13 +6,12 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
 
-use crate::config::{ConsulConfig, ReplicationMode, VshardConfig};
+use crate::config::VshardConfig;
 use crate::consul::{Consul, Found};
 use crate::decide::board;
-use crate::decide::event::Event;
-use crate::decide::vshard::{Look, Master, Masters, VshardAction, VshardEvent};
-use crate::execute::{Executor, fault, json_bytes};
-use crate::tarantool::vshard::{Order, Text};
+use crate::decide::vshard::{Look, Master, Masters, VshardEvent};
+use crate::keys::ClusterKeys;
+use crate::tarantool::vshard::Text;
 
 /// How long a watch on the masters' keys or on the central configuration is held. Nothing but a change, the end of the
 /// connection or Consul's return ends it sooner, so that it costs next to nothing while all is quiet.
@@ -43,39 +42,6 @@ impl ConfigText {
     }
 }
 
-/// The prefix of the masters' keys, with its slash.
-pub(crate) fn masters_prefix(consul: &ConsulConfig, cluster: &str) -> String {
-    format!("{}/{cluster}/masters/", consul.kv_prefix)
-}
-
-impl Executor {
-    pub(crate) async fn vshard(&self, action: VshardAction) -> Event {
-        match action {
-            VshardAction::Apply { sequence, wanted } => {
-                let text = self.config_text.get();
-                let order = Order {
-                    sequence,
-                    wanted: &wanted,
-                    config: text.as_deref(),
-                    login: self.config.vshard.login.as_ref(),
-                    is_router: false,
-                    follows: self.config.replication == ReplicationMode::Follow,
-                };
-                self.instance.apply_vshard(&order).await
-            }
-            VshardAction::WriteMaster { index, master } => {
-                let prefix = masters_prefix(&self.config.consul, &self.config.cluster);
-                let key = format!("{prefix}{}", master.replicaset);
-                let bytes = json_bytes(&master);
-                let written = self.consul.put_key_if(&key, index, &bytes).await;
-                Event::Vshard(VshardEvent::MasterWritten {
-                    result: written.map_err(|error| fault(&error)),
-                })
-            }
-        }
-    }
-}
-
 /// Reads the password of the central configuration's users again where somebody refuses it to vshard in the instance, which
 /// alone uses it.
 pub(crate) fn note_refusal(config: &VshardConfig, look: Option<&Look>) {
@@ -102,15 +68,10 @@ pub(crate) async fn watch_login<E: From<VshardEvent>>(
     }
 }
 
-/// Beside the masters' keys, so that there is one always: a watch on a prefix without keys wakes with every write anywhere in
-/// the store.
-const WATCHED: &str = "watched";
-
-/// What stands under the masters' prefix. A value that is no master names nobody.
-pub(crate) fn masters(prefix: &str, found: &[Found]) -> Masters {
+/// The masters as their keys name them. A value that is no master names nobody.
+fn masters(keys: &ClusterKeys, found: &[Found]) -> Masters {
     let entries = found.iter().filter_map(|entry| {
-        let replicaset = entry.key.strip_prefix(prefix);
-        let replicaset = replicaset.filter(|name| *name != WATCHED)?;
+        let replicaset = keys.master_of(&entry.key)?;
         let master = board::parse(&entry.value);
         let master = master.filter(|master: &Master| master.replicaset == replicaset);
         let master = master.unwrap_or_else(|| Master::nobody(replicaset));
@@ -139,21 +100,22 @@ impl Watcher {
 /// Watches the masters of a cluster until nobody listens any more.
 pub(crate) async fn watch_masters<E: From<VshardEvent>>(
     watcher: &Watcher,
-    prefix: &str,
+    keys: &ClusterKeys,
     events: mpsc::Sender<E>,
 ) {
     let consul = &watcher.consul;
+    let prefix = keys.masters();
     let mut after = 0;
     let mut failures = 0_usize;
     loop {
-        let question = consul.watch_prefix(prefix, after, LONG_WAIT);
+        let question = consul.watch_prefix(&prefix, after, LONG_WAIT);
         let Some(answer) = watcher.unless_back(question).await else {
             after = 0;
             continue;
         };
         match answer {
             Ok((_, found)) if found.is_empty() => {
-                let key = format!("{prefix}{WATCHED}");
+                let key = keys.masters_watched();
                 if consul.put_key_if(&key, 0, b"{}").await.is_err() {
                     sleep(RETRY_PAUSES[1]).await;
                 }
@@ -162,7 +124,7 @@ pub(crate) async fn watch_masters<E: From<VshardEvent>>(
             Ok((index, found)) => {
                 failures = 0;
                 after = if index < after { 0 } else { index };
-                let masters = masters(prefix, &found);
+                let masters = masters(keys, &found);
                 let event = VshardEvent::MastersSeen { masters };
                 if events.send(event.into()).await.is_err() {
                     return;

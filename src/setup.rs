@@ -1,0 +1,47 @@
+//! What an agent of every kind begins with.
+
+use signal_hook_tokio::Signals;
+use tracing::error;
+
+use crate::clock;
+use crate::config::Config;
+use crate::consul::Consul;
+use crate::errors::with_causes;
+use crate::exit::Exit;
+use crate::signals;
+
+/// What an agent begins with, whatever it looks after.
+pub(crate) struct Setup {
+    pub(crate) agent_id: String,
+    pub(crate) consul: Consul,
+    pub(crate) signals: Signals,
+}
+
+impl Setup {
+    pub(crate) fn new(config: &Config) -> Result<Self, Exit> {
+        let agent_id = clock::random_id().map_err(|cause| {
+            error!(
+                error = with_causes(&cause),
+                "no randomness for the agent's id"
+            );
+            Exit::Internal
+        })?;
+        let consul =
+            Consul::new(&config.consul, config.timing.healthcheck_timeout()).map_err(|cause| {
+                error!(
+                    error = with_causes(&cause),
+                    "cannot set up the way to Consul"
+                );
+                Exit::Settings
+            })?;
+        let signals = signals::receive().map_err(|cause| {
+            error!(error = with_causes(&cause), "cannot receive signals");
+            Exit::Internal
+        })?;
+        Ok(Self {
+            agent_id,
+            consul,
+            signals,
+        })
+    }
+}
