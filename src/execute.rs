@@ -23,20 +23,19 @@ use crate::tarantool::link::{Command, Instance};
 use crate::tarantool::peers::Peers;
 use crate::tarantool::uri::Unfit;
 
-/// How long a replica that may be locked out waits for a password that has changed; so much later it is pointed at another
-/// master at most.
+/// How long a replica that may be locked out waits for a password that has changed; at most so much later it is pointed
+/// at another master.
 const REREADING: Duration = Duration::from_millis(500);
 
 /// Where this replica set's keys are.
 #[derive(Debug, Clone)]
 pub(crate) struct Keys {
-    /// The lock.
     pub(crate) lock: String,
     /// The prefix of the members' keys, with its slash.
     pub(crate) members: String,
     /// The prefix of the ballots, with its slash.
     pub(crate) ballots: String,
-    /// What an operator asks for.
+    /// The key of operators' switchovers.
     pub(crate) switchover: String,
     /// Present: nothing changes hands by itself.
     pub(crate) pause: String,
@@ -64,7 +63,7 @@ impl Keys {
         }
     }
 
-    /// What the board is read from, in one transaction.
+    /// The prefixes from which the board is read in one transaction.
     fn board(&self) -> Vec<String> {
         [
             &self.members,
@@ -98,7 +97,7 @@ impl Keys {
             } else if key == self.switchover {
                 board.switchover = board::parse(&value).map(|order| (modify_index, order));
             } else if key == self.pause || (key == self.cluster_pause && board.pause.is_none()) {
-                // Present is enough, whatever somebody wrote there.
+                // The key counts, whatever somebody wrote into it.
                 let mut pause: board::Pause = serde_json::from_slice(&value).unwrap_or_default();
                 pause.cluster = key == self.cluster_pause;
                 board.pause = Some(pause);
@@ -120,7 +119,7 @@ pub(crate) struct Executor {
     pub(crate) keys: Option<Keys>,
     pub(crate) config_text: ConfigText,
     pub(crate) service: OwnService,
-    /// Of the member's key.
+    /// The `ModifyIndex` of the member's key.
     pub(crate) member_index: KnownIndex,
     /// Consul answers again: long watches begin anew, for theirs may have been swallowed.
     pub(crate) consul_back: Arc<Notify>,
@@ -131,8 +130,8 @@ pub(crate) fn json_bytes(value: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }
 
-/// The `ModifyIndex` of a key that nobody writes but the agents of one instance, while nothing is under way or in doubt.
-/// Each write rests on it, so one that was given up comes to nothing once a later one is accepted.
+/// The `ModifyIndex` of a key that only the agents of one instance write, while nothing is under way or in doubt. Each
+/// write rests on it, so a write that was given up comes to nothing once a later one is accepted.
 #[derive(Clone, Default)]
 pub(crate) struct KnownIndex(Arc<Mutex<Option<u64>>>);
 
@@ -328,15 +327,15 @@ impl Executor {
         self.instance.command(command).await
     }
 
-    /// The settings were checked at start; a password that has changed since may have become one that no URI carries.
-    /// `again`: the one in use may be refused.
+    /// The settings were checked at start; a password that has changed since may not fit into a URI.
+    /// `again`: the login in use may be refused.
     async fn follow(&self, uri: Option<String>, again: bool) -> Result<Command, String> {
         let name = uri.unwrap_or_default();
         let tarantool = &self.config.tarantool;
         if again {
             let mut changes = tarantool.password.changes();
             tarantool.password.refused();
-            // What is read later is for the next time.
+            // A password that is read later is for the next time.
             let _ = timeout(REREADING, changes.changed()).await;
         }
         let uri = match &tarantool.user {

@@ -32,12 +32,10 @@ impl ConfigText {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As last read.
     pub(crate) fn get(&self) -> Option<Arc<Text>> {
         self.cell().clone()
     }
 
-    /// Takes what was read.
     pub(crate) fn set(&self, text: Text) {
         *self.cell() = Some(Arc::new(text));
     }
@@ -76,8 +74,8 @@ impl Executor {
     }
 }
 
-/// Reads the password of the central configuration's users again where somebody refuses it to vshard in the instance, which
-/// alone uses it.
+/// Reads the password of the central configuration's users again where an instance refuses it to vshard, which alone
+/// uses it.
 pub(crate) fn note_refusal(config: &VshardConfig, look: Option<&Look>) {
     if let Some((_, password)) = &config.login
         && look.is_some_and(|look| look.locked_out)
@@ -86,7 +84,7 @@ pub(crate) fn note_refusal(config: &VshardConfig, look: Option<&Look>) {
     }
 }
 
-/// Says when there is another one, until nobody listens any more.
+/// Tells of each new login, for as long as somebody listens.
 pub(crate) async fn watch_login<E: From<VshardEvent>>(
     config: VshardConfig,
     events: mpsc::Sender<E>,
@@ -102,8 +100,8 @@ pub(crate) async fn watch_login<E: From<VshardEvent>>(
     }
 }
 
-/// Beside the masters' keys, so that there is one always: a watch on a prefix without keys wakes with every write anywhere in
-/// the store.
+/// A key beside the masters' keys, so that there always is one: a watch on a prefix without keys wakes with every write
+/// anywhere in the store.
 const WATCHED: &str = "watched";
 
 /// What stands under the masters' prefix. A value that is no master names nobody.

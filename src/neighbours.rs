@@ -1,4 +1,4 @@
-//! Looks from time to time who else is found under the name of our service.
+//! Looks from time to time for others under the name of our service.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use crate::execute_catalog::service_name;
 /// an agent at rest has few requests to spend.
 const LOOKS_APART: u32 = 6;
 
-/// Whose neighbours are looked for.
+/// The service whose neighbours are looked for.
 pub(crate) struct Lookout {
     pub(crate) consul: Consul,
     pub(crate) name: String,
     pub(crate) cluster: String,
-    /// Of a master where all roles have one name.
+    /// A master's tag, where all roles have one name.
     pub(crate) tag: Option<String>,
     /// Between two looks.
     pub(crate) pause: Duration,
 }
 
 impl Lookout {
-    /// For a router where there is no replica set.
+    /// Without a replica set the lookout is a router's.
     pub(crate) fn new(config: &Config, consul: &Consul, replicaset: Option<&str>) -> Self {
         let (role, tags) = match replicaset {
             Some(_) => (Role::Master, &config.catalog.master_tags),
@@ -70,7 +70,7 @@ impl Lookout {
         })
     }
 
-    /// Tells what it sees each time that has changed, for as long as somebody listens. What cannot be read is no news: a
+    /// Tells what it sees each time that has changed, for as long as somebody listens. A failed read is no news: a
     /// token without the right to read services is told of no neighbours.
     pub(crate) async fn watch<E: From<Neighbours>>(self, events: mpsc::Sender<E>) {
         let mut last = Neighbours::default();

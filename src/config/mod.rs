@@ -37,7 +37,7 @@ pub struct Config {
     pub cluster: String,
     /// `PRIORITY`; negative: never master.
     pub priority: Option<i64>,
-    /// Who becomes master when there is none.
+    /// How a master is chosen when there is none.
     pub election: ElectionConfig,
     /// `FAILSAFE=on`.
     pub failsafe: bool,
@@ -226,7 +226,7 @@ pub enum ReplicationMode {
     Follow,
 }
 
-/// Who becomes master when there is none.
+/// How a master is chosen when there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ElectionConfig {
     /// `ELECTION`.

@@ -53,7 +53,7 @@ pub(super) async fn run(desk: &mut Desk<'_>, args: &ResumeArgs) -> Result<Outcom
     wait_for_heir(desk, &uuid, record).await
 }
 
-/// Nobody's word is needed where an agent or time can tell.
+/// No operator's word is needed where an agent or time can tell.
 fn check(set: &SetView) -> Result<&Record, Ended> {
     let refused = |why: String| Err(Ended::new(Outcome::Refused, why));
     let Some(record) = &set.lock.record else {

@@ -49,7 +49,7 @@ impl Terminal<'_> {
         self.print(&format!("{}\n", clean(text)))
     }
 
-    /// What is of no use to a program that reads the output.
+    /// Says something that is of no use to a program that reads the output.
     pub(super) fn whisper(&mut self, text: &str) {
         let _ = writeln!(self.errors, "{}", clean(text));
     }
@@ -92,7 +92,7 @@ pub(super) struct Desk<'a> {
 }
 
 impl Desk<'_> {
-    /// The cluster as it is. One without keys is told from one that the token may not read.
+    /// The cluster as it is. A cluster without keys is told from a cluster that the token may not read.
     pub(super) async fn look(&mut self) -> Result<ClusterView, ConsulError> {
         let view = self.reader.look().await?;
         if view.replicasets.is_empty() {
@@ -102,14 +102,14 @@ impl Desk<'_> {
         Ok(view)
     }
 
-    /// The same with whether the agents live that it was told by.
+    /// The same view, with whether the agents that wrote its words still live.
     pub(super) async fn with_agents(&self, view: ClusterView) -> ClusterView {
         let keepers = agents::listen(&self.consul, &view).await;
         view.with_agents(&keepers)
     }
 }
 
-/// Who gives the order, for those who wonder later.
+/// The operator's name, which is written beside the order for later readers.
 pub(super) fn operator() -> String {
     let name = ["SUDO_USER", "USER", "LOGNAME"]
         .iter()
@@ -212,7 +212,7 @@ impl SetView {
         Err(Ended::new(Outcome::Refused, why))
     }
 
-    /// What operators know an instance by.
+    /// The name by which operators know an instance.
     pub(super) fn name_of(&self, instance: &str) -> String {
         let mut members = self.members.iter();
         let member = members.find(|member| member.instance == instance);

@@ -42,7 +42,7 @@ use outcome::Outcome;
 use reader::Reader;
 pub use screen::Paper;
 
-/// The deadline of each request to Consul; whoever waits before a terminal would rather be told.
+/// The deadline of each request to Consul; an operator at a terminal would rather be told than wait longer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a command did not do what it was asked to.

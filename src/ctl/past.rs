@@ -23,17 +23,17 @@ pub(crate) struct RowsAtRisk {
     pub(crate) at: u64,
     /// The same in milliseconds.
     pub(crate) at_ms: u64,
-    /// Who was master before.
+    /// The master before.
     pub(crate) from: Option<Party>,
-    /// Rows of the one before that its successor lacked, by its last word.
+    /// Rows of the master before that its successor lacked, by the last word of the master before.
     pub(crate) rows: u64,
-    /// Whether that word was its very last (`exact`), or it may have written since (`at_least`).
+    /// Whether that word was its very last (`exact`), or that master may have written since (`at_least`).
     pub(crate) known: Option<Known>,
-    /// How many rows it may have written since, by its rate.
+    /// How many rows the master before may have written since, by its rate.
     pub(crate) estimate_rows: Option<u64>,
-    /// What it brought back.
+    /// What the master before brought back.
     pub(crate) returned: Option<Returned>,
-    /// The one before is master again itself: it came back without these rows.
+    /// The master before is master again itself: it came back without these rows.
     pub(crate) same_master: bool,
 }
 
@@ -79,7 +79,7 @@ fn about_end(how: How, by: Option<&str>) -> String {
     }
 }
 
-/// What an agent that did not say more wrote.
+/// The words for a cause alone, where the agent wrote no more than that.
 fn about_cause(cause: Cause) -> &'static str {
     match cause {
         Cause::First => "first",
@@ -89,7 +89,7 @@ fn about_cause(cause: Cause) -> &'static str {
     }
 }
 
-/// Of `tarsec status`.
+/// The words of `tarsec status`.
 pub(super) fn about_risk(risk: &RowsAtRisk, at_ms: u64) -> String {
     let name = risk.from.as_ref().map_or("?", |from| &from.name);
     let when = ago(moment_ms(risk.at_ms, risk.at), at_ms);
@@ -124,7 +124,7 @@ fn about_return(back: &Returned, at_ms: u64) -> String {
     )
 }
 
-/// Of `tarsec history`.
+/// The words of `tarsec history`.
 pub(super) fn history_line(paper: Paper, line: &HistoryLine, at_ms: u64) -> String {
     let from = line.from.as_ref().map_or("nobody", |from| &from.name);
     let hands = format!("{} -> {}", clean(from), clean(&line.to.name));

@@ -98,7 +98,7 @@ pub(super) async fn pause(desk: &mut Desk<'_>, args: &PauseArgs) -> Result<Outco
             cluster: area.replicaset.is_none(),
         };
         let bytes = serde_json::to_vec(&pause).unwrap_or_default();
-        // Somebody who was first has written the same.
+        // Another operator's command may have been first, and has written the same.
         desk.consul.put_key_if(&area.key, 0, &bytes).await?;
         desk.terminal.say(&format!("asked to pause {name}"))?;
     }

@@ -22,7 +22,7 @@ pub(crate) enum MemberRole {
     Anonymous,
 }
 
-/// Of that instance, whose agent may have written a key.
+/// The role of the instance `uuid`; `member` is its agent's key, where there is one.
 pub(super) fn of(sight: &LockSight, uuid: &str, member: Option<&Member>) -> MemberRole {
     let holder = sight.record.as_ref();
     let Some(record) = holder.filter(|record| record.instance == uuid) else {
@@ -38,7 +38,8 @@ pub(super) fn of(sight: &LockSight, uuid: &str, member: Option<&Member>) -> Memb
     }
 }
 
-/// As an anonymous replica says itself; the holder knows nothing of it.
+/// Whether the member follows the holder, in the words of an anonymous replica's own agent; the holder does not know
+/// it.
 pub(super) fn follows(member: &Member, record: &Record) -> Option<bool> {
     let status = member.upstreams.get(&record.instance)?;
     Some(status == "follow")

@@ -32,7 +32,6 @@ pub(super) struct Sorted<'a> {
     pub(super) sets: BTreeMap<String, SetKeys<'a>>,
 }
 
-/// A replica set's keys.
 #[derive(Default)]
 pub(super) struct SetKeys<'a> {
     pub(super) lock_key: String,
@@ -126,7 +125,7 @@ impl<'a> Sorted<'a> {
         }
     }
 
-    /// `CONSUL_LOCK_KEY` is one replica set's: the one that its record names, or else the only one.
+    /// `CONSUL_LOCK_KEY` belongs to one replica set: the one in its record, or else the only one.
     fn put_lock(&mut self, key: &str, lock: Option<&'a Found>) {
         let record = lock.and_then(|entry| Record::parse(&entry.value).ok());
         let named = record.map(|record| record.replicaset);
@@ -143,7 +142,7 @@ impl<'a> Sorted<'a> {
     }
 }
 
-/// Present is enough, whatever somebody wrote there.
+/// The key counts, whatever somebody wrote into it.
 fn pause(entry: &Found, cluster: bool) -> Pause {
     let mut pause: Pause = serde_json::from_slice(&entry.value).unwrap_or_default();
     pause.cluster = cluster;

@@ -19,9 +19,9 @@ use crate::execute::{Keys, json_bytes};
 
 /// A master's agent watches the key, so it takes notice within moments.
 const NOTICE: Duration = Duration::from_secs(5);
-/// For the successor's way, beside the target's time to catch up and a lease.
+/// The time that a successor needs, beside the target's time to catch up and a lease.
 const SUCCESSION: Duration = Duration::from_secs(10);
-/// A request that is older has been forgotten by all who knew it.
+/// An older request has been forgotten by every agent and operator who knew it.
 const FORGOTTEN_MS: u64 = 300_000;
 /// How long one look at the key waits for a change.
 const LOOK: Duration = Duration::from_secs(1);
@@ -65,7 +65,8 @@ pub(super) async fn run(desk: &mut Desk<'_>, args: &SwitchoverArgs) -> Result<Ou
     report(desk, set, last).await
 }
 
-/// What makes no sense to ask for; the agents know better about the rest. The target's UUID and name, if there is one.
+/// Refuses an order that makes no sense; the agents know better about the rest. Returns the target's UUID and name, if
+/// there is a target.
 fn check(
     set: &SetView,
     args: &SwitchoverArgs,
@@ -164,8 +165,8 @@ struct Wait {
 }
 
 impl Wait {
-    /// The request's last state. One that nobody takes notice of is withdrawn, so that nobody does later, when it is
-    /// no longer expected.
+    /// The request's last state. A request of which no agent takes notice is withdrawn, lest an agent take notice
+    /// later, when nobody expects it any more.
     async fn end(mut self, desk: &mut Desk<'_>, key: &str) -> Result<Switchover, Ended> {
         let mut watch = LockWatch::new(key, LOOK);
         loop {
@@ -177,7 +178,7 @@ impl Wait {
                     }
                     None
                 }
-                // It may have been ended by anything on its way: the next one is not held, and decides.
+                // Anything on its way may have ended the question: the next one is not held, and decides.
                 Err(_) if watch.was_held() => {
                     pitch.await;
                     continue;
@@ -230,7 +231,7 @@ impl Wait {
         }
     }
 
-    /// Whether it is withdrawn; otherwise somebody has taken notice of it in the last moment.
+    /// Whether the request is withdrawn; otherwise an agent has taken notice of it in the last moment.
     async fn withdraw(&self, desk: &Desk<'_>, key: &str) -> Result<bool, Ended> {
         let withdrawn = Switchover {
             state: SwitchoverState::Refused,
@@ -243,7 +244,7 @@ impl Wait {
     }
 }
 
-/// Why nobody took notice, as far as can be seen from here.
+/// Why no agent took notice, as far as can be seen from here.
 async fn unnoticed(desk: &mut Desk<'_>, key: &str) -> Ended {
     let looked = desk.reader.look().await.ok();
     let view = match looked {
@@ -259,7 +260,7 @@ async fn unnoticed(desk: &mut Desk<'_>, key: &str) -> Ended {
 
 fn why_unnoticed(set: Option<&SetView>) -> &str {
     let note = set.and_then(|set| {
-        // What another member lacks keeps no master's agent from taking notice.
+        // A fault of another member keeps no master's agent from taking notice.
         let concerns =
             |note: &&String| set.state != SetState::Master || note.contains(set.holder_name());
         set.notes.iter().find(concerns)
