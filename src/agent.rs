@@ -41,7 +41,7 @@ const EVENTS: usize = 64;
 
 /// How long a watch on the switchover key is held: nothing but an order or the end of the connection ends it sooner.
 const SWITCHOVER_WAIT: Duration = Duration::from_secs(23);
-/// Watches on it that are cut short are no closer together than that.
+/// Two such watches are at least this far apart where the first of them is cut short.
 const SWITCHOVER_PITCH: Duration = Duration::from_secs(1);
 
 /// Between two looks at a key that is not there.
@@ -167,7 +167,7 @@ impl Agent {
                 return End::Router;
             }
             let late = wake_at.is_some_and(|at| self.clock.now().since(at) > Timing::OVERSLEPT);
-            // Before anything is concluded from what could not be heard meanwhile.
+            // The core hears of it first, and concludes nothing from words that could not be heard meanwhile.
             let overslept = late.then_some(Event::Overslept);
             for event in overslept.into_iter().chain([event]) {
                 if let Some(exit) = self.step(event) {
@@ -325,7 +325,7 @@ async fn watch(executor: Executor, key: String) {
     let timing = &executor.config.timing;
     let mut lock = LockWatch::beating(key, timing.watch_hold(), timing.watch_beat());
     let mut failures = 0_u32;
-    // Where holds fail at once, looks are no closer together than where they last.
+    // Where held looks fail at once, two looks are still as far apart as two held ones.
     let mut pitch = None;
     while !executor.events.is_closed() {
         let started = sleep(timing.watch_beat());
@@ -401,7 +401,7 @@ async fn watch_switchover(executor: Executor, key: String) {
                         .await;
                 }
             }
-            // It may have been ended by anything on its way: the next question is not held, and decides.
+            // Anything on its way may have ended the watch: the next question is not held, and decides.
             Err(_) if watch.was_held() => pitch.await,
             // The lock's own watch says what is wrong.
             Err(_) => {

@@ -1,6 +1,7 @@
-//! Names the leader of a first start where Tarantool's configuration leaves that to others: see [`crate::decide::birth`].
-//! A task of its own beside the agent's loop, which knows of an instance only once that has users. It stays when the replica
-//! set is there, so that Consul knows it whatever becomes of its data.
+//! Names the leader of a first start where Tarantool's configuration leaves that to others: see
+//! [`crate::decide::birth`]. It is a task of its own, because the agent's loop knows of an instance only once the
+//! instance has users. The task stays when the replica set is there: should Consul lose its data, it writes down anew
+//! that the replica set was born.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,7 +23,8 @@ use crate::tarantool::console::{self, ConsoleError, Word};
 const PAUSE: Duration = Duration::from_millis(200);
 /// The same once the replica set is there. A Consul that has lost its data is told anew that it was born.
 const KEEP: Duration = Duration::from_secs(10);
-/// So long no key must have been seen before one is created: whoever knows that the replica set was born has said so by then.
+/// A key is created only after none was seen for this long: by then every agent that knows of the replica set's birth
+/// has written one.
 const MISSING: Duration = Duration::from_secs(15);
 /// An instance that is just being started has no console yet.
 const GRACE: Duration = Duration::from_secs(5);
@@ -123,7 +125,7 @@ impl FirstStart {
         match &step {
             Step::Wait | Step::LeaveTo(_) | Step::End => {}
             Step::Do(order) => drop(self.ask(*order).await?),
-            // Whoever was first: the next look shows.
+            // Another agent may have been first: the next look shows it.
             Step::Claim => {
                 let now = self.clock.now();
                 if now.since(*missing_since.get_or_insert(now)) >= MISSING {

@@ -117,7 +117,7 @@ pub struct HistoryArgs {
 pub enum Scope {
     /// All replica sets of the cluster.
     Cluster,
-    /// The named one, or the only one.
+    /// The named replica set, or the cluster's only one.
     ReplicaSet(Option<String>),
 }
 
@@ -136,7 +136,7 @@ pub enum UsageError {
     /// No argument of this command.
     #[error("{argument} is not an argument of {command}, see tarsec {command} --help")]
     ArgumentOf {
-        /// The command.
+        /// The command's name, as it is typed.
         command: &'static str,
         /// What was found.
         argument: String,
@@ -144,7 +144,7 @@ pub enum UsageError {
     /// A flag with a value that it cannot have, or without one.
     #[error("{flag} is \"{value}\", allowed is {allowed}")]
     Value {
-        /// The flag.
+        /// The flag, as it is typed.
         flag: &'static str,
         /// What was found.
         value: String,
@@ -154,9 +154,9 @@ pub enum UsageError {
     /// Two flags that exclude each other.
     #[error("{first} and {second} are both given, allowed is one of them")]
     Both {
-        /// The one.
+        /// One of the two flags.
         first: &'static str,
-        /// The other.
+        /// The other one.
         second: &'static str,
     },
 }
@@ -169,7 +169,7 @@ const CATCH_UP_MAX: Duration = Duration::from_secs(60);
 /// Reads the arguments that follow the program's name.
 ///
 /// # Errors
-/// The first one that means nothing.
+/// The first argument that means nothing here.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
     let mut words = Words::new(arguments);
     let mut command = Command::Run;
@@ -199,7 +199,7 @@ impl Topic {
         Self::History,
     ];
 
-    /// As it is typed.
+    /// The name that an operator types.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -22,7 +22,7 @@ impl Clock {
         }
     }
 
-    /// Now.
+    /// How far this clock has run.
     #[must_use]
     pub fn now(&self) -> Tick {
         Tick::at(self.start.elapsed())

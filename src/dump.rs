@@ -39,7 +39,7 @@ struct View<'a> {
     reason: Option<&'a Reason>,
 }
 
-/// The same of a router's agent.
+/// The same for a router's agent.
 struct RouterView<'a> {
     head: Head<'a>,
     announce: &'a str,
@@ -47,7 +47,7 @@ struct RouterView<'a> {
     reason: Option<&'a str>,
 }
 
-/// Whose word it is, and of when.
+/// The agent that speaks, and the moment of which it speaks.
 struct Head<'a> {
     agent: &'a str,
     version: &'static str,
@@ -261,7 +261,7 @@ fn last_error(fault: Option<&Fault>) -> Value {
     json!(fault.map(|fault| json!({"time": moment(fault.at_ms), "words": fault.words})))
 }
 
-/// What nobody will see of what this agent said.
+/// The lines and dumps of this agent that nobody will see.
 fn lost(lost: Lost) -> Value {
     json!({"log_lines": lost.log_lines, "dumps": lost.dumps})
 }

@@ -26,8 +26,8 @@ use crate::tarantool::uri::Unfit;
 use crate::tarantool::vshard::Order;
 use crate::watch_vshard::{ConfigText, note_refusal};
 
-/// How long a replica that may be locked out waits for a password that has changed; so much later it is pointed at another
-/// master at most.
+/// How long a replica that may be locked out waits for a password that has changed; at most so much later it is pointed
+/// at another master.
 const REREADING: Duration = Duration::from_millis(500);
 
 /// What the board is read from, in one transaction.
@@ -96,7 +96,7 @@ pub(crate) struct Executor {
     pub(crate) keys: Option<ReplicaSetKeys>,
     pub(crate) config_text: ConfigText,
     pub(crate) service: OwnService,
-    /// Of the member's key.
+    /// The `ModifyIndex` of the member's key.
     pub(crate) member_index: KnownIndex,
     /// Consul answers again: long watches begin anew, for theirs may have been swallowed.
     pub(crate) consul_back: Arc<Notify>,
@@ -299,15 +299,15 @@ impl Executor {
         self.instance.command(command).await
     }
 
-    /// The settings were checked at start; a password that has changed since may have become one that no URI carries.
-    /// `again`: the one in use may be refused.
+    /// The settings were checked at start; a password that has changed since may not fit into a URI.
+    /// `again`: the login in use may be refused.
     async fn follow(&self, uri: Option<String>, again: bool) -> Result<Command, String> {
         let name = uri.unwrap_or_default();
         let tarantool = &self.config.tarantool;
         if again {
             let mut changes = tarantool.password.changes();
             tarantool.password.refused();
-            // What is read later is for the next time.
+            // A password that is read later is for the next time.
             let _ = timeout(REREADING, changes.changed()).await;
         }
         let uri = match &tarantool.user {

@@ -1,4 +1,4 @@
-//! What the catalog is told, for instances of every role.
+//! What an agent tells the catalog, for instances of every role.
 //!
 //! A service's id holds its instance's UUID, because one Consul agent may serve many instances, and nothing else about them
 //! is unique for sure: containers announce the same address by default. Two agents with one id would take turns in
@@ -75,7 +75,7 @@ pub(crate) fn service_name(config: &Config, replicaset: Option<&str>, role: Role
     }
 }
 
-/// For whoever wants to know whether this agent lives: where it is registered in any of these roles.
+/// Where this agent is registered in any of these roles, for a reader who wants to know whether it lives.
 pub(crate) fn service_ref(
     config: &Config,
     replicaset: Option<&str>,
@@ -204,7 +204,7 @@ fn registration(
     Registration {
         id,
         name: service_name(config, replicaset, registered.role),
-        // The role comes first: whoever reads one tag reads that.
+        // The role comes first: a client that reads one tag reads that.
         tags: tags.iter().cloned().chain(places).collect(),
         address: config.announce.host.clone(),
         port: config.announce.port,

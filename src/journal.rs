@@ -19,13 +19,13 @@ pub(crate) mod silence;
 mod tests;
 pub(crate) mod vshard;
 
-/// What was said last about things that are tried again and again, so that it is said once.
+/// What was said last about actions that are tried again and again, so that it is said once.
 #[derive(Debug, Default)]
 pub(crate) struct Said {
     last: HashMap<Topic, String>,
-    /// Of the replica set.
+    /// The problems of the replica set.
     problems: BTreeSet<String>,
-    /// The instance's, while it lasts.
+    /// The instance's silence, while it lasts.
     silence: Option<silence::Silence>,
 }
 
@@ -64,7 +64,7 @@ impl Said {
         !known
     }
 
-    /// It went well: the next failure is news.
+    /// These went well: the next failure is news.
     fn forget(&mut self, topics: &[Topic]) {
         self.last.retain(|topic, _| !topics.contains(topic));
     }
@@ -331,7 +331,7 @@ fn say(event: &Event) {
     }
 }
 
-/// Who did not promise, and why.
+/// The members that did not promise, and why.
 fn refusals(answers: &BTreeMap<String, Result<(), String>>) -> String {
     answers
         .iter()
@@ -461,7 +461,7 @@ fn switchover(switchover: &Switchover) {
     }
 }
 
-/// The state before a change, if anybody wants to see every field that changes.
+/// The state before a change, if the log wants every field that changes.
 pub(crate) fn snapshot(state: &State) -> Option<Value> {
     enabled!(Level::DEBUG).then(|| describe(state))
 }

@@ -25,8 +25,8 @@ use crate::outlet::{Descriptor, Outlet};
 const LOG_BOUND: usize = 1 << 20;
 /// How much of the dumps waits for its reader, in bytes: dozens of documents, of which the last one matters.
 const DUMPS_BOUND: usize = 1 << 20;
-/// How long each reader is waited for when the process ends. One that reads at all takes a queue in milliseconds; one that
-/// does not must not keep the supervisor from starting the next agent within the lease.
+/// How long the agent waits for each reader when the process ends. A reader that reads at all takes a queue in
+/// milliseconds; a reader that does not must not keep the supervisor from starting the next agent within the lease.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 pub use last::Fault;
@@ -42,12 +42,12 @@ pub struct Output {
     last_fault: LastFault,
 }
 
-/// What nobody will see of what the agent said.
+/// The lines and dumps of the agent that nobody will see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lost {
     /// Lines of the log.
     pub log_lines: u64,
-    /// Dumps.
+    /// Dumps, each of them one document.
     pub dumps: u64,
 }
 
@@ -79,10 +79,10 @@ pub fn start(config: LogConfig) {
     let _ = subscriber(config, Reader::Anybody, io::stderr).try_init();
 }
 
-/// Starts logging for an agent, which waits for nobody who reads; a second call makes outlets that get no logs.
+/// Starts logging for an agent, which waits for no reader; a second call makes outlets that get no logs.
 ///
 /// # Errors
-/// There are no threads to be had.
+/// There is no thread to be had.
 pub fn start_agent(config: LogConfig) -> io::Result<Output> {
     // The descriptors are those of the process, and open: the standard library sees to that before `main`.
     let stderr = Descriptor(rustix::stdio::stderr());
@@ -115,7 +115,7 @@ pub fn start_agent(config: LogConfig) -> io::Result<Output> {
     Ok(output)
 }
 
-/// Who reads the log.
+/// The reader of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reader {
     /// A terminal, a file, a collector: it needs the time.
@@ -204,7 +204,7 @@ impl<P: Write> Write for Pen<P> {
     }
 }
 
-/// A line of the log in the log's own format, at any level: what is missing must not be missed.
+/// A line of the log in the log's own format, at any level: no reader may overlook that lines are missing.
 fn lost_lines(config: LogConfig, reader: Reader, lines: u64) -> Vec<u8> {
     let level = config.level.max(Level::WARN);
     let page = Page::default();
@@ -219,7 +219,7 @@ fn lost_lines(config: LogConfig, reader: Reader, lines: u64) -> Vec<u8> {
     page.text()
 }
 
-/// Nothing but documents goes to stdout, so the log tells.
+/// Nothing but documents goes to stdout, so the log says how many are missing.
 fn lost_dumps(documents: u64) -> Vec<u8> {
     tracing::warn!(documents, "dumps were lost: nobody read stdout");
     Vec::new()
@@ -259,7 +259,8 @@ impl Write for Page {
     }
 }
 
-/// Times are UTC with microseconds (RFC 3339); the journal has its own. There are no colours, so that a journal and a terminal show the same.
+/// Times are UTC with microseconds (RFC 3339); the journal has its own. There are no colours, so that a journal and a
+/// terminal show the same.
 fn subscriber<W>(
     config: LogConfig,
     reader: Reader,
@@ -268,7 +269,7 @@ fn subscriber<W>(
 where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
-    // At debug other crates speak too, and then it matters who does.
+    // At debug other crates speak too, and then a line says which.
     let layer = fmt::layer()
         .with_writer(writer)
         .with_ansi(false)
@@ -346,7 +347,7 @@ pub(crate) mod tests {
         assert_eq!(words.as_deref(), Some("no room; why: it is full; lines: 3"));
     }
 
-    /// What is logged meanwhile, at that level.
+    /// The lines that `log` writes at that level.
     pub(crate) fn logged(level: Level, json: bool, log: impl FnOnce()) -> String {
         logged_for(Reader::Anybody, level, json, log)
     }

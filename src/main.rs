@@ -99,7 +99,8 @@ fn carry_out(order: Order) -> Outcome {
     }
 }
 
-/// As wide as the terminal, whatever says so; what is no terminal gets the width and the words of a file.
+/// As wide as the terminal, by whatever source says so; output that is no terminal gets the width and the words of a
+/// file.
 fn paper(is_terminal: bool) -> Paper {
     if !is_terminal {
         return Paper::PLAIN;

@@ -1,4 +1,4 @@
-//! Looks from time to time who else is found under the name of our service.
+//! Looks from time to time for others under the name of our service.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub(crate) struct NeighbourWatch {
     pub(crate) consul: Consul,
     pub(crate) name: String,
     pub(crate) cluster: String,
-    /// Of a master where all roles have one name.
+    /// A master's tag, where all roles have one name.
     pub(crate) tag: Option<String>,
     /// Between two looks.
     pub(crate) pause: Duration,
@@ -70,7 +70,7 @@ impl NeighbourWatch {
         })
     }
 
-    /// Tells what it sees each time that has changed, for as long as somebody listens. What cannot be read is no news: a
+    /// Tells what it sees each time that has changed, for as long as somebody listens. A failed read is no news: a
     /// token without the right to read services is told of no neighbours.
     pub(crate) async fn watch<E: From<Neighbours>>(self, events: mpsc::Sender<E>) {
         let mut last = Neighbours::default();

@@ -1,4 +1,4 @@
-//! stdout and stderr, each written to by a thread of its own: whoever reads them, or does not, holds nobody up.
+//! stdout and stderr, each written to by a thread of its own: a reader, whether it reads or not, holds nobody up.
 //!
 //! ```text
 //!  agent ── put(line) ──▶ queue, bounded in bytes ──▶ thread ── write(2) ──▶ descriptor
@@ -31,13 +31,13 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     lines: VecDeque<Vec<u8>>,
-    /// Of `lines` together.
+    /// The length of `lines` together.
     bytes: usize,
     /// The thread has a line in its hands.
     is_writing: bool,
     /// Lines that nobody will see, ever since the start.
     lost: u64,
-    /// Those of them that are missing in front of `lines` and that the reader has not been told of.
+    /// Lost lines that are missing in front of `lines`, of which the reader has not been told.
     untold: u64,
 }
 
@@ -125,7 +125,7 @@ impl Queue {
     }
 }
 
-/// Whatever is written at a time is a line of its own.
+/// Each call writes a line of its own.
 impl Write for Outlet {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.put(bytes.to_vec());
@@ -140,7 +140,7 @@ struct Writer<W> {
     shared: Arc<Shared>,
     to: W,
     note: Note,
-    /// The last thing that was written is a part of a line.
+    /// The last write left a part of a line behind.
     torn: bool,
 }
 
@@ -204,7 +204,7 @@ impl<W: Write> Writer<W> {
 pub(crate) struct Descriptor(pub(crate) BorrowedFd<'static>);
 
 impl Write for Descriptor {
-    /// Waits also where somebody has made the pipe non-blocking, which is then so for everybody who shares it.
+    /// Waits also where somebody has made the pipe non-blocking, which it then is for every process that shares it.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match rustix::io::write(self.0, bytes) {

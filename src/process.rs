@@ -44,9 +44,9 @@ pub enum ProcessError {
     /// The file that tells could not be read.
     #[error("could not read {path}")]
     Unreadable {
-        /// Which.
+        /// The file.
         path: String,
-        /// Why.
+        /// What the operating system said.
         #[source]
         source: io::Error,
     },
@@ -55,7 +55,7 @@ pub enum ProcessError {
     Open {
         /// Its id.
         pid: u32,
-        /// Why.
+        /// What the kernel said.
         #[source]
         source: io::Error,
     },
@@ -64,7 +64,7 @@ pub enum ProcessError {
     NotAllowed {
         /// Its id.
         pid: u32,
-        /// Why.
+        /// What the kernel said.
         #[source]
         source: io::Error,
     },
@@ -124,7 +124,7 @@ impl Process {
         self.pid
     }
 
-    /// The name of its main thread, which nobody but itself can change.
+    /// The name of its main thread, which only the process itself can change.
     ///
     /// # Errors
     /// It is gone.

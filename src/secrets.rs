@@ -1,5 +1,5 @@
-//! Passwords, the token and certificates: read from their files at the start, and again whenever they are refused. This is
-//! the one place that knows when.
+//! Passwords, the token and certificates: read from their files at the start, and again whenever a server refuses them.
+//! This is the one place that knows when.
 //!
 //! ```text
 //!  a refusal ──▶ refused() ──▶ a thread reads the files ──▶ get() has what is new, changes() says so
@@ -21,10 +21,12 @@ use tracing::{info, warn};
 use crate::config::error::SettingError;
 use crate::errors::with_causes;
 
-/// Between the end of a reading and the next. What stays refused is tried several times a second, and its files are read no
-/// more often than that; what is written a moment after its refusal is there within the shortest lease.
+/// The pause between the end of a reading and the next. A secret that stays refused is tried several times a second,
+/// and its files are read no more often than that; a secret that is written a moment after its refusal is there within
+/// the shortest lease.
 const PITCH: Duration = Duration::from_secs(2);
-/// After this a reading is said to hang. A file may be on a server that is gone; the reading goes on, for nobody waits for it.
+/// After this a reading is said to hang. A file may be on a server that is gone; the reading goes on, and nobody waits
+/// for it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Something made of files that may change; clones share it.
@@ -34,7 +36,7 @@ pub(crate) struct Renewable<T> {
 
 struct Inner<T> {
     current: watch::Sender<Arc<T>>,
-    /// What is read again; `None`: it was given, and stays.
+    /// The files that are read again; `None`: the value was given, and stays.
     source: Option<Source<T>>,
     /// A reading is under way or was a moment ago.
     is_busy: AtomicBool,
@@ -52,9 +54,9 @@ type Read<T> = Box<dyn Fn(&T) -> Reading<T> + Send + Sync>;
 
 /// What a look at the files brought.
 pub(crate) struct Reading<T> {
-    /// What has changed, and the variables that name the changed files.
+    /// The new value where something has changed, and the variables that name the changed files.
     pub(crate) changed: Option<(T, String)>,
-    /// What cannot be read or used, for which the one before is kept.
+    /// What cannot be read or used; the value before is kept for it.
     pub(crate) complaints: Vec<String>,
 }
 
@@ -67,7 +69,7 @@ impl<T> Clone for Renewable<T> {
 }
 
 impl<T: Send + Sync + 'static> Renewable<T> {
-    /// What is always the same.
+    /// A value that stays what it is.
     pub(crate) fn fixed(value: T) -> Self {
         Self::with(value, None)
     }
@@ -93,17 +95,17 @@ impl<T: Send + Sync + 'static> Renewable<T> {
         }
     }
 
-    /// As last read.
+    /// The value as last read.
     pub(crate) fn get(&self) -> Arc<T> {
         Arc::clone(&self.inner.current.borrow())
     }
 
-    /// Tells whoever awaits it that there is another one.
+    /// Tells a task that awaits it of each new value.
     pub(crate) fn changes(&self) -> watch::Receiver<Arc<T>> {
         self.inner.current.subscribe()
     }
 
-    /// Somebody does not accept it: it is read again, unless that has just been done. Returns at once.
+    /// A server does not accept the value: its files are read again, unless that has just been done. Returns at once.
     pub(crate) fn refused(&self) {
         let inner = &self.inner;
         if inner.source.is_none() || inner.is_busy.swap(true, Ordering::AcqRel) {
@@ -135,7 +137,7 @@ impl<T: Send + Sync + 'static> Inner<T> {
                 inner.complain(&[format!(
                     "reading what {names} names takes more than {PATIENCE:?}"
                 )]);
-                // However long that is: another thread would hang as well.
+                // However long that takes: another thread would hang as well.
                 reading.await
             }
         };
@@ -186,7 +188,7 @@ pub(crate) type Check = fn(&SecretFile, &str) -> Result<(), SettingError>;
 pub(crate) struct SecretFile {
     pub(crate) variable: &'static str,
     pub(crate) path: PathBuf,
-    /// Beyond that there is something.
+    /// A check beyond that the file holds something.
     pub(crate) check: Check,
 }
 
@@ -208,7 +210,7 @@ impl SecretFile {
 }
 
 impl Secret {
-    /// What the file holds now, and will hold.
+    /// The secret that the file holds now, and the secrets that it will hold.
     ///
     /// # Errors
     /// It cannot be read, is empty, or fails the check.
@@ -243,18 +245,19 @@ impl Secret {
         })
     }
 
-    /// As last read.
+    /// The secret as last read.
     #[must_use]
     pub fn get(&self) -> Arc<String> {
         self.value.get()
     }
 
-    /// Somebody does not accept it: its file, if it has one, is read again, unless that has just been done. Returns at once.
+    /// A server does not accept the secret: its file, if it has one, is read again, unless that has just been done.
+    /// Returns at once.
     pub(crate) fn refused(&self) {
         self.value.refused();
     }
 
-    /// Tells whoever awaits it that there is another one.
+    /// Tells a task that awaits it of each new secret.
     pub(crate) fn changes(&self) -> watch::Receiver<Arc<String>> {
         self.value.changes()
     }
@@ -264,8 +267,8 @@ impl Secret {
         Some(self.file.as_ref()?.variable)
     }
 
-    /// The variable that names its file, and what stands there now, for whoever reads it together with other files. May
-    /// block.
+    /// The variable that names its file, and what stands there now, for a caller that reads it together with other
+    /// files. May block.
     pub(crate) fn read_file(&self) -> Option<(&'static str, Result<String, SettingError>)> {
         let file = self.file.as_ref()?;
         Some((file.variable, file.read()))
@@ -273,7 +276,7 @@ impl Secret {
 }
 
 impl<S: Into<String>> From<S> for Secret {
-    /// Given for good.
+    /// A secret that is given for good.
     fn from(value: S) -> Self {
         Self {
             value: Renewable::fixed(value.into()),

@@ -6,7 +6,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SI
 use signal_hook_tokio::Signals;
 use tracing::warn;
 
-/// What an operator, or a supervisor, wants.
+/// What an operator, or a supervisor, wants by a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
     /// To see what the agent sees of Consul and Tarantool.
@@ -19,8 +19,8 @@ pub(crate) enum Asked {
     Nothing,
 }
 
-/// Receives every signal that would otherwise end the agent without a release, except those that end it for a fault of
-/// its own.
+/// Receives every signal that would otherwise end the agent without a release, except the signals for faults of its
+/// own.
 pub(crate) fn receive() -> io::Result<Signals> {
     Signals::new([SIGUSR1, SIGUSR2, SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGXFSZ])
 }

@@ -25,7 +25,7 @@ const REMOVAL: Duration = Duration::from_secs(1);
 /// A new reason may be another one a moment later.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Whoever knows what the agent waits for tells it here; `None`: it has seen its instance.
+/// Each task that knows what the agent waits for tells it here; `None`: the agent has seen its instance.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     why: watch::Sender<Option<String>>,
@@ -33,7 +33,7 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    /// Begins to say it.
+    /// Begins to keep the key.
     pub(crate) fn start(config: &Config, consul: &Consul, agent: &str) -> Self {
         let (sender, why) = watch::channel(None);
         let writer = KeyWriter {
@@ -142,7 +142,7 @@ impl KeyWriter {
     }
 }
 
-/// The reason of now, while there is one and somebody who gives it.
+/// The reason of now, while there is one and its task still runs.
 fn said(why: &watch::Receiver<Option<String>>) -> Option<String> {
     why.has_changed().ok()?;
     why.borrow().clone()

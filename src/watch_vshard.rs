@@ -31,12 +31,10 @@ impl ConfigText {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As last read.
     pub(crate) fn get(&self) -> Option<Arc<Text>> {
         self.cell().clone()
     }
 
-    /// Takes what was read.
     pub(crate) fn set(&self, text: Text) {
         *self.cell() = Some(Arc::new(text));
     }
@@ -52,7 +50,7 @@ pub(crate) fn note_refusal(config: &VshardConfig, look: Option<&Look>) {
     }
 }
 
-/// Says when there is another one, until nobody listens any more.
+/// Tells of each new login, for as long as somebody listens.
 pub(crate) async fn watch_login<E: From<VshardEvent>>(
     config: VshardConfig,
     events: mpsc::Sender<E>,

@@ -94,7 +94,7 @@ fn environment(is_ours: impl Fn(&str) -> bool) -> (Vec<(String, String)>, Result
     let mut variables = Vec::new();
     let mut not_unicode = Vec::new();
     for (name, value) in std::env::vars_os() {
-        // A name that is not text is not one of ours.
+        // A name that is not text is none of our variables.
         let Ok(name) = name.into_string() else {
             continue;
         };
@@ -190,7 +190,7 @@ fn tarantool(raw: &RawConfig) -> Result<(TarantoolConfig, Announce), ConfigError
         (Err(error), _) => Err(error),
     };
     let user = raw.tarantool_user().optional(parse::text);
-    // What no URI carries is refused where it is to be put into one.
+    // A login that no URI carries is refused where a URI is to be made of it.
     let any: Check = |_, _| Ok(());
     let password = secret(raw.tarantool_password(), raw.tarantool_password_file(), any);
     let control = raw.tarantool_control().optional(parse::socket);
@@ -478,7 +478,7 @@ fn not_blank<T>(var: Var<'_>, parse: impl Fn(&str) -> Result<T, String>) -> Resu
     }
 }
 
-/// A secret from its variable or from the file that another one names.
+/// A secret, from its own variable or from the file that its `*_FILE` variable names.
 fn secret(direct: Var<'_>, file: Var<'_>, check: Check) -> Result<Option<Secret>, ConfigError> {
     match (direct.verbatim(), file.set()) {
         (None, None) => Ok(None),

@@ -1,4 +1,4 @@
-//! What holds, variable by variable: for the state dump and for whoever wonders which default applied.
+//! The value that holds for each variable: for the state dump, and for a reader who wonders which default applied.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,9 +12,9 @@ use crate::decide::problems::REPLICASET;
 use crate::decide::state::{Elector, SyncLoss};
 
 const NONE: &str = "";
-/// `MASTER_LEASE` is one of them, too, and has a field of its own in a member's key. Two lock keys are two masters; two
-/// names in the catalog make clients lose the master when it moves; the others change what a failover does by who it is
-/// that becomes master.
+/// `MASTER_LEASE` belongs to these, too, and has a field of its own in a member's key. Two lock keys are two masters;
+/// two names in the catalog make clients lose the master when it moves; a difference in the others makes a failover
+/// depend on which member becomes master.
 const SHARED: &[&str] = &[
     "CONSUL_LOCK_KEY",
     "CONSUL_SERVICE_NAME",

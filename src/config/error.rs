@@ -29,9 +29,9 @@ pub enum SettingError {
     /// Two variables that exclude each other.
     #[error("{first} and {second} are both set, allowed is one of them")]
     Both {
-        /// The one.
+        /// One of the two variables.
         first: &'static str,
-        /// The other.
+        /// The other one.
         second: &'static str,
     },
     /// A variable that makes no sense without another.
@@ -74,7 +74,7 @@ pub enum SettingError {
         name: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the operating system said.
         source: io::Error,
     },
     /// A secret's file with nothing in it.
@@ -120,7 +120,6 @@ impl ConfigError {
         self
     }
 
-    /// `Ok` where there is nothing wrong.
     pub(super) fn from_all(errors: impl IntoIterator<Item = SettingError>) -> Result<(), Self> {
         let mut errors = errors.into_iter();
         match errors.next() {
@@ -143,7 +142,7 @@ impl<E: Into<SettingError>> From<E> for ConfigError {
 }
 
 impl fmt::Display for ConfigError {
-    /// Causes are part of the line: whoever reads it has to mend them.
+    /// Causes are part of the line: the operator who reads it has to mend them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, error) in self.iter().enumerate() {
             if index > 0 {

@@ -6,7 +6,7 @@ use super::settings::{Fallback, SECTIONS, Setting};
 use crate::ctl::help::commands;
 use crate::exit::Exit;
 
-/// What the agent does on which signal.
+/// Each signal, and what the agent does on it.
 pub const SIGNALS: &[(&str, &str)] = &[
     (
         "SIGTERM, SIGINT, SIGQUIT",

@@ -38,7 +38,7 @@ pub struct Config {
     pub cluster: String,
     /// `PRIORITY`; negative: never master.
     pub priority: Option<i64>,
-    /// Who becomes master when there is none.
+    /// How a master is chosen when there is none.
     pub election: ElectionConfig,
     /// `FAILSAFE=on`.
     pub failsafe: bool,
@@ -245,7 +245,7 @@ pub enum ReplicationMode {
     Follow,
 }
 
-/// Who becomes master when there is none.
+/// How a master is chosen when there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ElectionConfig {
     /// `ELECTION`.

@@ -76,7 +76,8 @@ pub(super) fn check_names(environment: &HashMap<String, String>) -> Result<(), C
     check_names_of(environment, |_| true)
 }
 
-/// The same for the names alone that the operator's commands read: a slip in another harms them not.
+/// The same for the names that the operator's commands read, and for no others: a slip in another name does not harm
+/// them.
 pub(super) fn check_operators_names(
     environment: &HashMap<String, String>,
 ) -> Result<(), ConfigError> {

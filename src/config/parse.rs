@@ -44,7 +44,6 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
-/// Any whole number.
 pub(super) fn integer(text: &str) -> Result<i64, String> {
     text.parse().map_err(|_| "a whole number".to_owned())
 }
@@ -103,12 +102,10 @@ pub(super) fn tags(text: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// A path as it is.
 pub(super) fn path(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
 }
 
-/// Text as it is.
 pub(super) fn text(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
@@ -178,7 +175,6 @@ pub(super) fn switch(text: &str) -> Result<bool, String> {
     }
 }
 
-/// A number of rows.
 pub(super) fn rows(text: &str) -> Result<u64, String> {
     text.parse()
         .map_err(|_| format!("a whole number, 0 to {}", u64::MAX))

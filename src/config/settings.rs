@@ -7,7 +7,7 @@ use super::error::{ConfigError, SettingError};
 /// One environment variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Setting {
-    /// Its name.
+    /// The variable's name.
     pub name: &'static str,
     /// What holds when it is not set.
     pub default: Fallback,
@@ -231,8 +231,8 @@ settings! {
     }
 }
 
-/// What the operator's commands read. The agents' file of settings may be theirs, too, so whatever else stands in it
-/// does not matter to them.
+/// What the operator's commands read. The agents' file of settings may be theirs, too, so other variables in it do not
+/// matter to them.
 pub(super) const OPERATORS: &[&str] = &[
     "CLUSTER_NAME",
     "CONSUL_HTTP_ADDR",

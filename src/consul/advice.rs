@@ -24,7 +24,7 @@ impl Advisor {
         }
     }
 
-    /// The error with the advice that fits; `rule` is the one that an ACL policy needs for what was attempted.
+    /// The error with the advice that fits; `rule` is the rule that an ACL policy needs for what was attempted.
     pub(super) fn advise(&self, error: ConsulError, rule: &str) -> ConsulError {
         match error {
             ConsulError::Denied {

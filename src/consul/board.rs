@@ -200,7 +200,7 @@ impl Consul {
         }
     }
 
-    /// Removes a key; one that is not there is no error.
+    /// Removes a key; it is no error if there is no such key.
     ///
     /// # Errors
     /// Unless it is a denial, it may have been removed.
@@ -214,7 +214,7 @@ impl Consul {
     }
 }
 
-/// Of a transaction that rests on nothing.
+/// The error of a transaction that rests on nothing, and was refused all the same.
 fn refused(what: &str, why: String) -> ConsulError {
     ConsulError::Status {
         what: what.to_owned(),

@@ -42,9 +42,9 @@ pub struct Registration {
 pub enum CheckStatus {
     /// Found by everyone.
     Passing,
-    /// Found by those who do not ask for passing services alone.
+    /// Found by clients that do not ask for passing services alone.
     Warning,
-    /// Found by nobody who asks for healthy services.
+    /// Found by no client that asks for healthy services.
     Critical,
 }
 
@@ -96,7 +96,7 @@ struct CheckState<'a> {
     output: &'a str,
 }
 
-/// What the catalog says of whoever keeps a service's check.
+/// What the catalog says of the agent that keeps a service's check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keeper {
     /// The check was set within its TTL.
@@ -130,9 +130,9 @@ struct HealthCheck {
     output: String,
 }
 
-/// Of a Consul agent that the others hear no more.
+/// Consul's own check of a node: critical once the other Consul agents hear that node's agent no more.
 const NODE_CHECK: &str = "serfHealth";
-/// What a check says that was not set within its TTL, before its last output (Consul, `agent/checks/check.go`).
+/// How a check's output begins when the check was not set within its TTL (Consul, `agent/checks/check.go`).
 const EXPIRED: &str = "TTL expired";
 
 impl HealthEntry {
@@ -154,7 +154,8 @@ impl HealthEntry {
 }
 
 impl Consul {
-    /// Who keeps the checks of the services of this name, by their ids. Consul leaves out what the token may not read.
+    /// The keepers of the checks of the services of this name, by the services' ids. Consul leaves out what the token
+    /// may not read.
     ///
     /// # Errors
     /// It is unknown.
@@ -179,11 +180,11 @@ impl Consul {
 
     /// Registers the service, or changes it where it is registered already, and sets its check.
     ///
-    /// Two to four requests, because of three habits of Consul's. A registration carries no output, and of a check that
-    /// is known it keeps the status: so the check is set by a request of its own. Between the two there would be a moment
+    /// Two to four requests, because of three habits of Consul's. A registration carries no output, and a check that is
+    /// known keeps its status: so the check is set by a request of its own. Between the two there would be a moment
     /// with the new tags and the old status: so anything but passing is set first, and a master that is critical now is
     /// never a passing one. And an output that changes alone reaches the catalog minutes later, see
-    /// [`update_check`](Consul::update_check), but a registration takes it along: so one comes last.
+    /// [`update_check`](Consul::update_check), unless a registration takes it along: so a registration comes last.
     ///
     /// # Errors
     /// The service may be registered, with this check or the one before: register it again.
@@ -278,7 +279,7 @@ impl Consul {
         Ok(services.into_keys().collect())
     }
 
-    /// Takes the service and its check out of the catalog. One that is gone already is no error.
+    /// Takes the service and its check out of the catalog. It is no error if they are gone already.
     ///
     /// # Errors
     /// The service may be there or not.

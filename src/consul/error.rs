@@ -64,7 +64,7 @@ pub enum SetupError {
         /// Why not.
         source: rustls::Error,
     },
-    /// The name that the server should prove is none.
+    /// The name that the server should prove is no host name.
     #[error("CONSUL_TLS_SERVER_NAME is {name:?}, allowed is a host name")]
     ServerName {
         /// What was found.
@@ -76,7 +76,7 @@ pub enum SetupError {
         /// The setting.
         variable: &'static str,
     },
-    /// The address is none. It may carry a password, so it stays unsaid.
+    /// The address cannot be understood. It may carry a password, so it stays unsaid.
     #[error("CONSUL_HTTP_ADDR is not an address, allowed is host:port or http(s)://host:port")]
     Address {
         /// What is wrong with it.
@@ -235,7 +235,7 @@ pub enum BodyError {
 }
 
 impl BodyError {
-    /// A session other than the one that was asked about.
+    /// A session other than the session in question.
     pub(super) fn other_session(expected: &SessionId, found: Option<String>) -> Self {
         Self::Other {
             expected: expected.to_string(),

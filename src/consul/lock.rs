@@ -29,9 +29,9 @@ pub struct LockView {
 pub struct LockKey {
     /// Grows with every change of the value or of the holder.
     pub modify_index: u64,
-    /// Who holds the lock; `None` is nobody.
+    /// The session that holds the lock; `None`: no session does.
     pub session: Option<SessionId>,
-    /// The record, or whatever somebody wrote over it.
+    /// The record, or whatever was written over it.
     pub value: Vec<u8>,
 }
 
@@ -40,67 +40,68 @@ pub struct LockKey {
 pub enum LockStep {
     /// First acquisition: there is no such key.
     Create {
-        /// Mine.
+        /// The caller's session.
         session: SessionId,
         /// The new value.
         value: Vec<u8>,
     },
-    /// Acquisition of a free lock that nobody has touched since I looked.
+    /// Acquisition of a free lock that nobody has touched since the caller looked.
     Acquire {
-        /// The key's `modify_index` when I looked.
+        /// The key's `modify_index` when the caller looked.
         index: u64,
-        /// Mine.
+        /// The caller's session.
         session: SessionId,
         /// The new value.
         value: Vec<u8>,
     },
-    /// A new value under a lock that I hold, if nobody has touched the key since I looked. Without the index a refresh
-    /// whose reply never came could be carried out long after, when the same session has released the lock and taken it
-    /// again in a higher term.
+    /// A new value under a lock that the caller holds, if nobody has touched the key since the caller looked. Without
+    /// the index a refresh whose reply never came could be carried out long after, when the same session has released
+    /// the lock and taken it again in a higher term.
     Refresh {
-        /// The key's `modify_index` when I looked.
+        /// The key's `modify_index` when the caller looked.
         index: u64,
-        /// Mine.
+        /// The caller's session.
         session: SessionId,
-        /// The new value. Consul takes one that has not changed for no write at all: the index stands still and no
+        /// The new value. Consul takes a value that has not changed for no write at all: the index stands still and no
         /// watch wakes.
         value: Vec<u8>,
     },
-    /// The end of my hold, with a last value, if nobody has touched the key since I looked. Without the index a
-    /// release whose reply never came could be carried out long after: in 12 of 30 tries against a Consul that was
-    /// stopped and woken (1.8.7), after a later refresh that it had accepted.
+    /// The end of the caller's hold, with a last value, if nobody has touched the key since the caller looked. Without
+    /// the index a release whose reply never came could be carried out long after: in 12 of 30 tries against a Consul
+    /// that was stopped and woken (1.8.7), after a later refresh that it had accepted.
     Release {
-        /// The key's `modify_index` when I looked.
+        /// The key's `modify_index` when the caller looked.
         index: u64,
-        /// Mine.
+        /// The caller's session.
         session: SessionId,
         /// The new value.
         value: Vec<u8>,
     },
-    /// The end of another's hold and the start of mine, if they have not touched the key since I looked.
+    /// The end of another session's hold and the start of the caller's, if nobody has touched the key since the caller
+    /// looked.
     TakeOver {
-        /// The key's `modify_index` when I looked.
+        /// The key's `modify_index` when the caller looked.
         index: u64,
-        /// The session that held it when I looked.
+        /// The session that held it when the caller looked.
         holder: SessionId,
-        /// Mine.
+        /// The caller's session.
         session: SessionId,
         /// The new value.
         value: Vec<u8>,
     },
-    /// The end of another's hold at an operator's word, if nobody has touched the key since I looked. The only step of
-    /// somebody without a session.
+    /// The end of another session's hold at an operator's word, if nobody has touched the key since the command looked.
+    /// It is the only step for which the caller needs no session.
     Declare {
-        /// The key's `modify_index` when I looked.
+        /// The key's `modify_index` when the command looked.
         index: u64,
-        /// The session that held it when I looked; `None`: nobody did.
+        /// The session that held it when the command looked; `None`: no session did.
         holder: Option<SessionId>,
         /// The new value.
         value: Vec<u8>,
     },
 }
 
-/// What Consul said to a [`LockStep`]. An answer that never came is an error, never a refusal.
+/// What Consul said to a [`LockStep`]. A missing answer is an error, never a refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LockOutcome {
     /// It is done.
@@ -281,7 +282,7 @@ impl Consul {
         beside: &[String],
     ) -> Result<LockOutcome, ConsulError> {
         let what = format!("{} lock {key}", step.name());
-        // The key must be one that can be read back.
+        // A key that could not be read back is refused.
         key_path(&what, key)?;
         let namespace = self.inner.namespace.as_deref();
         let operations = trees(beside, namespace)
@@ -313,7 +314,7 @@ fn view(key: &str, answer: Answer) -> Result<LockView, ConsulError> {
         404 => None,
         _ => return Err(answer.unexpected()),
     };
-    // What has no index is not from Consul: a proxy's "not found" is no free lock.
+    // An answer without an index is not from Consul: a proxy's "not found" is no free lock.
     match (answer.index, found) {
         (Some(index), key) => Ok(LockView {
             index: index.max(1),

@@ -21,7 +21,7 @@ use super::error::{Advice, BodyError, ConsulError};
 use super::wire::{Answer, Call, Entry, is_denial, key_path, quoted};
 
 impl Consul {
-    /// Writes a key, whoever holds a lock on it.
+    /// Writes a key, also where a session holds it as a lock.
     ///
     /// # Errors
     /// Unless it is a denial, it may have been written.

@@ -82,8 +82,8 @@ impl Consul {
     }
 }
 
-/// Everything that reads what Consul answers, for a fuzzer: to a read or a watch of the lock, to a transaction, to a read
-/// of keys, to what is said of a session.
+/// Every reader of Consul's answers, for a fuzzer: to a read or a watch of the lock, to a transaction, to a read of
+/// keys, to a question about a session.
 #[cfg(fuzzing)]
 pub fn read_any_answer(code: u16, index: Option<u64>, body: &[u8]) {
     let answer = || wire::Answer {

@@ -1,4 +1,4 @@
-//! The services of a name, as those see them who look for one.
+//! The services of one name, as clients that look for such a service see them.
 
 use std::collections::BTreeMap;
 

@@ -51,7 +51,7 @@ impl Consul {
     /// its TTL (<https://developer.hashicorp.com/consul/api-docs/session#ttl>).
     ///
     /// # Errors
-    /// After one that is uncertain a session may exist that nobody knows; it ends by its TTL.
+    /// After an uncertain error a session may exist that no agent knows; it ends by its TTL.
     pub async fn create_session(
         &self,
         name: &str,
@@ -125,7 +125,7 @@ impl Consul {
         }
     }
 
-    /// Ends the session and frees what it held. One that is gone already is no error.
+    /// Ends the session and frees what it held. It is no error if the session is gone already.
     ///
     /// # Errors
     /// The session may be there or not.

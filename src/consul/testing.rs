@@ -47,7 +47,7 @@ pub(super) fn plain() -> &'static Agent {
     AGENT.get_or_init(|| Agent::start("plain", |_| "{}".to_owned()))
 }
 
-/// The agent that denies everything to whoever has no token.
+/// The agent that denies everything to a client without a token.
 pub(super) fn with_acls() -> &'static Agent {
     static AGENT: OnceLock<Agent> = OnceLock::new();
     AGENT.get_or_init(|| {
@@ -57,7 +57,7 @@ pub(super) fn with_acls() -> &'static Agent {
     })
 }
 
-/// The agent that speaks https with those who have a certificate.
+/// The agent that speaks https with clients that have a certificate.
 pub(super) fn with_tls() -> &'static Agent {
     static AGENT: OnceLock<Agent> = OnceLock::new();
     AGENT.get_or_init(|| {

@@ -20,9 +20,9 @@ use crate::config::ConsulTls;
 /// How long an unused connection to Consul is kept: longer than the longest interval between two calls.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// What the files say for a Consul that is spoken to over https: whom to trust, and who we are.
+/// What the files hold for a Consul that is spoken to over https: the authorities to trust, and our own certificate.
 pub(super) struct Material {
-    /// `None`: whoever answers.
+    /// `None`: any server is trusted.
     authorities: Option<RootCertStore>,
     client: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
 }
@@ -41,7 +41,7 @@ impl Material {
     /// Reads the files.
     ///
     /// # Errors
-    /// One that cannot be read or used, by its variable.
+    /// A file that cannot be read or used, by its variable.
     pub(super) fn read(tls: &ConsulTls) -> Result<Self, SetupError> {
         let authorities = (!tls.skip_verify).then(|| authorities(tls)).transpose()?;
         let client = match &tls.client {
@@ -57,7 +57,7 @@ impl Material {
         })
     }
 
-    /// What names the files that are read; without any, authorities are the system's.
+    /// The variables that name the files; where none names authorities, they are the system's.
     pub(super) fn variables(tls: &ConsulTls) -> Vec<&'static str> {
         let mut names = match (tls.skip_verify, &tls.ca_file, &tls.ca_path) {
             (true, _, _) => vec![],
@@ -75,7 +75,7 @@ impl Material {
         names
     }
 
-    /// Of these, what names the files in which `newer` found something else.
+    /// The variables of the files in which `newer` found something else.
     pub(super) fn changed(&self, newer: &Self, tls: &ConsulTls) -> Vec<&'static str> {
         let roots = |it: &Self| it.authorities.as_ref().map(|store| store.roots.clone());
         let (old, new) = (self.client.as_ref(), newer.client.as_ref());
@@ -293,8 +293,8 @@ fn read(variable: &'static str, path: &Path) -> Result<Vec<u8>, SetupError> {
     })
 }
 
-/// `CONSUL_HTTP_SSL_VERIFY=false`: whoever answers is believed to be Consul, provided that they own the key of the
-/// certificate they show.
+/// `CONSUL_HTTP_SSL_VERIFY=false`: any server that answers is believed to be Consul, provided that it owns the key of
+/// its certificate.
 #[derive(Debug)]
 struct AnyCertificate {
     provider: Arc<CryptoProvider>,

@@ -11,11 +11,11 @@ use crate::decide::ids::SessionId;
 /// A key that a transaction read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// Its name.
+    /// The whole key.
     pub key: String,
-    /// Of its last change.
+    /// The index of its last change.
     pub modify_index: u64,
-    /// Who holds it as a lock; `None` is nobody.
+    /// The session that holds it as a lock; `None`: no session does.
     pub session: Option<SessionId>,
     /// Its value.
     pub value: Vec<u8>,
@@ -39,7 +39,7 @@ pub(super) struct KvOperation<'a> {
     pub(super) index: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) session: Option<&'a SessionId>,
-    /// Of the ways to name one this is the only one that transactions have.
+    /// Transactions have no other way to name a namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) namespace: Option<&'a str>,
 }
@@ -57,7 +57,7 @@ impl<'a> KvOperation<'a> {
     }
 }
 
-/// Reads of everything under each prefix; one under which there is nothing is no failure.
+/// Reads of everything under each prefix; a prefix without keys is no failure.
 pub(super) fn trees<'a>(
     prefixes: &'a [String],
     namespace: Option<&'a str>,

@@ -12,16 +12,16 @@ pub struct LockWatch {
     key: String,
     hold: Duration,
     beat: Duration,
-    /// What the next question goes on from; 0: it is not held.
+    /// The index from which the next question goes on; 0: it is not held.
     after: u64,
     /// The last answer's index.
     seen: u64,
     /// The last answer brought news.
     news: bool,
-    /// The last question was one to be held.
+    /// Consul was to hold the last question.
     held: bool,
-    /// One that was held had no answer at all, and nothing has changed since: something on the way swallows what is held,
-    /// and each such question would cost its whole deadline without a word about Consul.
+    /// A held question had no answer at all, and nothing has changed since: something on the way swallows held
+    /// questions, and each would cost its whole deadline without a word about Consul.
     swallowed: bool,
 }
 
@@ -32,7 +32,7 @@ impl LockWatch {
         Self::beating(key, wait, wait)
     }
 
-    /// The same, that waits for `hold` after a change and for `beat` after an answer without one.
+    /// The same, but it waits for `hold` after a change and for `beat` after an answer without one.
     #[must_use]
     pub fn beating(key: impl Into<String>, hold: Duration, beat: Duration) -> Self {
         Self {
@@ -50,8 +50,9 @@ impl LockWatch {
     /// The lock as soon as it has changed, or after the wait. Safe to drop: the next call asks the same again.
     ///
     /// # Errors
-    /// As [`Consul::watch_lock`]. The next call will wait for nothing. Where this one [was to be held](Self::was_held) its
-    /// failure is no news and the next call decides; else pause before it.
+    /// As [`Consul::watch_lock`]. The next call will wait for nothing. Where Consul [was to hold](Self::was_held) this
+    /// call's question, the failure is no news: the next call decides. Otherwise the caller pauses before the next
+    /// call.
     pub async fn next(&mut self, consul: &Consul) -> Result<LockView, ConsulError> {
         let after = if self.swallowed { 0 } else { self.after };
         self.held = after > 0;
@@ -78,7 +79,7 @@ impl LockWatch {
         self.swallowed
     }
 
-    /// Whether the last question was one that Consul was to hold.
+    /// Whether Consul was to hold the last question.
     #[must_use]
     pub fn was_held(&self) -> bool {
         self.held

@@ -42,7 +42,6 @@ pub(super) struct Wire {
     advisor: Advisor,
 }
 
-/// One request.
 #[derive(Clone)]
 pub(super) struct Call {
     /// Completes "could not …".
@@ -95,8 +94,8 @@ impl Call {
         self
     }
 
-    /// Is held until something has changed since index `after`, at most for `wait` and a sixteenth (Consul's jitter), and
-    /// for 25 s however long that is; with `after` 0 it is answered at once.
+    /// Lets Consul hold the request until something has changed since index `after`, at most for `wait` and a sixteenth
+    /// (Consul's jitter), and never longer than 25 s; with `after` 0 it is answered at once.
     pub(super) fn once_past(self, after: u64, wait: Duration) -> Self {
         if after == 0 {
             return self;
@@ -223,8 +222,8 @@ impl Wire {
         self.advisor.advise(error, rule)
     }
 
-    /// A denial, or over TLS any connection that ended without an answer: whoever refuses a certificate may end it before
-    /// its reason arrives.
+    /// A denial, or over TLS any connection that ended without an answer: a server that refuses a certificate may end
+    /// the connection before its reason arrives.
     fn is_refusal(&self, error: &ConsulError) -> bool {
         match error {
             ConsulError::Denied { .. } => true,
@@ -314,8 +313,8 @@ impl Wire {
     }
 }
 
-/// Asks a question that is held, and where that fails, one that is not: a held request may be ended by anything on its way,
-/// so that it failed is no news about Consul. `wait` is how long it was to be held.
+/// Asks the held question, and where that fails the short one, which is not held: anything on the way may end a held
+/// request, so its failure is no news about Consul. `wait` is how long Consul was to hold it.
 ///
 /// # Errors
 /// What the short question's failure was.
@@ -390,7 +389,7 @@ pub(super) fn encode(text: &str) -> String {
 /// A key as a path. Only a prefix may end in a slash.
 ///
 /// Parts that are empty or made of dots are refused: the URL parser on this side and the router on Consul's take them
-/// out, and the request would read another key than the one that a transaction, which carries keys in its body, writes.
+/// out. A transaction carries keys in its body, so it would write another key than the request reads.
 ///
 /// # Errors
 /// [`ConsulError::Key`].
@@ -428,7 +427,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Who holds it as a lock.
+    /// The session that holds it as a lock.
     pub(super) fn holder(&self) -> Option<SessionId> {
         let session = self.session.as_ref().filter(|session| !session.is_empty());
         session.map(SessionId::new)

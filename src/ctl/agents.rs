@@ -1,4 +1,4 @@
-//! Whether the agents live whose words a view is made of: their checks in Consul's catalog say so.
+//! Whether the agents that wrote a view's words still live: their checks in Consul's catalog say so.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use super::view::{AgentState, ClusterView, MemberView, SetView};
 use crate::consul::{Consul, Keeper};
 use crate::decide::board::ServiceRef;
 
-/// Who keeps which service's check, by the service's id.
+/// The keeper of each service's check, by the service's id.
 pub(super) type Keepers = BTreeMap<String, Keeper>;
 
 /// Looks all agents of a view up. What cannot be read is unknown, which is no reason to keep the rest back.

@@ -96,7 +96,7 @@ impl SetView {
         Err(Ended::new(Outcome::Refused, why))
     }
 
-    /// What operators know an instance by.
+    /// The name by which operators know an instance.
     pub(super) fn name_of(&self, instance: &str) -> String {
         let mut members = self.members.iter();
         let member = members.find(|member| member.instance == instance);

@@ -55,7 +55,7 @@ pub(super) async fn run(context: &mut Context<'_>, args: &ResumeArgs) -> Result<
     wait_for_successor(context, &uuid, record).await
 }
 
-/// Nobody's word is needed where an agent or time can tell.
+/// No operator's word is needed where an agent or time can tell.
 fn check(set: &SetView) -> Result<&Record, Ended> {
     let refused = |why: String| Err(Ended::new(Outcome::Refused, why));
     let Some(record) = &set.lock.record else {

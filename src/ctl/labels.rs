@@ -10,7 +10,7 @@ use crate::decide::problems;
 type Labels = BTreeMap<String, String>;
 
 impl SetView {
-    /// The same with names of which no two are alike. Who is long gone is told apart from who is there in the history
+    /// The same with names of which no two are alike. Instances that are long gone count in the names of the history
     /// alone.
     pub(super) fn told_apart(mut self) -> Self {
         let all = self

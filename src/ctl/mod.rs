@@ -49,7 +49,7 @@ pub use paper::Paper;
 use reader::Reader;
 pub use terminal::Terminal;
 
-/// The deadline of each request to Consul; whoever waits before a terminal would rather be told.
+/// The deadline of each request to Consul; an operator at a terminal would rather be told than wait longer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Carries out a command: what came of it goes to the terminal, and its kind comes back.

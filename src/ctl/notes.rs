@@ -20,7 +20,7 @@ pub(super) fn of(
     problems: Vec<String>,
 ) -> Vec<String> {
     let mut notes = Vec::new();
-    // Of the others their agents decide: `of_unnamed`.
+    // Whether the others have left is their agents' word: `of_unnamed`.
     let members = view.members.iter();
     let named = members.filter(|member| !view.is_unnamed(member));
     notes.extend(about_lock(view, error));

@@ -54,7 +54,7 @@ fn about_end(how: How, by: Option<&str>) -> String {
     }
 }
 
-/// What an agent that did not say more wrote.
+/// The words for a cause alone, where the agent wrote no more than that.
 fn about_cause(cause: Cause) -> &'static str {
     match cause {
         Cause::First => "first",
@@ -64,7 +64,7 @@ fn about_cause(cause: Cause) -> &'static str {
     }
 }
 
-/// Of `tarsec status`.
+/// The words of `tarsec status`.
 pub(super) fn about_risk(risk: &RowsAtRisk, at_ms: u64) -> String {
     let name = risk.from.as_ref().map_or("?", |from| &from.name);
     let when = ago(moment_ms(risk.at_ms, risk.at), at_ms);
@@ -99,7 +99,7 @@ fn about_return(back: &Returned, at_ms: u64) -> String {
     )
 }
 
-/// Of `tarsec history`.
+/// The words of `tarsec history`.
 pub(super) fn history_line(paper: Paper, line: &HistoryLine, at_ms: u64) -> String {
     let from = line.from.as_ref().map_or("nobody", |from| &from.name);
     let hands = format!("{} -> {}", clean(from), clean(&line.to.name));

@@ -71,7 +71,7 @@ fn routers(paper: Paper, view: &ClusterView) -> String {
     out
 }
 
-/// What takes the place of a status that Consul does not give: it does not answer, denies it, or has no leader and the like.
+/// What takes the place of a status where Consul gives none: it does not answer, denies the request, or has no leader.
 pub(super) fn unknown(
     paper: Paper,
     cluster: &str,
@@ -296,7 +296,7 @@ fn members(paper: Paper, set: &SetView, at: u64) -> String {
     let lags: Vec<String> = members.iter().map(about_lag).collect();
     let names: Vec<String> = members.iter().map(|m| clean(&m.name)).collect();
     let longest = |texts: &[String]| texts.iter().map(|text| text.chars().count()).max();
-    // Names get the room that nobody who is behind needs: what tells equal names apart stands at their ends.
+    // Names get the room that no lag needs: what tells equal names apart stands at their ends.
     let spare = BEHIND.saturating_sub(longest(&lags).unwrap_or(0).max(6));
     let width = longest(&names)
         .unwrap_or(0)
@@ -316,11 +316,11 @@ fn members(paper: Paper, set: &SetView, at: u64) -> String {
         } else if member.is_looked_after() {
             short(&member.health, 8)
         } else {
-            // What it wrote is old.
+            // What the agent wrote is old.
             "no agent".to_owned()
         };
         let behind = short(lag, lag_width);
-        // Who goes first is the same beyond that.
+        // Numbers beyond these have no room, and rank members in the same order.
         let priority = member.priority.map(|priority| priority.clamp(-999, 9_999));
         let priority = priority.map_or("?".to_owned(), |priority| priority.to_string());
         let written = member.written.map_or("?".to_owned(), |written| {
@@ -366,7 +366,7 @@ fn about_lag(member: &MemberView) -> String {
     match (member.role, behind_rows.zip(*behind_ms).zip(*arrival)) {
         (MemberRole::Master | MemberRole::Promoting | MemberRole::Former, _) => "-".to_owned(),
         (MemberRole::Replica | MemberRole::Anonymous, None) => "?".to_owned(),
-        // What it wrote is old.
+        // What the agent wrote is old.
         (_, Some(_)) if !member.is_looked_after() => "?".to_owned(),
         (_, Some(((rows, ms), Arrival::Arriving))) => {
             let unit = if rows == 1 { "row" } else { "rows" };

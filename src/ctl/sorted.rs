@@ -22,7 +22,6 @@ pub(super) struct Sorted<'a> {
     pub(super) sets: BTreeMap<String, SetKeys<'a>>,
 }
 
-/// A replica set's keys.
 #[derive(Default)]
 pub(super) struct SetKeys<'a> {
     pub(super) lock_key: String,
@@ -80,7 +79,7 @@ impl<'a> Sorted<'a> {
         }
     }
 
-    /// `CONSUL_LOCK_KEY` is one replica set's: the one that its record names, or else the only one.
+    /// `CONSUL_LOCK_KEY` belongs to one replica set: the one in its record, or else the only one.
     fn put_lock(&mut self, key: &str, lock: Option<&'a Found>) {
         let record = lock.and_then(|entry| Record::parse(&entry.value).ok());
         let named = record.map(|record| record.replicaset);

@@ -19,9 +19,9 @@ use crate::keys::{ReplicaSetKeys, json_bytes};
 
 /// A master's agent watches the key, so it takes notice within moments.
 const NOTICE: Duration = Duration::from_secs(5);
-/// For the successor's way, beside the target's time to catch up and a lease.
+/// The time that a successor needs, beside the target's time to catch up and a lease.
 const SUCCESSION: Duration = Duration::from_secs(10);
-/// A request that is older has been forgotten by all who knew it.
+/// An older request has been forgotten by every agent and operator who knew it.
 const FORGOTTEN_MS: u64 = 300_000;
 /// How long one look at the key waits for a change.
 const LOOK: Duration = Duration::from_secs(1);
@@ -69,7 +69,8 @@ pub(super) async fn run(
     report(context, set, last).await
 }
 
-/// What makes no sense to ask for; the agents know better about the rest. The target's UUID and name, if there is one.
+/// Refuses an order that makes no sense; the agents know better about the rest. Returns the target's UUID and name, if
+/// there is a target.
 fn check(
     set: &SetView,
     args: &SwitchoverArgs,
@@ -191,7 +192,7 @@ impl Wait {
                     }
                     None
                 }
-                // It may have been ended by anything on its way: the next one is not held, and decides.
+                // Anything on its way may have ended the question: the next one is not held, and decides.
                 Err(_) if watch.was_held() => {
                     pitch.await;
                     continue;
@@ -276,7 +277,7 @@ async fn unnoticed(context: &mut Context<'_>, replicaset: &str) -> Ended {
 
 fn why_unnoticed(set: Option<&SetView>) -> &str {
     let note = set.and_then(|set| {
-        // What another member lacks keeps no master's agent from taking notice.
+        // A fault of another member keeps no master's agent from taking notice.
         let concerns =
             |note: &&String| set.state != SetState::Master || note.contains(set.holder_name());
         set.notes.iter().find(concerns)

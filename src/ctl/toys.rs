@@ -20,7 +20,7 @@ use crate::keys::ClusterKeys;
 pub(super) const NOW: u64 = 1_795_269_792;
 pub(super) const SET: &str = "5f6a3c1e-0000-4000-8000-000000000001";
 
-/// Of every key.
+/// The `ModifyIndex` of every key.
 const INDEX: u64 = 100;
 
 /// An instance's UUID, by its number.
@@ -79,7 +79,7 @@ pub(super) fn record() -> Record {
     }
 }
 
-/// Of instance 1, whose rows arrive.
+/// The lag behind instance 1, whose rows arrive.
 pub(super) fn behind(rows: u64, ms: u64) -> Behind {
     Behind {
         of: uuid(1),
@@ -130,7 +130,7 @@ pub(super) fn member(number: u64) -> Member {
     }
 }
 
-/// For the election that is on.
+/// A ballot for the election that is on.
 pub(super) fn ballot(number: u64) -> Ballot {
     Ballot {
         v: VERSION,
@@ -243,7 +243,7 @@ impl Keys {
         )
     }
 
-    /// Held.
+    /// The lock, held under this record.
     pub(super) fn lock(self, record: &Record) -> Self {
         let key = format!("{}/leader", record.replicaset);
         self.put(&key, &record.to_bytes(), Some("session"))

@@ -45,7 +45,7 @@ pub(crate) struct ClusterView {
     pub(crate) waiting: Vec<WaitingKey>,
 }
 
-/// Whether somebody has to look.
+/// Whether an operator has to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Verdict {
@@ -53,24 +53,23 @@ pub(crate) enum Verdict {
     Well,
     /// There is a master, and something is not as it should be.
     Unwell,
-    /// There is no master that anybody can be sure of.
+    /// There is no master of which anybody can be sure.
     NoMaster,
 }
 
 /// A replica set at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct SetView {
-    /// Its UUID.
     pub(crate) replicaset: String,
-    /// Whether somebody has to look.
+    /// Whether an operator has to look.
     pub(crate) verdict: Verdict,
     /// Whether it has a master.
     pub(crate) state: SetState,
     /// What is not as it should be, in words.
     pub(crate) notes: Vec<String>,
-    /// Who holds the lock, or who held it last.
+    /// The agent that holds the lock, or held it last, by its instance.
     pub(crate) holder: Option<Party>,
-    /// Of the record.
+    /// The record's term.
     pub(crate) term: Option<u64>,
     /// Wall-clock seconds since the epoch when the term began.
     pub(crate) since: Option<u64>,
@@ -82,7 +81,7 @@ pub(crate) struct SetView {
     pub(crate) reason: Option<String>,
     /// How the last master's time ended, in a word; `None`: the history does not say.
     pub(crate) ended: Option<How>,
-    /// Who wished it, where somebody did.
+    /// The operator who wished it, where one did.
     pub(crate) by: Option<String>,
     /// For how long nothing could be written before the term.
     pub(crate) outage: Option<Outage>,
@@ -94,7 +93,7 @@ pub(crate) struct SetView {
     pub(crate) paused: bool,
     /// The pause in force: the replica set's own, or the cluster's.
     pub(crate) pause: Option<Pause>,
-    /// What was last asked for and what became of it.
+    /// The operator's last order and what became of it.
     pub(crate) switchover: Option<Switchover>,
     /// The master first, then by name.
     pub(crate) members: Vec<MemberView>,
@@ -124,7 +123,7 @@ pub(crate) enum SetState {
     Silent,
     /// The lock is held, and its holder is not writable yet.
     Promoting,
-    /// The lock is free, or held by somebody who is read-only.
+    /// The lock is free, or held for an instance that is read-only.
     None,
     /// What stands in the lock key is no record of this version.
     Unreadable,
@@ -133,13 +132,12 @@ pub(crate) enum SetState {
 /// The lock key as it was found.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct LockSight {
-    /// Its name.
     pub(crate) key: String,
     /// 0: there is no such key.
     pub(crate) index: u64,
-    /// Who holds it.
+    /// The session that holds it.
     pub(crate) session: Option<SessionId>,
-    /// What it says.
+    /// The record in it, where that can be read.
     pub(crate) record: Option<Record>,
 }
 
@@ -173,11 +171,11 @@ pub(crate) type Signs = BTreeMap<String, Sign>;
 pub(crate) struct MemberView {
     /// Instance UUID.
     pub(crate) instance: String,
-    /// What operators know it by; the UUID where nothing else is known.
+    /// The name by which operators know it; the UUID where nothing else is known.
     pub(crate) name: String,
     /// Where it accepts iproto connections; empty where no agent has said.
     pub(crate) uri: String,
-    /// As the lock has it.
+    /// Its role, as the lock has it.
     pub(crate) role: MemberRole,
     /// As its agent wrote it; `unknown` where no agent did.
     pub(crate) health: String,
@@ -215,18 +213,16 @@ pub(crate) struct MemberView {
     pub(crate) stands_down: bool,
     /// Whether its agent lives; `None`: unknown, or nobody looked.
     pub(crate) agent: Option<AgentState>,
-    /// Where that is to be seen.
+    /// The service by which that is seen.
     #[serde(skip)]
     pub(crate) service: Option<ServiceRef>,
-    /// Of its vshard configuration.
+    /// The fingerprint of its vshard configuration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) fingerprint: Option<String>,
     /// What is not as it should be about vshard, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) vshard: Option<String>,
-    /// Tarantool's version.
     pub(crate) tarantool_version: String,
-    /// The agent's version.
     pub(crate) tarsec_version: String,
 }
 
@@ -367,7 +363,7 @@ impl SetView {
         Duration::from_millis(lease.refreshed_ms_ago.unwrap_or(lease.watched_ms))
     }
 
-    /// Nobody's lease can run any more. It is no word about a failsafe or a pause.
+    /// No lease can run any more, whichever agent has it. It is no word about a failsafe or a pause.
     pub(crate) fn is_over(&self) -> bool {
         self.lease().is_some_and(|lease| {
             self.silent_for() > lease + lease / 50 + Duration::from_millis(250)

@@ -69,7 +69,7 @@ pub(super) fn between(at_ms: u64, now_ms: u64) -> String {
     span(Duration::from_millis(now_ms.saturating_sub(at_ms)))
 }
 
-/// Since then, on a clock that may not be the one that wrote it.
+/// The time since then, on a clock that may be another than the writer's.
 pub(super) fn ago(at_ms: u64, now_ms: u64) -> String {
     format!("{} ago", between(at_ms, now_ms))
 }

@@ -44,7 +44,7 @@ pub(super) fn text(view: &View<'_>) -> String {
     page.0
 }
 
-/// The same of a router's agent, which has neither lock nor lease.
+/// The same for a router's agent, which has neither lock nor lease.
 pub(super) fn router(view: &RouterView<'_>) -> String {
     let mut page = Page::default();
     let RouterView {
@@ -305,7 +305,7 @@ fn replication(view: &View<'_>, page: &mut Page) {
     }
 }
 
-/// Of whoever else is master; a master is behind nobody.
+/// How far this instance is behind the master; a master is behind nobody.
 fn behind(view: &View<'_>) -> Option<String> {
     let state = view.state;
     if state.is_serving() || state.instance.probe.is_none() {
@@ -464,7 +464,7 @@ fn orders(view: &View<'_>) -> String {
     }
 }
 
-/// What has become of it; `None` where nothing was ever asked.
+/// What has become of the order; `None` where an operator never gave one.
 fn switchover_words(state: SwitchoverState) -> Option<&'static str> {
     match state {
         SwitchoverState::Requested => Some("is asked for"),

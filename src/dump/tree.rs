@@ -8,7 +8,7 @@ use super::Document;
 use crate::ctl::words::clean;
 
 /// Several values stand on one line up to so many characters, so that they fit on a terminal with their label. A single
-/// one may be longer: words would lose by being cut.
+/// value may be longer: words would lose by being cut.
 const BESIDE: usize = 40;
 const STEP: usize = 2;
 

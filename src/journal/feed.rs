@@ -22,7 +22,7 @@ pub(crate) fn say(said: &mut Said, feed: Option<&Feed>) {
             info!("the master's rows arrive again");
         }
         Some(_) => {}
-        // Nobody else is master, so there is nothing to arrive.
+        // No other instance is master, so there is nothing to arrive.
         None => said.forget(&[Topic::Feed]),
     }
 }

@@ -15,7 +15,7 @@ pub(super) fn history(said: &mut Said, line: &HistoryLine, over: bool) {
     if !said.is_news(Topic::HistoryLine, &words) {
         return;
     }
-    // The master's own agent adds to its line, and has said so.
+    // The master's own agent adds to its line, and has told its log of that already.
     let newest = line.interruptions.last().map(words_of);
     if newest.is_some() && newest.as_ref() == said.last.get(&Topic::Interruption) {
         return;
@@ -82,7 +82,7 @@ macro_rules! change_of_hands {
     };
 }
 
-/// `over`: of a term that was over before Consul had its line.
+/// `over`: the term was over before Consul had its line.
 fn change_of_hands(line: &HistoryLine, over: bool) {
     let here = if over {
         "was master here for a moment"

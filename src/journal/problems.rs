@@ -16,7 +16,7 @@ pub(crate) fn problems(said: &mut Said, state: &State) {
     say(said, state.problems());
 }
 
-/// A router's.
+/// Says what is new of a router's problems.
 pub(crate) fn of_router(said: &mut Said, state: &RouterState) {
     say(said, state.problem());
 }

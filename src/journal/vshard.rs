@@ -34,7 +34,7 @@ fn report(look: Option<&Look>) -> Option<&Report> {
     look?.last.as_ref()
 }
 
-/// What tells a report from the next one of the same kind.
+/// The words that tell a report from the next one of the same kind.
 fn words(report: &Report) -> String {
     let done = if report.storage || report.routers > 0 {
         report.sequence

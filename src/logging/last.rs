@@ -22,7 +22,7 @@ pub struct Fault {
     pub words: String,
 }
 
-/// Remembers the last one; clones share it.
+/// Remembers the last warning or error; clones share it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LastFault(Arc<Mutex<Option<Fault>>>);
 
@@ -33,7 +33,7 @@ impl LastFault {
     }
 }
 
-/// To be filtered: it takes every event that it gets for a fault.
+/// The caller filters: this layer takes every event that it gets for a fault.
 impl<S: Subscriber> Layer<S> for LastFault {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut words = Words::default();

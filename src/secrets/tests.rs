@@ -41,7 +41,7 @@ impl Drop for Place {
     }
 }
 
-/// Refused again and again until it is this.
+/// Has the secret refused again and again until it is this.
 async fn becomes(secret: &Secret, wanted: &str) {
     let tried = async {
         while secret.get().as_str() != wanted {
@@ -146,7 +146,7 @@ async fn refusals_without_end_cost_one_reading_each_pitch() {
     assert!(refusals > 2);
 }
 
-/// Whoever opens a FIFO waits for somebody at its other end, as for a file on a server that is gone.
+/// A process that opens a FIFO waits for another one at its other end, as for a file on a server that is gone.
 #[tokio::test]
 async fn a_file_that_hangs_holds_nobody_and_is_read_by_one_thread() {
     let place = Place::new("hangs");
@@ -168,8 +168,8 @@ async fn a_file_that_hangs_holds_nobody_and_is_read_by_one_thread() {
         why.contains("TARANTOOL_PASSWORD_FILE names takes more than"),
         "{why}"
     );
-    // Whatever comes late is taken all the same. Somebody who opens the FIFO once serves one reader: were there two, the
-    // second would hang on.
+    // A secret that comes late is taken all the same. A test that opens the FIFO once serves one reader: were there
+    // two, the second would hang on.
     let file = place.file.clone();
     let writer = spawn_blocking(move || fs::write(file, "late\n"));
     becomes(&secret, "late").await;

@@ -98,9 +98,9 @@ impl Connection {
     /// Resolves, connects, awaits the greeting and authenticates (chap-sha1; guest does not), all within `deadline`. A
     /// password that is refused is read again, for the next time.
     ///
-    /// A host's addresses are tried one after another, so one that swallows packets takes the time of those behind it.
-    /// A silent peer is a [`OpenError::Timeout`] at [`Step::Greeting`], not `NotTarantool`: a Tarantool that was
-    /// stopped looks the same. Half-way it is nudged, which makes servers speak that wait for their client.
+    /// A host's addresses are tried one after another, so an address that swallows packets takes the time of those
+    /// behind it. A silent peer is a [`OpenError::Timeout`] at [`Step::Greeting`], not `NotTarantool`: a Tarantool that
+    /// was stopped looks the same. Half-way the peer is nudged, because some servers wait for their client to speak.
     pub async fn open(config: &TarantoolConfig, deadline: Duration) -> Result<Self, OpenError> {
         let mut limit = Limit {
             sleep: pin!(sleep(deadline)),
@@ -131,7 +131,7 @@ impl Connection {
             )
             .await;
         let greeting = match greeting {
-            // Some bytes and then none: whatever that is, Tarantool sends its greeting whole.
+            // Some bytes and then none: whatever server that is, Tarantool sends its greeting whole.
             Err(_) if !received.is_empty() => {
                 return Err(OpenError::NotTarantool {
                     found: excerpt(&received),
@@ -435,7 +435,8 @@ async fn write_requests(
     mut queued: mpsc::Receiver<Queued>,
 ) -> Ended {
     while let Some(Queued { sync, frame }) = queued.recv().await {
-        // What was given up on while it waited for a hung instance must not be executed when that wakes up.
+        // A request that its caller gave up while it waited for a hung instance must not be executed when the instance
+        // wakes up.
         if !shared.is_awaited(sync) {
             continue;
         }

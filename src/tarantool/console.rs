@@ -11,13 +11,14 @@ use tokio::time::timeout;
 
 use crate::decide::birth::{Order, Sight};
 
-/// How far the instance is, and what to do there. Without comments, since the console takes it as one line.
-/// No guard bounds an instance that it has opened before that one's agent has logged in, which may never come. So it is
-/// read-only again a second after it has its users: other agents can log in to what has joined, and gain the lock, once they
-/// have the users from here, and promote nothing before a lease has passed, which is 2 s at least.
+/// Asks how far the instance is, and says what to do there. Without comments, since the console takes it as one line.
+/// No guard bounds an instance that this code has opened until its own agent has logged in, and that agent may never
+/// come. So the instance is read-only again a second after it has its users. Only with these users can other
+/// agents log in to instances that have joined, and gain the lock; and they promote nothing before a lease has passed,
+/// which is 2 s at least.
 const BIRTH: &str = include_str!("birth.lua");
 
-/// Behind each answer.
+/// The end of each answer.
 const END: &[u8] = b"\n...\n";
 /// A greeting and one line.
 const MOST: usize = 8192;
@@ -33,12 +34,12 @@ pub(crate) enum ConsoleError {
     Senseless(String),
 }
 
-/// What an instance says of itself there.
+/// What an instance says of itself on its console.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Word {
     /// Its replica set's name.
     pub(crate) replicaset: String,
-    /// Its own.
+    /// Its own name.
     pub(crate) instance: String,
     /// How far it is.
     pub(crate) sight: Sight,

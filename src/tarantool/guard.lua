@@ -1,7 +1,7 @@
 -- tarsec's guard: keeps this instance read-only except under a lease, whatever becomes of the agent.
 --
--- What differs between Tarantool's versions stands in platform.lua, what the instance says of itself in look.lua, what a
--- guard promises in promises.lua, its barrier in barrier.lua, whom it replicates from in replication.lua; these are
+-- What differs between Tarantool's versions stands in platform.lua, what the instance says of itself in look.lua, what
+-- a guard promises in promises.lua, its barrier in barrier.lua, the instance's upstreams in replication.lua; these are
 -- evaluated first.
 -- One global table, `tarsec_guard`. The agent evaluates this file at every attach; a guard of the same version
 -- stays as it is, an older one hands its state over. All times are clock.monotonic64() of this process, never
@@ -26,12 +26,12 @@ local previous = rawget(_G, 'tarsec_guard')
 if previous ~= nil and previous.version == VERSION then
     return true
 end
--- Its triggers; the agent that attaches next says whether new ones take their place.
+-- The triggers of the guard before; the agent that attaches next says whether new ones take their place.
 if previous ~= nil and previous.strict ~= nil then
     previous.strict.disarm()
 end
 
--- What outlives an agent, and this file's next version.
+-- State that outlives an agent, and this version of the file.
 local state = previous ~= nil and previous.state or {
     owner = nil,         -- the agent that attached last
     session = nil,       -- its Consul session, for the agent that comes after it
@@ -81,14 +81,14 @@ local function left_s()
     return tonumber(state.deadline - now) / 1e9
 end
 
--- New fibers run as admin whoever's request started them, so the agent's user needs no right to this space.
+-- New fibers run as admin, whichever user's request started them, so the agent's user needs no right to this space.
 local function as_admin(f)
     local done = fiber.channel(1)
     fiber.create(function()
         local ok, result = pcall(f)
         done:put({ok = ok, result = result})
     end)
-    local ok, answer = pcall(done.get, done, QUEUE_PATIENCE_S) -- raises where whoever asked is cancelled
+    local ok, answer = pcall(done.get, done, QUEUE_PATIENCE_S) -- raises where the caller's fiber is cancelled
     return ok and answer or nil
 end
 
@@ -132,9 +132,9 @@ local function barrier_failure()
     return failure and failure.epoch == state.epoch and failure.why or nil
 end
 
--- Behind everything in the WAL's queue, and behind the synchronous transactions of its own, which are not over before their
--- quorum has confirmed them or their time is up. Those that waited for room in their queue join the WAL's only then, so it is
--- gone round until nothing was waited for.
+-- Passes behind everything in the WAL's queue, and behind the instance's own synchronous transactions, which are not
+-- over before their quorum has confirmed them or their time is up. Transactions that waited for room in their queue
+-- join the WAL's only then, so the loop goes round until it waited for nothing.
 local function pass_queues(epoch)
     while true do
         local ok, err = guard.write_nothing()
@@ -192,7 +192,8 @@ local function has_landed()
     return guard.complete == true and not state.leased and state.barrier_epoch == state.epoch
 end
 
--- Since when nothing can be written: a reload of its configuration, or a hand, may have been first.
+-- The moment since when nothing can be written: a reload of the configuration, or a hand, may have made it read-only
+-- first.
 local function read_only_since()
     local since = guard.read_only_since
     local is_of_now = box.info.ro and since ~= nil and (state.writable_at == nil or since > state.writable_at)
@@ -229,7 +230,7 @@ local function needs_barrier()
     return guard.complete and not state.leased and state.barrier_epoch ~= state.epoch and barrier.exists()
 end
 
--- In a fiber of its own: behind a disk that hangs it would keep the fencing fiber from the next lease's end.
+-- In a fiber of its own: behind a disk that hangs, the barrier would keep the fencing fiber from the next lease's end.
 local function start_barrier()
     if needs_barrier() and not guard.passing then
         guard.passing = true
@@ -282,7 +283,7 @@ local function watch()
     start_barrier()
     -- Wakes at once when the instance turns writable, by whatever hand.
     pcall(box.ctl.wait_rw, IDLE_S)
-    -- Whoever kills this fiber, or stops the instance, is not to be waited out.
+    -- An operator who kills this fiber, or stops the instance, is not to be waited out.
     fiber.testcancel()
 end
 
@@ -342,8 +343,8 @@ function guard.probe(agent)
     return answer(agent)
 end
 
--- The session is written down before the lock is taken with it, so that an agent that dies in between leaves a
--- successor that knows whose lock that is.
+-- The agent has its session written down before it takes the lock with it. Should that agent die in between, the next
+-- one knows whose lock that is.
 function guard.remember(agent, session)
     return answer(agent, function()
         state.session = session
@@ -376,7 +377,8 @@ local function take_queue(term)
     return failed and 'could not take the synchronous queue: ' .. tostring(done and done.result or 'no answer') or nil
 end
 
--- The queue is the master's, also where somebody gave it away meanwhile. Nothing of it waits for the grant that looks.
+-- The queue is the master's, also where somebody gave it away meanwhile. The grant that looks waits for nothing of
+-- this.
 local function start_taking_queue(term)
     if guard.taking or not guard.lacks_queue() then
         return
@@ -412,7 +414,7 @@ function guard.promote(agent, term, deadline, fenced_term, needed_age_ns, t0)
             local epoch = state.epoch
             local failure = take_queue(term)
             if failure ~= nil then return failure end
-            -- That may have waited: look again, and from here to the switch nothing yields.
+            -- The claim may have waited: look again, and from here to the switch nothing yields.
             if state.owner ~= agent or term < state.term or state.epoch ~= epoch then
                 return 'another word came while the synchronous queue was taken'
             end
@@ -479,8 +481,8 @@ function guard.fence(agent, why)
     end)
 end
 
--- R6 and R3: asked by another's agent, over a connection of its own; promises.lua says what is answered. `vclock` is missing
--- from the question of an agent of an earlier version. Does not yield.
+-- R6 and R3: asked by the agent of another instance, over a connection of its own; promises.lua says what is answered.
+-- `vclock` is missing from the question of an agent of an earlier version. Does not yield.
 function guard.promise(to, term, lasting_ns, asked, vclock)
     guard.keep_watching()
     return promises.answer(state, has_landed(), {
@@ -504,7 +506,7 @@ function guard.stand_down(agent, down)
     end)
 end
 
--- A term that somebody else serves: nothing below it is ever served here again.
+-- A term that another instance serves: nothing below it is ever served here again.
 function guard.observe(agent, term)
     return answer(agent, function()
         if term > state.term and not state.leased then
@@ -519,8 +521,8 @@ function guard.follow(agent, uri, name, again)
     end)
 end
 
--- For whoever stamps its writes: the term under which this instance is writable, and until when, in nanoseconds of
--- clock.monotonic64(). Neither yields.
+-- For an application that stamps its writes: the term under which this instance is writable, and until when, in
+-- nanoseconds of clock.monotonic64(). Neither yields.
 function guard.term()
     return state.leased and state.term or nil
 end
@@ -533,7 +535,7 @@ guard.changed = fiber.cond()
 platform.on_status(function() guard.changed:broadcast() end)
 guard.answered = fiber.cond() -- its agent gets an answer
 
--- Fences until a later guard takes over. Who removes the global or kills this fiber has not removed the rule.
+-- Fences until a later guard takes over. Code that removes the global, or kills this fiber, has not removed the rule.
 local function keep_fencing()
     fiber.name('tarsec_guard')
     while true do

@@ -22,35 +22,35 @@ const PROMISES: &str = include_str!("promises.lua");
 /// What its fences wait for; likewise.
 const BARRIER: &str = include_str!("barrier.lua");
 
-/// Whom it replicates from; likewise.
+/// The upstreams that its agent or the guard sets; likewise.
 const REPLICATION: &str = include_str!("replication.lua");
 
 /// The guard itself; evaluating it where it already runs changes nothing.
 const SOURCE: &str = include_str!("guard.lua");
 
-/// How it takes the queue of synchronous transactions over; likewise.
+/// Takes the queue of synchronous transactions over; likewise.
 const SYNCHRO: &str = include_str!("synchro.lua");
 
-/// What watches writes for the two that follow; likewise.
+/// Watches writes for the two files that follow; likewise.
 const WRITES: &str = include_str!("writes.lua");
 
-/// How a fence ends open transactions, where memtx has them; likewise.
+/// Ends open transactions at a fence, where memtx has them; likewise.
 const MVCC: &str = include_str!("mvcc.lua");
 
-/// How its agent learns that the configuration isolates the instance; likewise.
+/// Tells its agent that the configuration isolates the instance; likewise.
 const ISOLATION: &str = include_str!("isolation.lua");
 
-/// When its instance turned read-only, and that it is being stopped; likewise.
+/// Notes when its instance turned read-only, and that it is being stopped; likewise.
 const MOMENTS: &str = include_str!("moments.lua");
 
-/// How it shows its agent which process it is; likewise.
+/// Shows its agent which process it is; likewise.
 const PROOF: &str = include_str!("proof.lua");
 
 /// What `GUARD=strict` adds to it; likewise.
 const STRICT: &str = include_str!("strict.lua");
 
-/// Who decides about `read_only` in an instance that has no guard yet, and what a guard would lack there: asked before the
-/// guard is installed, because it would stay there and fence a leader that is not ours to fence.
+/// Asks what decides about `read_only` in an instance that has no guard yet, and what a guard would lack there. The
+/// agent asks before it installs the guard, which would stay there and fence a leader that is not ours to fence.
 const RULE: &str = "
 if rawget(_G, 'tarsec_guard') ~= nil then return {} end
 if type(box.cfg) == 'function' then error('tarsec: box.cfg{} has not been called yet') end
@@ -141,7 +141,7 @@ pub(super) struct Guard {
     deadline: Duration,
 }
 
-/// Which attach of its agent an owner's name stands for.
+/// The attach of its agent for which an owner's name stands.
 fn attach_of(owner: &str) -> u64 {
     let (_, attach) = owner.rsplit_once('#').unwrap_or_default();
     attach.parse().unwrap_or(0)
@@ -225,8 +225,8 @@ impl Guard {
         agent(&self.agent) == agent(owner)
     }
 
-    /// Whether that name is this agent's, at an earlier attach than this: one that had stood in the queue of an
-    /// instance that hung, and was carried out behind ours.
+    /// Whether that name is this agent's, at an earlier attach than this one: such an attach had stood in the queue of
+    /// a hung instance, and was carried out behind ours.
     pub(super) fn is_outlived_attach(&self, owner: &str) -> bool {
         self.is_same_agent(owner) && attach_of(owner) < attach_of(&self.agent)
     }

@@ -40,7 +40,7 @@ pub const MAX_EXCERPT_LEN: usize = 48;
 /// What a silent peer is sent to make it speak: a ping whose `sync` is two empty lines.
 ///
 /// Servers that wait for the client to begin, like HTTP and Redis, see a line they do not understand and say so.
-/// Tarantool, should it only have been slow, answers a ping that nobody waits for.
+/// Tarantool, should it only have been slow, answers a ping for which nobody waits.
 pub const NUDGE: [u8; 14] = *b"\x0d\x82\x01\xcf\r\n\r\n\r\n\r\n\x00\x40";
 
 /// Error codes the agent tells apart (`src/box/errcode.h`).
@@ -49,7 +49,7 @@ pub mod code {
     pub const NO_SUCH_PROC: u32 = 33;
     /// `ER_ACCESS_DENIED`: a grant is missing.
     pub const ACCESS_DENIED: u32 = 42;
-    /// `ER_NO_SUCH_USER`. Also what an instance says that has not loaded its users yet.
+    /// `ER_NO_SUCH_USER`. An instance that has not loaded its users yet says so, too.
     pub const NO_SUCH_USER: u32 = 45;
     /// `ER_PASSWORD_MISMATCH`. From 2.11 on (`ER_CREDS_MISMATCH`, the same number) also for an unknown user.
     pub const PASSWORD_MISMATCH: u32 = 47;
@@ -132,7 +132,7 @@ impl Greeting {
         }))
     }
 
-    /// Proves to know the password without sending it: chap-sha1.
+    /// Proves knowledge of the password without sending it: chap-sha1.
     pub fn scramble(&self, password: &str) -> Scramble {
         let once = Sha1::digest(password.as_bytes());
         let twice = Sha1::digest(once);
@@ -202,9 +202,9 @@ pub enum Request<'a> {
     Ping,
     /// `IPROTO_AUTH`, chap-sha1.
     Auth {
-        /// The user.
+        /// The user's name.
         user: &'a str,
-        /// From [`Greeting::scramble`].
+        /// The proof from [`Greeting::scramble`].
         scramble: Scramble,
     },
     /// `IPROTO_CALL` (0x0a: the results are an array of what the function returned).
@@ -314,7 +314,7 @@ impl fmt::Debug for FirstValue {
 /// One frame from the instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
-    /// Of the request it answers.
+    /// The `sync` of the request that it answers.
     pub sync: u64,
     /// What became of the request.
     pub outcome: Result<FirstValue, Refusal>,
@@ -358,7 +358,7 @@ impl Decoder {
 
 struct Frame<'a> {
     content: &'a [u8],
-    /// With its length prefix.
+    /// The frame's length with its length prefix.
     len: usize,
 }
 

@@ -1,8 +1,8 @@
--- Tarantool 3's configuration may isolate an instance (`isolated: true`): it becomes read-only, and all its connections are
--- dropped. The agent, whose connection is among them, could not tell that from an instance that hangs, and would kill it
--- once its lease is over. So the guard fences first, and the connections go once the agent knows. An answer that is on its
--- way goes with its connection: the first answer says it, the second is to what the agent does about it, and with the third
--- word it has had the second. Evaluated after guard.lua.
+-- Tarantool 3's configuration may isolate an instance (`isolated: true`): it becomes read-only, and all its connections
+-- are dropped. The agent loses its connection, too, could not tell that from an instance that hangs, and would kill it
+-- once its lease is over. So the guard fences first, and the connections go once the agent knows. An answer that is on
+-- its way goes with its connection. The first answer says that the instance is isolated, the second answers what the
+-- agent does about it, and the agent's third word shows that it has had the second answer. Evaluated after guard.lua.
 
 local guard = rawget(_G, 'tarsec_guard')
 if guard.is_told_of_isolation then
@@ -17,7 +17,7 @@ local AGENT_PATIENCE_S = 5
 
 platform.before_isolation(function()
     local current = rawget(_G, 'tarsec_guard')
-    -- A guard that stands down for a pause fences nothing; the configuration has.
+    -- A guard that stands down for a pause fences nothing; the configuration has made the instance read-only.
     if not current.state.stood_down then
         current.fence(current.state.owner, 'its configuration isolates it')
     end

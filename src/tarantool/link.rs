@@ -32,8 +32,8 @@ const LATE: Duration = Duration::from_millis(5);
 const LOOKS_PER_PING: u32 = 4;
 /// How long an instance has at least for its last word before it is killed.
 const LAST_WORD: Duration = Duration::from_millis(50);
-/// `ROLE=auto`: how often an instance is looked at again that has loaded vshard and configured nothing yet, five seconds in
-/// all. An `init.lua` that calls `box.cfg` before vshard takes moments for that.
+/// `ROLE=auto`: how often the agent looks again at an instance that has loaded vshard and configured nothing yet, five
+/// seconds in all. An `init.lua` that calls `box.cfg` before vshard takes moments for that.
 const UNCONFIGURED_LOOKS: u32 = 50;
 /// Between two tries to reach an instance that does not answer.
 const RETRY: Duration = Duration::from_millis(100);
@@ -45,7 +45,8 @@ const NAME_MAX: usize = 15;
 #[derive(Debug, Clone, Default)]
 struct Shared {
     guard: Option<Guard>,
-    /// The last one, whose connection may have ended: as whom to ask over another.
+    /// The last guard, whose connection may have ended: its owner's name is what a question over another connection
+    /// goes by.
     last: Option<Guard>,
     process: Option<Arc<Process>>,
 }
@@ -59,30 +60,30 @@ pub struct Instance {
     liveness: Duration,
 }
 
-/// A command to the guard with what it needs.
+/// A command to the guard, or to the instance, with what it needs.
 #[derive(Debug, Clone)]
 pub enum Command {
     /// Ask for everything.
     Probe,
     /// Write the session down.
     Remember(String),
-    /// Make it writable.
+    /// Make the instance writable.
     Promote(u64, InstanceTime, Before, InstanceTime),
     /// Lengthen its lease.
     Grant(u64, InstanceTime),
-    /// Make it read-only.
+    /// Make the instance read-only.
     Fence(String),
-    /// Tell it of a term.
+    /// Tell the guard of a term.
     Observe(u64),
     /// Let it stand down, or up again.
     StandDown(bool),
     /// Re-point replication: the URI with its password, and without.
     Follow {
-        /// For `box.cfg`.
+        /// The URI for `box.cfg`, with the login.
         uri: String,
-        /// For everybody else.
+        /// The URI for logs and dumps, without the login.
         name: String,
-        /// It is pointed there; only the password may be another.
+        /// The instance is pointed there already; only the password may be another.
         again: bool,
     },
 }
@@ -131,7 +132,7 @@ impl Instance {
                 probe: Box::new(probe),
                 refused,
             },
-            // A word that was still on its way over a connection of ours before this one.
+            // A word of this agent's that was still on its way over an earlier connection.
             Err(GuardError::Superseded { by }) if guard.is_same_agent(&by) => {
                 if guard.is_outlived_attach(&by) {
                     // Nothing over this connection would ever count again: attach anew.
@@ -220,7 +221,7 @@ impl Instance {
         Event::KillEnded { result }
     }
 
-    /// A way to ask over a connection of its own, without attaching; `None`: nobody answers there.
+    /// Asks over a connection of its own, without attaching; `None`: the instance does not answer there.
     async fn ask_anew(&self, last: &Guard, patience: Duration) -> Option<Guard> {
         let opened = Connection::open(&self.config, patience).await;
         opened.ok().map(|conn| last.over(conn))
@@ -285,7 +286,7 @@ impl Link {
             match self.attach().await {
                 Ok(guard) => {
                     reset = self.watch(guard).await;
-                    // A connection that ended as a dying process's does: whether the next one is refused tells.
+                    // A connection that ended as a dying process's does: the agent knows once the next one is refused.
                     if reset && paused {
                         paused = false;
                         continue;
@@ -340,7 +341,7 @@ impl Link {
         self.shared.borrow().process.clone()
     }
 
-    /// Says it once: an instance that stays unreachable for the same reason is no news.
+    /// Tells the event once: an instance that stays unreachable for the same reason is no news.
     async fn tell(&mut self, event: Event) {
         if self.told.as_ref() != Some(&event) {
             self.told = Some(event.clone());
@@ -357,11 +358,12 @@ impl Link {
         let rule = ask_rule(&conn, deadline)
             .await
             .map_err(|error| AttachFailure::from_guard(&error, &self.config))?;
-        // A router needs no guard, and nobody is to change its rule.
+        // A router needs no guard, and its rule stays as it is.
         self.look_at_vshard(&conn, deadline).await?;
         rule.check()
             .map_err(|error| AttachFailure::from_guard(&error, &self.config))?;
-        // A name of its own for each attach: what is still on its way over an earlier connection must not count.
+        // Each attach has a name of its own: words that are still on their way over an earlier connection must not
+        // count.
         self.attaches += 1;
         let owner = format!("{}#{}", self.agent, self.attaches);
         let (guard, probe) = Guard::attach(conn, owner, self.mode, deadline)
@@ -387,7 +389,7 @@ impl Link {
         Ok(guard)
     }
 
-    /// Before the guard is there: it would fence a router.
+    /// Looks before the guard is there: a guard would fence a router.
     async fn look_at_vshard(
         &mut self,
         conn: &Connection,
@@ -419,7 +421,7 @@ impl Link {
         Ok(())
     }
 
-    /// Watches an attached instance until its connection ends; says whether that was as a dying process does it.
+    /// Watches an attached instance until its connection ends; says whether it ended as a dying process ends it.
     async fn watch(&mut self, guard: Guard) -> bool {
         let process = self.process();
         let conn = guard.connection();
@@ -466,7 +468,8 @@ impl Link {
         like_death
     }
 
-    /// Says so, and waits for the kernel to close the dead process's sockets: a large one takes its time.
+    /// Tells of the death, and waits for the kernel to close the dead process's sockets: a large process takes its
+    /// time.
     async fn died(&mut self, conn: &Connection, proof: String) -> bool {
         self.shared.send_replace(Shared::default());
         self.tell(Event::Died { proof }).await;
@@ -500,15 +503,15 @@ impl Link {
         match (result, &self.told) {
             (Ok(()), Some(Event::FellSilent)) => self.tell(Event::SpokeAgain).await,
             (Ok(()), _) => {}
-            // Whatever ended it, the connection's own end says it better; a time-out is silence.
+            // Whatever ended the ping, the connection's own end says it better; a time-out is silence.
             (Err(_), Some(Event::FellSilent | Event::Died { .. })) => {}
             (Err(_), _) => self.tell(Event::FellSilent).await,
         }
     }
 }
 
-/// The process behind the guard, if it can be seen and proves to be that; asked once more so that its id is known not to be
-/// another's.
+/// The process behind the guard, if it can be seen and proves to be that process. The instance is asked once more, so
+/// that the process's id is known not to be another's.
 async fn find_process(
     guard: &Guard,
     probe: Probe,
@@ -523,8 +526,8 @@ async fn find_process(
     }
 }
 
-/// Whoever answers at the instance's address names the process that may be killed. So it has to show that it is that process: by
-/// a name that nobody can guess, which none but the process itself can give its main thread.
+/// Whatever server answers at the instance's address names the process that may be killed. So it has to show that it is
+/// that process: by a name that nobody can guess, and that only the process itself can give its main thread.
 async fn prove(guard: &Guard, process: &Process) -> Result<(), String> {
     let id = clock::random_id().map_err(|error| format!("no randomness: {error}"))?;
     let name: String = format!("tarsec-{id}").chars().take(NAME_MAX).collect();

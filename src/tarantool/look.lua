@@ -25,7 +25,7 @@ end
 function look.vclock_of(vclock)
     local result = setmetatable({}, {__serialize = 'map'})
     for id, lsn in pairs(vclock or {}) do
-        -- Component 0 counts local writes, the barrier's among them: it is nobody else's business.
+        -- Component 0 counts local writes, the barrier's among them: no other instance ever gets them.
         if id ~= 0 then
             result[tostring(id)] = lsn
         end
@@ -85,7 +85,7 @@ function look.at_instance()
         read_only = platform.is_set_read_only(),
         status = info.status,
         vclock = look.vclock_of(info.vclock),
-        -- An anonymous replica has none.
+        -- An anonymous replica has no id.
         id = info.id ~= nil and info.id or 0,
         replication = replication_of(info),
         election_mode = rule.election_mode,

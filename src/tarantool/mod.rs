@@ -10,7 +10,7 @@ mod platform;
 pub(crate) mod uri;
 pub(crate) mod vshard;
 
-/// Everything that reads what an instance answers to our words, for a fuzzer.
+/// Every reader of an instance's answers to the agent's words, for a fuzzer.
 #[cfg(fuzzing)]
 pub fn read_any_reply(value: &iproto::FirstValue) {
     guard::read_any_reply(value);

@@ -1,4 +1,5 @@
--- When the instance turned read-only, by whatever hand, and that it is being stopped. Evaluated after guard.lua, which asks.
+-- When the instance turned read-only, by whatever hand, and that it is being stopped. Evaluated after guard.lua, which
+-- asks.
 
 local guard = rawget(_G, 'tarsec_guard')
 if guard.notes_moments then
@@ -17,7 +18,7 @@ local function keep_noting()
     end
 end
 
--- Whoever kills it ends it: what it notes is for the history alone.
+-- An operator who kills this fiber ends it: what it notes is for the history alone.
 fiber.new(pcall, keep_noting)
 box.ctl.on_shutdown(function()
     guard.is_stopping = true

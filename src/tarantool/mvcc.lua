@@ -42,7 +42,7 @@ local reader = -1
 
 local function on_write()
     local txn = tonumber(C.box_txn_id())
-    -- Rows from elsewhere are nobody's to acknowledge here.
+    -- Rows from other members are not acknowledged here.
     if txn ~= reader and session_type() ~= 'applier' then
         -- The writer's user has no right to that space, and needs none.
         if su('admin', read_row) then
@@ -51,14 +51,14 @@ local function on_write()
     end
 end
 
--- No transaction may read from one engine and write to another.
+-- No transaction may read from one engine and write to another, so only memtx spaces are watched.
 local watch = guard.writes.watch(on_write, function(space)
     return space.engine == 'memtx'
 end)
 
 local mvcc = {arm = watch.arm, disarm = watch.disarm}
 
--- Where the instance is writable; the other members get the space by replication, empty.
+-- Called where the instance is writable; the other members get the space by replication, empty.
 function mvcc.create_space()
     if box.info.ro then
         return
@@ -67,7 +67,7 @@ function mvcc.create_space()
         local space = box.schema.space.create(OPEN_SPACE, {temporary = true, if_not_exists = true})
         space:create_index('primary', {if_not_exists = true})
     end
-    -- A fence that finds no memory for the row can still delete it.
+    -- The row is there beforehand: a fence that finds no memory for it can still delete it.
     if open_index():get(ROW) == nil then
         box.space[OPEN_SPACE]:replace({ROW, 0})
     end
@@ -77,10 +77,11 @@ function mvcc.has_space()
     return open_index() ~= nil and open_index():get(ROW) ~= nil
 end
 
--- The fence, by its epoch, that has ended what was open.
+-- The epoch of the fence that has ended what was open.
 local ended_epoch = nil
 
--- While the instance is read-only none begins to write. The statements are those of all transactions that are open.
+-- While the instance is read-only no transaction begins to write. The statements are those of all transactions that are
+-- open.
 local function has_none_open()
     local ok, open = pcall(function() return box.stat.memtx.tx().txn.statements.total end)
     return ok and open == 0
@@ -92,7 +93,7 @@ local function write_row()
         return true
     end
     if open_index() == nil then
-        -- No transaction has read anything. One of a time before the guard may have written all the same, and be open.
+        -- No transaction has read anything. A transaction of before the guard may have written all the same, and be open.
         return has_none_open(), 'transactions of a time before the guard may be open'
     end
     local ok, err = pcall(space.replace, space, {ROW, 0})
@@ -112,7 +113,7 @@ function mvcc.end_open()
     return su('admin', write_row)
 end
 
--- Found out here rather than when it is needed.
+-- A missing function is found out here rather than when it is needed.
 C.box_txn_id()
 guard.mvcc = mvcc
 return true

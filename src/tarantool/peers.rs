@@ -21,24 +21,25 @@ use crate::errors::with_causes;
 pub struct Peers {
     config: TarantoolConfig,
     deadline: Duration,
-    /// By address; those of the members that were asked last.
+    /// Connections to the members that were asked last, by address.
     connections: Arc<Mutex<BTreeMap<String, Connection>>>,
 }
 
-/// What a guard answers to whoever asks for its promise.
+/// A guard's answer to the agent that asks for its promise.
 #[derive(Debug, Deserialize)]
 pub(super) struct Reply {
     uuid: String,
     promised: bool,
-    /// It knows nobody that was not asked, and its commits have landed. A guard of an earlier version does not say so.
+    /// The guard knows no member that was not asked, and its commits have landed. A guard of an earlier version does
+    /// not say so.
     #[serde(default)]
     for_all: bool,
     #[serde(default)]
     refused: Option<String>,
 }
 
-/// To whom, in which term, for how many nanoseconds; and everybody who is asked, with the rows that the asking instance has,
-/// where each is to say that it knows nobody else and has no more.
+/// The instance that asks, its term, and for how many nanoseconds. For R3 also all members that are asked, and the rows
+/// of the instance that asks: each guard is to say that it knows no other member and has no other rows.
 type Question<'a> = (
     &'a str,
     u64,
@@ -52,18 +53,18 @@ type Question<'a> = (
 pub struct Answers {
     /// Whether each promised, and if not why.
     pub promises: BTreeMap<String, Result<(), String>>,
-    /// What those that did not promise are known to be.
+    /// What is known of the members that did not promise.
     pub unguarded: Unguarded,
 }
 
-/// Why one did not promise.
+/// Why a member did not promise.
 #[derive(Debug, PartialEq, Eq)]
 enum Refused {
     /// Its guard said so, or it is read-only without one.
     Said(String),
     /// It is writable, and has no guard.
     Unguarded(String),
-    /// It was not heard.
+    /// The member was not heard.
     Silent(String),
 }
 
@@ -77,7 +78,7 @@ impl Refused {
 
 /// Why there is no answer.
 enum Unanswered {
-    /// The instance is there, and has none.
+    /// The instance is there, and has no guard.
     NoGuard(Connection),
     Because(String),
 }
@@ -91,10 +92,10 @@ impl Unanswered {
     }
 }
 
-/// What an instance without a guard is asked.
+/// The question to an instance without a guard.
 const UNGUARDED: &str = "return {uuid = box.info.uuid, ro = box.info.ro}";
 
-/// And what it says.
+/// Its answer.
 #[derive(Debug, Deserialize)]
 struct Bare {
     uuid: String,
@@ -102,8 +103,8 @@ struct Bare {
 }
 
 impl Peers {
-    /// Nobody is connected to before somebody is asked. `config` says as whom to talk to them; each question has
-    /// `deadline` to be answered.
+    /// Connects to no member before it is asked. `config` has the login for all of them; each question has `deadline`
+    /// to be answered.
     #[must_use]
     pub fn new(config: TarantoolConfig, deadline: Duration) -> Self {
         Self {
@@ -113,8 +114,9 @@ impl Peers {
         }
     }
 
-    /// Asks all of them at once, not to be promoted for so long while `instance` is master of `term`. `for_all` (R3): that
-    /// they know nobody else, that their commits have landed, and that they have no rows but those.
+    /// Asks all of them at once to refuse any promotion for so long while `instance` is master of `term`. With
+    /// `for_all` (R3) each is also to say that it knows no other member, that its commits have landed, and that it has
+    /// no rows but those.
     pub async fn ask(
         &self,
         term: u64,
@@ -192,7 +194,7 @@ impl Peers {
         Err(Refused::Said(refused))
     }
 
-    /// No agent ever attached there since its process began: nothing would make it read-only.
+    /// No agent has attached there since its process began: nothing would make it read-only.
     async fn without_guard(&self, uuid: &str, address: &str, connection: &Connection) -> Refused {
         let word: Result<Bare, _> = connection.eval(UNGUARDED, &(), self.deadline).await;
         let why = |besides: &str| {
@@ -315,7 +317,7 @@ mod tests {
         assert_eq!(answers, Answers::default());
     }
 
-    /// The silent one costs the others nothing, and itself no more than the deadline.
+    /// The silent member costs the others nothing, and itself no more than the deadline.
     #[tokio::test]
     async fn each_is_answered_for_on_its_own() {
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -335,7 +337,7 @@ mod tests {
             .await;
         assert_eq!(answers.unguarded.silent.len(), 3);
         let why = |uuid: &str| answers.promises[uuid].clone().unwrap_err();
-        // Whichever limit is first: ours, or that of the connection.
+        // Whichever limit is first: that of the question, or that of the connection.
         let said = why("silent");
         assert!(said.contains("within 200ms"), "{said}");
         let said = why("closed");

@@ -9,7 +9,7 @@ local platform = {}
 -- Up to 2.10 require('box.internal') finds the same table, since 2.11 nothing.
 local internal = rawget(box, 'internal')
 
--- Where box.cfg keeps its values: in itself up to 2.10. Since 2.11 box.cfg is an empty table before another one, and a
+-- Up to 2.10 require('box.internal') finds the same table, since 2.11 it finds nothing.
 -- field that is set in the empty one makes every later box.cfg{} fail ("length of proxy table is not zero").
 local function values()
     local meta = getmetatable(box.cfg)
@@ -66,9 +66,9 @@ function platform.with_settings(changed, f)
     end
 end
 
--- Replicates from these URIs alone, without waiting for any of them and without ever becoming an orphan (0.2 to 2 ms with
--- an address that swallows everything). Since 2.11 only the bootstrap strategy `legacy` waits for a quorum of the
--- operator's choice; the others wait for everybody, for as long as replication_connect_timeout.
+-- Replicates from these URIs alone, without waiting for any of them and without ever becoming an orphan (0.2 to 2 ms
+-- with an address that swallows everything). Since 2.11 only the bootstrap strategy `legacy` waits for a quorum of the
+-- operator's choice; the other strategies wait for every peer, for as long as replication_connect_timeout.
 function platform.replicate_from(uris)
     local settings = {replication_connect_quorum = 0}
     if box.cfg.bootstrap_strategy ~= nil then
@@ -79,7 +79,8 @@ function platform.replicate_from(uris)
     end)
 end
 
--- Whether it is read-only though nobody has set it so. Before 2.10 it does not say why, and only an orphan is.
+-- Whether the instance is read-only though its settings do not say so. Before 2.10 it does not say why, and only an
+-- orphan is.
 function platform.is_orphan()
     local info = box.info
     return info.ro and not platform.is_set_read_only() and (info.ro_reason or 'orphan') == 'orphan'
@@ -112,7 +113,7 @@ function platform.refuses_login(words)
         or words:find("^User '.*' is not found") ~= nil
 end
 
--- Who owns the queue of synchronous transactions (0: nobody); nil: this version does not say (before 2.10).
+-- The owner of the queue of synchronous transactions (0: nobody); nil: this version does not say (before 2.10).
 function platform.queue_owner()
     local queue = box.info.synchro and box.info.synchro.queue
     return queue and (queue.owner or 0)
@@ -175,7 +176,7 @@ end
 -- How often a claim that is under way is looked at. Nothing tells when the queue changes hands.
 local CLAIM_LOOK_S = 0.001
 -- From 2.10 to 3.6 box.ctl.promote() first waits for twice replication_synchro_timeout (5 s by default) for the last
--- owner's confirmations, also of an owner that is dead. Half of the time in which those that are under way arrive.
+-- owner's confirmations, also of an owner that is dead. This is half of the time in which confirmations under way arrive.
 local CONFIRMATIONS_S = 0.05
 
 -- The claim that is under way: a second call of box.ctl.promote() beside it fails.
@@ -194,27 +195,27 @@ local function start_claim()
     return claim
 end
 
--- Whether one may still write to the WAL.
+-- Whether a claim is under way, which may still write to the WAL.
 function platform.is_claiming()
     return running ~= nil
 end
 
--- Of an instance that is fenced: the queue is another's to claim.
+-- Gives the claim up in an instance that is fenced: the queue is another instance's to claim.
 function platform.end_claim()
     if running ~= nil then
         running.fiber:cancel()
     end
 end
 
--- Makes the queue this instance's within that time, or raises an error. box.ctl.promote() waits for the quorum of the last
--- row and fails without it, so that nothing acknowledged is lost. Since 3.7 it then goes on to wait until the instance is
--- writable, which it will not be before it has returned: so the queue's owner is believed, not the return. What has not
--- ended in time goes on, and whoever asks next waits for that.
+-- Makes the queue this instance's within that time, or raises an error. box.ctl.promote() waits for the quorum of the
+-- last row and fails without it, so that nothing acknowledged is lost. Since 3.7 it then goes on to wait until the
+-- instance is writable, which it will not be before it has returned: so the queue's owner is believed, not the return.
+-- A claim that has not ended in time goes on, and the next caller waits for that one.
 function platform.claim_queue(patience_s)
     local claim = running
     if claim == nil then
-        -- The first wait takes the value before it yields, so nobody else sees it, and the wait for the quorum takes the
-        -- operator's.
+        -- The first wait takes the value before it yields, so no other fiber sees it, and the wait for the quorum takes
+        -- the operator's.
         platform.with_settings({replication_synchro_timeout = CONFIRMATIONS_S}, function()
             claim = start_claim()
         end)
@@ -252,7 +253,7 @@ local function read_failover_section(said, name)
     end
 end
 
--- The answer below, and the configuration that it was read from: each reload applies a new table.
+-- The answer below, and the configuration from which it was read: each reload applies a new table.
 local known, known_for
 
 -- The configuration that isolates the instance, from the moment in which it does so. Until all of it is applied, get()
@@ -297,20 +298,21 @@ function platform.is_starting()
     return got and info.status == 'startup_in_progress'
 end
 
--- Who decides about read_only besides the guard.
+-- What decides about read_only besides the guard.
 function platform.rule()
     return {election_mode = box.cfg.election_mode, declared = platform.declared()}
 end
 
--- Whether the master is to be named the one that new members join from: where the configuration leaves leaders to others
--- (bootstrap_strategy `supervised` or `native` under a supervised failover), maybe since a reload, nobody moves that along
--- with the master's role, and once the instance that was named is gone nobody can join.
+-- Whether the master has to be named as the instance from which new members join. That is so where the configuration
+-- leaves leaders to others (bootstrap_strategy `supervised` or `native` under a supervised failover), maybe since a
+-- reload: there the name does not move along with the master's role, and once the named instance is gone no member can
+-- join.
 function platform.is_to_lead_joins()
     local declared = box.cfg.bootstrap_strategy == 'supervised' and platform.declared()
     return declared and declared.failover == 'supervised'
 end
 
--- Names this instance, which is writable, that one.
+-- Names this instance, which is writable, as the one from which new members join.
 function platform.lead_joins()
     local row = box.space._schema:get({'bootstrap_leader_uuid'})
     if row == nil or row[2] ~= box.info.uuid then
@@ -319,7 +321,7 @@ function platform.lead_joins()
 end
 
 -- Calls `before` ahead of the connections' end in an instance that its configuration isolates (3.3 and later). The
--- configuration's module drops them in a fiber of its own, so nobody else waits meanwhile.
+-- configuration's module drops them in a fiber of its own, so no other fiber waits meanwhile.
 function platform.before_isolation(before)
     local internal = type(box.iproto) == 'table' and box.iproto.internal
     if not internal or type(internal.drop_connections) ~= 'function' then

@@ -7,12 +7,12 @@ local look = require('tarsec.look')
 
 local promises = {}
 
--- No promise is longer: a lease and the margin of whoever must not count on its clock.
+-- No promise is longer: a lease and the margin of a successor, which must not count on this instance's clock.
 local PROMISE_MAX_NS = 64 * 1000000000ULL
 -- No term is that high: what a number of Lua holds exactly ends here.
 local TERM_MAX = 2 ^ 53
 
--- How long a promise to another still runs, in nanoseconds; nil: there is none.
+-- How long a promise to another instance still runs, in nanoseconds; nil: there is none.
 local function left_ns_of(state)
     local promise = state.promise
     local now = clock.monotonic64()
@@ -32,11 +32,12 @@ function promises.now(state)
     return left_ns and {to = state.promise.to, term = state.promise.term, left_ns = left_ns} or nil
 end
 
--- Why there may be no promotion here; nil: no promise is in its way. Promises to holders of terms up to `fenced_term` are
--- void. `needed_age_ns`: how long promises may last that this guard would not remember. `t0`: the reading of this clock
--- that the lease rests on.
+-- Why there may be no promotion here; nil: no promise is in its way. Promises to holders of terms up to `fenced_term`
+-- are void. `needed_age_ns`: for how long promises may last that this guard would not remember. `t0`: the reading of
+-- this clock on which the lease rests.
 function promises.forbid_promotion(state, fenced_term, needed_age_ns, t0)
-    -- R6: somebody may be master on a promise of this guard, or on one that it forgot because its process is young.
+    -- R6: another instance may be master on a promise of this guard, or on a promise that the guard forgot because its
+    -- process is young.
     local left_ns = left_ns_of(state)
     if left_ns ~= nil and state.promise.to ~= box.info.uuid and state.promise.term > fenced_term then
         return ('it has promised %s, master of term %d, not to be promoted for %.3f s'):format(
@@ -47,7 +48,8 @@ function promises.forbid_promotion(state, fenced_term, needed_age_ns, t0)
         return ('its guard is %.3f s old and must be %.3f s old to know of all its promises'):format(
             tonumber(age) / 1e9, tonumber(needed_age_ns) / 1e9)
     end
-    -- A lock step that was sent before another's agent asked this guard says nothing of what has happened since.
+    -- A lock step that was sent before another instance's agent asked this guard says nothing of what has happened
+    -- since.
     if state.promised_at ~= nil and t0 < state.promised_at then
         return 'its lease rests on a reading from before this guard promised another not to be promoted'
     end
@@ -74,8 +76,8 @@ local function cannot_promise(state, to, term, lasting_ns)
     end
 end
 
--- R3: no record says who was master, and `asked` are all that `to` could find. One that is missing among them may be it.
--- `vclock` is what `to` has.
+-- R3: no record names the last master, and `asked` are all members that `to` could find. A member that is missing there
+-- may have been it. `vclock` is what `to` has.
 local function cannot_stand_for_all(landed, to, asked, vclock)
     if not landed then
         return 'its last commits may still land'
@@ -89,7 +91,7 @@ local function cannot_stand_for_all(landed, to, asked, vclock)
             return ('it knows a member that was not asked: %s'):format(peer.uuid)
         end
     end
-    -- One that is promoted without them might never get them, acknowledged as they may be.
+    -- An instance that is promoted without these rows might never get them, acknowledged as they may be.
     for id, lsn in pairs(vclock ~= nil and look.vclock_of(box.info.vclock) or {}) do
         if lsn > (vclock[id] or 0) then
             return ('it has rows of member %s that %s lacks'):format(id, to)
@@ -97,10 +99,9 @@ local function cannot_stand_for_all(landed, to, asked, vclock)
     end
 end
 
--- R6: asked by the agent of the master `to` when Consul cannot be written. Not to be promoted for `lasting_ns`, whatever
--- becomes of this instance's agent.
--- R3: asked likewise by the agent of `to` that holds the lock and found no record of anybody before; `asked` has the UUIDs
--- of all that it asks, `vclock` what `to` has.
+-- R6: asked by the agent of the master `to` when Consul cannot be written. The answer promises no promotion here for
+-- `lasting_ns`, whatever becomes of this instance's agent. R3: asked likewise by the agent of `to`, which holds the
+-- lock and found no record before its own; `asked` has the UUIDs of all members that it asks, `vclock` what `to` has.
 -- `landed`: no commit of this instance is in flight any more.
 function promises.answer(state, landed, question)
     local to, term, asked = question.to, question.term, question.asked

@@ -1,5 +1,5 @@
--- Shows an agent which process this instance is. Nobody but a process itself can change the name of its main thread
--- (proc(5), /proc/pid/comm), and everybody on the machine can read it. Evaluated after guard.lua.
+-- Shows an agent which process this instance is. Only a process itself can change the name of its main thread (proc(5),
+-- /proc/pid/comm), and every process on the machine can read it. Evaluated after guard.lua.
 
 local guard = rawget(_G, 'tarsec_guard')
 if guard.show_name ~= nil then
@@ -9,12 +9,13 @@ end
 local ffi = require('ffi')
 local fiber = require('fiber')
 
--- By a name of our own: the application may have declared prctl otherwise, or may yet. Declared already: by a guard before.
+-- A name of our own: the application may have declared prctl otherwise, or may yet. A guard before may have declared
+-- it.
 pcall(ffi.cdef, [[
 int tarsec_prctl(int option, unsigned long, unsigned long, unsigned long, unsigned long) __asm__("prctl");
 ]])
 
--- prctl(2): of the calling thread, and all of Lua runs in the main one.
+-- prctl(2) is about the calling thread, and all of Lua runs in the main one.
 local PR_SET_NAME, PR_GET_NAME, LEN = 15, 16, 16
 -- An agent that dies in between leaves its name here no longer than that.
 local PATIENCE_S = 5
@@ -29,7 +30,7 @@ local function name()
 end
 
 local function set_name(new)
-    -- Kept until the call is over.
+    -- The text must live until the call is over.
     local buffer = ffi.new('char[?]', #new + 1, new)
     assert(prctl(PR_SET_NAME, buffer) == 0, 'prctl failed')
 end

@@ -22,8 +22,8 @@ local function has_other_login(uri, name)
     return type(only) == 'string' and only ~= uri and only:gsub('^.-@', '') == name
 end
 
--- Replicate from this URI alone, or from nobody. `again`: with this login where it was another. Whatever else has been set
--- since is somebody's intention.
+-- Replicates from this URI alone, or from none. `again`: takes this login where it had another. A setting that somebody
+-- has changed since is that person's intention, and stays.
 function replication.follow(state, uri, name, again)
     if again and not has_other_login(uri, name) then
         return
@@ -32,8 +32,8 @@ function replication.follow(state, uri, name, again)
     state.follows, state.pointed_at = name, uri
 end
 
--- Whom it was told to follow; nil where that is no longer so because a reload of the declarative configuration, which knows
--- nothing of agents, has set other peers.
+-- The upstream that its agent told it to follow; nil where a reload of the declarative configuration, which knows
+-- nothing of agents, has set other peers since.
 function replication.follows(state)
     if state.pointed_at == nil or platform.declared() == nil then
         return state.follows
@@ -43,9 +43,10 @@ function replication.follows(state)
     return present[1] == first and #present <= 1 and state.follows or nil
 end
 
--- Tarantool makes an instance an orphan, which is read-only, while a change of `replication` is tried (up to 2.10, and under
--- `legacy`), and afterwards where it is not in step with as many peers as are asked for: also with one that has died since,
--- so that it may stay an orphan for ever. A master under its lease is whom the others are to be in step with.
+-- Tarantool makes an instance an orphan, which is read-only, while a change of `replication` is tried (up to 2.10, and
+-- under `legacy`). It does so afterwards, too, where the instance is not in step with as many peers as are asked for,
+-- also with a peer that has died since, so that the instance may stay an orphan for ever. But the others are to be in
+-- step with a master under its lease, not it with them.
 function replication.free_master(state)
     if not (state.leased and clock.monotonic64() < state.deadline and platform.is_orphan()) then
         return

@@ -1,9 +1,9 @@
 -- GUARD=strict: every write is looked at twice, when it begins and when it has landed in the WAL.
 --
--- The guard's fiber fences when the lease ends, but a process that was frozen may run what was queued in it before
--- any fiber of its own gets the processor. What runs within each write cannot come too late: a trigger that refuses
--- a write past the deadline, and one behind the WAL and before the acknowledgement that kills the process rather than
--- let a late write be acknowledged. Evaluated after writes.lua, only where it is asked for.
+-- The guard's fiber fences when the lease ends, but a process that was frozen may run writes that were queued in it
+-- before any fiber of its own gets the processor. Code that runs within each write cannot come too late: a trigger that
+-- refuses a write past the deadline, and a trigger behind the WAL and before the acknowledgement that kills the process
+-- rather than let a late write be acknowledged. Evaluated after writes.lua, only where it is asked for.
 
 local guard = rawget(_G, 'tarsec_guard')
 if guard.strict ~= nil then
@@ -23,10 +23,10 @@ local monotonic64, session_type, on_commit = clock.monotonic64, box.session.type
 local pid = box.info.pid
 
 local SIGKILL = 9
--- Clients know this code, and some of them these words.
+-- Clients know this code, and some of them know these words.
 local READ_ONLY = "Can't modify data because this instance is in read-only mode. tarsec: "
 
--- Not os.exit(): what it runs, and the threads that go on meanwhile, may still acknowledge.
+-- Not os.exit(): the code that it runs, and the threads that go on meanwhile, may still acknowledge.
 local function kill_this_process()
     C.kill(pid, SIGKILL)
 end
@@ -37,7 +37,7 @@ local function begin_reign()
     local reign = {epoch = state.epoch, ends = state.deadline}
     function reign.check()
         local goes_on = reign.epoch == state.epoch
-        -- In a pause nothing bounds it.
+        -- In a pause no lease bounds the instance.
         if goes_on and state.stood_down then
             return
         end
@@ -65,7 +65,7 @@ local function is_over()
 end
 
 local function check_write()
-    -- Rows from elsewhere are nobody's to acknowledge here; in a pause there is no lease.
+    -- Rows from other members are not acknowledged here; in a pause there is no lease.
     if is_over() or state.stood_down or session_type() == 'applier' then
         return
     end
@@ -89,7 +89,7 @@ end)
 local strict = {check_write = check_write, disarm = watch.disarm}
 
 function strict.arm()
-    -- Found out here rather than when it is needed.
+    -- A process that may not signal itself is found out here rather than when it is needed.
     assert(C.kill(pid, 0) == 0, 'this process cannot signal itself')
     C.box_txn_id()
     watch.arm()

@@ -6,7 +6,8 @@
 
 use std::fmt;
 
-/// What a user's name or a password has that a URI cannot carry. A letter or a digit of a password is never shown.
+/// A character of a user's name or a password that a URI cannot carry. A letter or a digit of a password is never
+/// shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unfit {
     /// Punctuation or a blank.
@@ -21,7 +22,7 @@ impl Unfit {
     /// What may stand there instead.
     pub(crate) const ALLOWED: &'static str = "letters and digits of ASCII, - . _ ~ ! $ & ' ( ) * + , ; = and % before two hexadecimal digits";
 
-    /// The first thing in this user's name or password that does not fit, if there is one.
+    /// The first character in this user's name or password that does not fit, if there is one.
     pub(crate) fn first_in(text: &str) -> Option<Self> {
         let mut rest = text.chars();
         while let Some(it) = rest.next() {

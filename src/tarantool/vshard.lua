@@ -1,8 +1,9 @@
 -- tarsec's hand on vshard: sets the master flags of this instance's own vshard configuration to what the locks say, and
 -- says what the configuration is. Each agent does that for its own instance alone.
 --
--- One global table, `tarsec_vshard`; the agent evaluates this file and `vshard_apply.lua` at every attach. Everything in
--- this one is pure: tables in, tables out, nothing of vshard needed. What looks and applies is in the other.
+-- One global table, `tarsec_vshard`; the agent evaluates this file and `vshard_apply.lua` at every attach. Everything
+-- in this one is pure: tables in, tables out, nothing of vshard needed. The code that looks and applies is in the
+-- other.
 
 local VERSION = 2
 
@@ -17,12 +18,12 @@ if previous ~= nil and previous.version == VERSION then
 end
 
 local vshard = {version = VERSION}
--- What outlives an agent, and this file's next version.
+-- State that outlives an agent, and this version of the file.
 for _, key in ipairs(previous ~= nil and {'known', 'config', 'last'} or {}) do
     vshard[key] = previous[key]
 end
 
--- What autovshard's form has and vshard's has not.
+-- Fields that autovshard's form has and vshard's has not.
 local OURS = {address = true, master_weight = true, switchover_delay = true}
 local REPLICASET = {replicas = true, weight = true, lock = true, master = true, rebalancer = true, uuid = true}
 local REPLICA = {uri = true, listen = true, name = true, zone = true, master = true, rebalancer = true, uuid = true}
@@ -32,8 +33,8 @@ local BOX = {
     custom_proc_title = true, pid_file = true, background = true, username = true, work_dir = true, vinyl_dir = true,
     snapshot_period = true, log_nonblock = true, instance_name = true, replicaset_name = true,
 }
--- What must be the same everywhere. Settings that only newer releases of vshard know, and their defaults, are no
--- difference between two instances, and neither are masters, zones, passwords and box options.
+-- Settings that must be the same everywhere. Settings that only newer releases of vshard know, and their defaults, are
+-- no difference between two instances, and neither are masters, zones, passwords and box options.
 local COMPARED = {
     'bucket_count', 'shard_index', 'rebalancer_disbalance_threshold', 'rebalancer_max_receiving', 'identification_mode',
 }
@@ -209,9 +210,9 @@ local function replica_of(id, given, login, box_cfg)
     return replica
 end
 
--- A configuration as vshard wants it, from one as operators write it: autovshard's fields are translated, box options
--- left out. `extract` is vshard's own: it keeps what this release knows. Returns it and, by instance, what is ours
--- ({weight, delay}); or nil and what is wrong.
+-- A configuration as vshard wants it, made of a configuration as operators write it: autovshard's fields are
+-- translated, box options left out. `extract` is vshard's own: it keeps what this release knows. Returns the
+-- configuration and, by instance, our own fields ({weight, delay}); or nil and what is wrong.
 function vshard.central(given, login, box_cfg, extract)
     local cfg, preferences = {}, {}
     for key, value in pairs(given) do
@@ -251,8 +252,8 @@ function vshard.central(given, login, box_cfg, extract)
     return known, preferences
 end
 
--- What `replication` is to be when the replica set's own instances change: those that are gone are left out, new ones
--- added, whatever else stands there stays. nil: nothing changes.
+-- The value for `replication` when the replica set's own instances change: instances that are gone are left out, new
+-- ones added, and whatever else stands there stays. nil: nothing changes.
 function vshard.peers(replication, before, after)
     local old, new, entries, changed = {}, {}, {}, false
     for _, replica in pairs(before or {}) do
@@ -279,7 +280,7 @@ function vshard.peers(replication, before, after)
     return changed and entries or nil
 end
 
--- An instance never changes its replica set. What is wrong about that between two configurations; nil: nothing.
+-- An instance never changes its replica set. Returns what is wrong about that between two configurations; nil: nothing.
 function vshard.moved(old, new)
     local homes = {}
     for id, replicaset in pairs(old.sharding) do

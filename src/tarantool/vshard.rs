@@ -10,14 +10,14 @@ use crate::decide::vshard::{Look, Named, Wanted};
 use crate::secrets::Secret;
 use std::collections::BTreeMap;
 
-/// Everything pure, and what looks and applies; evaluating them where they already are changes nothing.
+/// The pure part, and the part that looks and applies; evaluating them where they already are changes nothing.
 const SOURCES: [&str; 3] = [
     PLATFORM,
     include_str!("vshard.lua"),
     include_str!("vshard_apply.lua"),
 ];
 
-/// An instance that an earlier agent left its hand in.
+/// Removes the hand that an earlier agent left in the instance.
 const FORGET: &str = "rawset(_G, 'tarsec_vshard', nil) return true";
 
 /// What kind of instance it is.
@@ -34,9 +34,9 @@ pub(crate) struct Kind {
 /// A central configuration as it was found.
 #[derive(Debug, Clone)]
 pub(crate) struct Text {
-    /// Its key's `ModifyIndex`.
+    /// The `ModifyIndex` of its key.
     pub(crate) index: u64,
-    /// The key's value.
+    /// The key's value, as an operator wrote it.
     pub(crate) text: String,
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct Order<'a> {
     pub(crate) config: Option<&'a Text>,
     pub(crate) login: Option<&'a (String, Secret)>,
     pub(crate) is_router: bool,
-    /// `REPLICATION=follow`: whom it replicates from is decided elsewhere.
+    /// `REPLICATION=follow`: its upstream is decided elsewhere.
     pub(crate) follows: bool,
 }
 
@@ -73,10 +73,10 @@ struct Words<'a> {
     follows: bool,
 }
 
-/// What it answers.
+/// The instance's answer.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Reply {
-    /// It has not ended yet.
+    /// The work has not ended yet.
     pub(crate) busy: bool,
     /// What there is of vshard now.
     #[serde(default)]
@@ -86,7 +86,7 @@ pub(crate) struct Reply {
     pub(crate) superseded_by: Option<String>,
 }
 
-/// Lets the instance know how to follow.
+/// Brings the files into the instance, so that it can follow the locks.
 pub(crate) async fn install(conn: &Connection, deadline: Duration) -> Result<Kind, RequestError> {
     for source in SOURCES {
         let _: bool = conn.eval(source, &(), deadline).await?;
@@ -94,7 +94,7 @@ pub(crate) async fn install(conn: &Connection, deadline: Duration) -> Result<Kin
     conn.call("tarsec_vshard.role", &(), deadline).await
 }
 
-/// `VSHARD=off` after another setting.
+/// Takes them away again, for `VSHARD=off` after another setting.
 pub(super) async fn remove(conn: &Connection, deadline: Duration) -> Result<(), RequestError> {
     let _: bool = conn.eval(FORGET, &(), deadline).await?;
     Ok(())

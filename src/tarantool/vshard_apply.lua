@@ -51,7 +51,7 @@ local function routers()
     return found
 end
 
--- Only vshard's own settings, of a configuration that may hold box options, too.
+-- vshard's own settings alone, from a configuration that may hold box options, too.
 local function own_settings(cfg)
     local lcfg = require('vshard.cfg')
     if lcfg.extract_vshard ~= nil then
@@ -151,7 +151,7 @@ local function describe_config(id)
     return {index = config.index, refused = config.refused, weight = own.weight, delay_s = own.delay, weights = weights}
 end
 
--- Whether somebody in these replica sets refuses the login with which vshard connects to them.
+-- Whether an instance in these replica sets refuses the login with which vshard connects to it.
 local function is_locked_out(replicasets)
     for _, replicaset in pairs(replicasets or {}) do
         for _, replica in pairs(replicaset.replicas or {}) do
@@ -209,7 +209,7 @@ local function check(cfg, old)
     end
 end
 
--- The configuration to start from: the central one where there is one, else the one that is there.
+-- The configuration to start from: the central one where there is one, else the present one.
 local function base_of(wanted, old, is_storage)
     local known = vshard.known
     if known == nil then
@@ -217,7 +217,7 @@ local function base_of(wanted, old, is_storage)
     end
     local cfg = table.deepcopy(known.cfg)
     if old ~= nil then
-        -- Those that no lock names stay what they are.
+        -- Flags of replica sets that no lock names stay what they are.
         vshard.keep_flags(cfg, old)
     end
     if is_storage then
@@ -288,7 +288,7 @@ local function apply_storage(wanted, report)
     local base = base_of(wanted, old, true)
     local id, replicaset_id = own_ids(base, internal)
     if replicaset_id == nil then
-        -- Absent from the central configuration: left alone, but for the masters.
+        -- The central configuration does not name this instance: it is left alone, but for the masters.
         report.absent = true
         if old == nil then
             return
@@ -314,8 +314,8 @@ local function apply_storage(wanted, report)
             follow_peers(old, cfg, replicaset_id)
         end
     end
-    -- Behind whoever is inside box.cfg{} now. From here to vshard's own nothing yields, so that what is read here is still
-    -- so there: a fence in between would otherwise be undone for a moment.
+    -- Waits for a fiber that is inside box.cfg{} now. From here to vshard's own call nothing yields, so that what is
+    -- read here is still so there: a fence in between would otherwise be undone for a moment.
     box.cfg({})
     local may_write = is_writable_by_right()
     local own = cfg.sharding[replicaset_id].replicas[id]
@@ -326,7 +326,7 @@ local function apply_storage(wanted, report)
         error(flag and 'the instance is not writable, so it does not become master in vshard'
             or 'the instance is writable, so it does not cease to be master in vshard', 0)
     end
-    -- What box.cfg has already is no change. Never writable but under a lease.
+    -- Values that box.cfg has already are no change. The instance is never made writable but under a lease.
     cfg.read_only = not may_write
     cfg.listen = box.cfg.listen
     cfg.replication = box.cfg.replication or {}
@@ -351,8 +351,8 @@ local function shares_replicaset(a, b)
     return false
 end
 
--- A router waits up to half a second for each master that it cannot reach, and meanwhile nothing changes. So such a one
--- is not named to it before it can be reached.
+-- A router waits up to half a second for each master that it cannot reach, and meanwhile nothing changes. So such a
+-- master is not named to it before it can be reached.
 local function leave_out_unreachable(router, cfg, report)
     for id, replicaset in pairs(cfg.sharding) do
         local known = (router.replicasets or {})[id]
@@ -429,8 +429,8 @@ local function understand(wanted)
     return cfg, preferences
 end
 
--- A central configuration is taken over as a whole or not at all: what is wrong with it is found before anything of it
--- is applied, and the one before stays.
+-- A central configuration is taken over as a whole or not at all: the agent finds what is wrong with it before anything
+-- of it is applied, and the configuration before stays.
 local function take_config(wanted)
     if wanted.config == nil then
         return
@@ -463,7 +463,7 @@ local function apply(wanted)
         apply_storage(wanted, report)
         local failed
         for name, router in pairs(routers()) do
-            -- One that fails must not keep the others from their masters.
+            -- A router that fails must not keep the others from their masters.
             local done, why = pcall(apply_router, name, router, wanted, report)
             failed = failed or (not done and why or nil)
         end
@@ -486,8 +486,9 @@ local function apply(wanted)
     return report
 end
 
--- Sets masters, and a central configuration where there is one, in a fiber of its own: fibers run as admin, whoever asked
--- for it. Waits for at most `patience_s`; what has not ended by then says so in `look().last` once it has.
+-- Sets masters, and a central configuration where there is one, in a fiber of its own: fibers run as admin, whichever
+-- user asked for it. Waits for at most `patience_s`; work that has not ended by then says so in `look().last` once it
+-- has.
 function vshard.apply(wanted, patience_s)
     local guard = rawget(_G, 'tarsec_guard')
     if wanted.owner ~= nil and guard ~= nil and guard.state.owner ~= wanted.owner then

@@ -11,9 +11,9 @@ local on_commit = box.on_commit
 
 local writes = {}
 
--- Which spaces can hold a write that a successor ought to have. Temporary and local ones are writable on every
--- replica and never replicated, the guard's own among them. System spaces count: a late truncation or a late change
--- of the schema is a late write.
+-- Whether a space can hold a write that a successor ought to have. Temporary and local spaces are writable on every
+-- replica and never replicated, the guard's own among them. System spaces count: a late truncation or a late change of
+-- the schema is a late write.
 local function is_replicated(space)
     return space ~= nil and not space.temporary and not space.is_local
         and space.engine ~= 'sysview' and space.engine ~= 'blackhole' and space.engine ~= 'service'
@@ -47,8 +47,8 @@ function writes.watch(on_write, is_wanted)
         end
     end
 
-    -- A space that was just created gets its trigger as soon as it exists for good. What its own transaction put into it
-    -- is seen all the same, because its row in _space was.
+    -- A space that was just created gets its trigger as soon as it exists for good. Rows that its own transaction put
+    -- into it are seen all the same, because its row in _space was.
     local function arm_created(_, new)
         if new ~= nil then
             local id = new[1]

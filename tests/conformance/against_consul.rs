@@ -26,7 +26,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 const WATCH: Duration = Duration::from_millis(30);
 const RUBBISH: &str = "rubbish";
 
-/// Both, and how the words of one are said in the other.
+/// Model and Consul, and how the words of one are said in the other.
 struct Twins {
     real: Consul,
     api: tarsec_harness::ConsulApi,
@@ -35,7 +35,7 @@ struct Twins {
     sessions: Vec<(SessionId, SessionId)>,
     /// Each key's indices, as they were seen, in the model and in Consul.
     indices: [Vec<(u64, u64)>; LOCKS],
-    /// No two writes are alike: Consul takes one that changes nothing for none.
+    /// No two writes are alike: Consul takes a write that changes nothing for none.
     written: u64,
 }
 
@@ -82,7 +82,7 @@ fn bytes(record: &Record) -> Vec<u8> {
     serde_json::to_vec(record).unwrap()
 }
 
-/// What is refused, and the words for it in one and the other.
+/// The reasons for a refusal, and the words for each in model and Consul.
 const KINDS: [(&str, &[&str]); 6] = [
     ("there is a key", &["the key exists", "exists"]),
     ("another index", &["failed index check", "check index"]),
@@ -95,7 +95,7 @@ const KINDS: [(&str, &[&str]); 6] = [
     ("not held", &["lock isn't held"]),
 ];
 
-/// The kind of the first thing that is refused: Consul goes on, and says of each operation what is wrong with it.
+/// The reason for the first refusal: Consul goes on, and says of each operation what is wrong with it.
 fn kind(why: &str) -> &'static str {
     let found = KINDS.iter().filter_map(|(kind, words)| {
         let at = words.iter().filter_map(|word| why.find(word)).min()?;
@@ -160,7 +160,7 @@ impl Twins {
         }
     }
 
-    /// The index that is true, mostly; one that was, else; or none.
+    /// Mostly the index that is true; else an index that was true, or none.
     fn draw_index(&self, rng: &mut Rng, lock: usize) -> Option<(u64, u64)> {
         let known = &self.indices[lock];
         match rng.below(10) {
@@ -170,16 +170,16 @@ impl Twins {
         }
     }
 
-    /// Who holds the lock, mostly.
+    /// Mostly the session that holds the lock.
     fn draw_session(&self, rng: &mut Rng, lock: usize) -> (SessionId, SessionId) {
         let held = self.model.holder(lock).filter(|_| rng.percent(70));
         let known = held.and_then(|held| self.sessions.iter().find(|(known, _)| known == held));
-        // Among the last ones are some that have ended.
+        // Among the last sessions are some that have ended.
         let last = &self.sessions[self.sessions.len() - (SESSIONS + 1)..];
         known.unwrap_or(&last[rng.index(last.len())]).clone()
     }
 
-    /// One step at the lock, in both words.
+    /// One step at the lock, in the words of both.
     fn draw_step(&mut self, rng: &mut Rng, lock: usize) -> (Action, LockStep) {
         self.written += 1;
         let record = record(self.written);
@@ -281,7 +281,7 @@ impl Twins {
         self.sessions.push((model, real.unwrap()));
     }
 
-    /// Renewed, and ended; whichever it is of the last ones.
+    /// Renews or ends one of the last sessions.
     async fn session(&mut self, rng: &mut Rng) {
         let (model, real) =
             self.sessions[self.sessions.len() - 1 - rng.index(SESSIONS + 1)].clone();
@@ -296,7 +296,7 @@ impl Twins {
         }
     }
 
-    /// What anybody may do to a key.
+    /// Changes that anybody may make to a key.
     async fn by_hand(&mut self, rng: &mut Rng, lock: usize) -> Result<()> {
         if rng.percent(40) {
             self.api.kv_delete(&key(lock)).await?;

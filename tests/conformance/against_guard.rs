@@ -23,16 +23,16 @@ const OTHERS: [&str; 2] = [
     "00000000-0000-4000-8000-00000000000a",
     "00000000-0000-4000-8000-00000000000b",
 ];
-/// An instance for each.
+/// Each seed has an instance of its own.
 const SEEDS: u64 = 3;
 /// Words to each instance, in so many calls.
 const CALLS: usize = 8;
 const WORDS: usize = 60;
-/// On a machine that does something else besides.
+/// For a machine that is busy with something else besides.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Before the guard is installed, so that it was born then. The queue is taken at once but for promotions that are
-/// to wait.
+/// Evaluated before the guard is installed, so that it was born then. The queue is taken at once but for promotions
+/// that are to wait.
 const SURROUNDINGS: &str = "
     story = {now = 0ULL + ...}
     require('clock').monotonic64 = function() return story.now end";
@@ -54,7 +54,8 @@ enum Word {
     Fence(usize),
     Observe(usize, u64),
     StandDown(usize, bool),
-    /// To whom, in which term, for how long; and everybody who is asked, where it is to say that it knows nobody else.
+    /// The instance that asks, its term, and for how long; and all members that are asked, where the guard is to say
+    /// that it knows no other.
     Promise(String, u64, u64, Option<Vec<String>>),
     ByHand,
     /// Whether a barrier comes back before it has reached the WAL.
@@ -120,8 +121,8 @@ struct Answer {
 }
 
 impl Answer {
-    /// Refusals by their kind: the model does not say how long and which term. Where its vclock was when it was promoted
-    /// is the instance's own business, and so are the words for a barrier that cannot be written.
+    /// Refusals by their kind: the model does not say how long and which term. The vclock at the promotion is the
+    /// instance's own business, and so are the words for a barrier that cannot be written.
     fn comparable(mut self) -> Self {
         self.refused = self.refused.map(|why| kind(&why).to_owned());
         self.guard.base = self.guard.base.map(|_| Vclock::default());
@@ -160,7 +161,7 @@ fn kind(why: &str) -> &'static str {
     known.unwrap_or_else(|| panic!("a refusal of no known kind: {why}"))
 }
 
-/// The model with what surrounds it in an instance: the clock, `read_only`, and who is asked next.
+/// The model with what surrounds it in an instance: the clock, `read_only`, and the agent whose turn is next.
 struct Twin {
     own: String,
     now_ns: u64,
@@ -227,7 +228,7 @@ impl Twin {
         (by != agent).then(|| AGENTS[by].to_owned())
     }
 
-    /// Why it is refused, if it is, and whether its answer has to wait.
+    /// Why the word is refused, if it is, and whether its answer has to wait.
     fn obey(&mut self, word: &Word) -> (Option<String>, bool) {
         let result = match word {
             Word::Attach(agent) => {
@@ -295,7 +296,7 @@ impl Twin {
         (result.err(), false)
     }
 
-    /// As the simulation's world does it.
+    /// Begins it as the simulation's world does.
     fn begin_promotion(&mut self, agent: usize, wish: &Wish) -> std::result::Result<bool, String> {
         let leased = self.guard.leased && !self.read_only;
         let promotion = Promotion {
@@ -416,7 +417,7 @@ impl Twin {
         }
     }
 
-    /// Mostly the one that is served or the next.
+    /// Mostly the term that is served or the next.
     fn draw_term(&self, rng: &mut Rng) -> u64 {
         let known = self.guard.term;
         rng.one_of(&[
@@ -429,7 +430,7 @@ impl Twin {
         ])
     }
 
-    /// Mostly one that can be; around the edges, too.
+    /// Mostly a deadline that can be; around the edges, too.
     fn draw_deadline(&self, rng: &mut Rng) -> u64 {
         let in_ns = [
             0,
@@ -461,7 +462,7 @@ async fn play(instance: &Instance, seed: u64, refusals: &mut BTreeSet<&'static s
         while words.len() < WORDS || twin.waiting.is_some() {
             let word = match (call, words.len()) {
                 (0, 0) => Word::Attach(0),
-                // What waits does so in one call only: the real one has half a second.
+                // A promotion waits within one call only: the real guard has half a second.
                 (_, len) if len >= WORDS => Word::EndPromotion,
                 _ => twin.draw(&mut rng),
             };
@@ -493,7 +494,7 @@ async fn the_simulations_guard_answers_as_the_one_in_an_instance() {
     let story = async |world: &World| {
         let mut refusals = BTreeSet::new();
         for seed in 1..=SEEDS {
-            // Alone: a barrier's space that comes from another is another beginning.
+            // An instance alone: a barrier's space that comes from another one is another beginning.
             let set = world.replica_set(1).await?;
             play(&set[0], seed, &mut refusals).await?;
         }

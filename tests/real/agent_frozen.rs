@@ -14,7 +14,7 @@ const BEHIND: Duration = Duration::from_millis(300);
 async fn an_agent_asleep_for_longer_than_the_lease_wakes_as_the_same_masters_agent() {
     world()
         .story("agent-asleep", async |world| {
-            // Nobody is there to take the lock over.
+            // No other agent is there to take the lock over.
             let cluster = Cluster::start(world, 1).await?;
             let master = &cluster.set[cluster.master.instance];
             let (agent, pid) = (
@@ -46,7 +46,7 @@ async fn an_agent_asleep_for_longer_than_the_lease_wakes_as_the_same_masters_age
         .await;
 }
 
-/// A host that stops and goes on: nothing on it hung, though nobody was heard for longer than a lease.
+/// A host that stops and goes on: nothing on it hung, though its agent heard of nobody for longer than a lease.
 #[tokio::test]
 async fn a_machine_that_stood_still_past_its_lease_kills_nothing_when_it_goes_on() {
     world()
@@ -153,7 +153,7 @@ async fn a_promotion_that_arrives_after_its_lease_is_refused() {
             agent.freeze().await?;
             assert_eq!(promotions(&cluster, heir).await?, json!([]));
             tokio::time::sleep(LEASE + slack()).await;
-            // What was sent before the freeze arrives, and nothing else: the agent still sleeps.
+            // Requests that were sent before the freeze arrive, and nothing else: the agent still sleeps.
             link.restore().await?;
             let refused = json!(["that lease ended before word of it arrived"]);
             let seen = eventually(SOON, "the promotion to arrive", async || match promotions(

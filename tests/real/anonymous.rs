@@ -9,7 +9,7 @@ use crate::switchover::wait_for_followers;
 
 const ANONYMOUS: usize = 2;
 
-/// It would go first if it were asked.
+/// An anonymous replica would go first by priority, if priority counted.
 fn preferred(index: usize, agent: AgentBuilder) -> AgentBuilder {
     agent.env("PRIORITY", if index == ANONYMOUS { "9" } else { "0" })
 }

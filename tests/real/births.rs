@@ -1,5 +1,6 @@
-//! A replica set from nothing by Tarantool 3's declarative configuration, under each `replication.bootstrap_strategy` that
-//! leaves the choice of a leader open. Nobody waits for a lease, and there is one birth. Tarantool itself refuses the others.
+//! A replica set from nothing by Tarantool 3's declarative configuration, under each `replication.bootstrap_strategy`
+//! that leaves the choice of a leader open. No agent waits for a lease, and there is one birth. Tarantool itself
+//! refuses the other strategies.
 
 use tarsec_harness::{
     Agent, Consul, LogLine, ReplicaSet, ReplicaSetOptions, Result, Value, World, eventually, json,
@@ -81,7 +82,7 @@ async fn is_born_once(name: &str, strategy: &str) {
         }
         assert_eq!(born, 1);
 
-        // The one on which it was born loses its disk: it joins.
+        // The instance on which it was born loses its disk: it joins.
         let first = set
             .iter()
             .find(|instance| key["instance"] == instance.name())

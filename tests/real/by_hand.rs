@@ -1,4 +1,4 @@
-//! Somebody else touches the instance: the guard lets nothing be writable without a lease.
+//! An operator's hand on the instance: the guard lets nothing be writable without a lease.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const UNLEASED: &str = "somebody made it writable without a lease";
 /// Rare enough that no write stands in the same turn of the event loop as the operator's command.
 const PROBE_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Waits until the guard has counted so many times without a lease, and the instance is read-only.
+/// Waits until the guard has counted so many times of being writable without a lease, and the instance is read-only.
 async fn wait_until_fenced(instance: &Instance, unleased: u64) -> Result<()> {
     eventually(SOON, "the guard to have fenced", async || {
         let guard = guard(instance).await.map_err(|error| error.to_string())?;

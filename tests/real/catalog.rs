@@ -1,4 +1,4 @@
-//! What Consul's catalog shows: both ways of naming, words, and never a passing master that is none.
+//! What Consul's catalog shows: both ways of naming, words, and never a passing master that is no master.
 
 use std::time::{Duration, Instant};
 
@@ -128,7 +128,7 @@ async fn registrations_removed_by_hand_come_back() {
         .await;
 }
 
-/// An agent's writes of it rest on the index that it knows; it has to find the new one.
+/// An agent's writes of its member's key rest on the index that it knows; the agent has to find the new one.
 #[tokio::test]
 async fn a_members_key_that_somebody_wrote_or_removed_is_written_again() {
     world()

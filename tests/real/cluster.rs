@@ -9,7 +9,7 @@ use tarsec_harness::{
 
 use crate::support::{LEASE, SOON};
 
-/// Everything that a story has, and who was master when it began.
+/// Everything that a story has, and the master with which it began.
 pub(crate) struct Cluster {
     pub(crate) consul: Consul,
     pub(crate) set: ReplicaSet,
@@ -100,7 +100,7 @@ impl Cluster {
         .await
     }
 
-    /// Waits until the lock's record is a sound one that fits, held by a session.
+    /// Waits until the lock's record is sound and fits, and a session holds the lock.
     pub(crate) async fn wait_for_record(
         &self,
         world: &World,
@@ -199,7 +199,7 @@ return {term = state.term, leased = state.leased, fences = state.fences, last_fe
         Ok(Outlook { history })
     }
 
-    /// The end of a story in which nobody may have noticed anything: one master, one term, no write refused.
+    /// The end of a story in which no client may have noticed anything: one master, one term, no write refused.
     pub(crate) async fn assert_undisturbed(self) -> Result<()> {
         let master = self.master;
         let outlook = self.outlook().await?;
@@ -235,7 +235,7 @@ impl Outlook {
         self.history.judge().assert_safe();
     }
 
-    /// Nobody but this master, under this term, has accepted anything.
+    /// No instance but this master, under this term, has accepted anything.
     pub(crate) fn assert_only(&self, master: Tenure) {
         let verdict = self.history.judge();
         verdict.assert_safe();
@@ -243,7 +243,7 @@ impl Outlook {
         assert_eq!(tenures, [master], "{verdict}");
     }
 
-    /// Since its first accepted write this instance has accepted all.
+    /// Since its first accepted write this instance has accepted all of them.
     pub(crate) fn assert_never_refused(&self, instance: usize) {
         let own = self.history.writes.iter();
         let mut own = own.filter(|write| write.instance == instance);

@@ -1,5 +1,5 @@
-//! Nobody says who was master: the first one waits until any lease that may be running is over, unless every member answers
-//! that it is read-only (`first_start`).
+//! No record names the last master: the first holder waits until any lease that may be running is over, unless every
+//! member answers that it is read-only (`first_start`).
 
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,7 @@ async fn where_one_member_does_not_answer_the_first_master_comes_a_lease_after_t
             let key = lock_key(world, &set);
             let writers_since = Instant::now();
             let writers = set.writers().start();
-            // For all that the others know it may be writable, and come back any moment.
+            // For all that the other agents know it may be writable, and come back any moment.
             set[2].freeze().await?;
             let mut agents = Vec::new();
             for index in 0..2 {

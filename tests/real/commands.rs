@@ -1,5 +1,5 @@
 //! The operator's commands as processes, against a real Consul: what they write, what they wait for, what they say, and
-//! their exit codes. Where a story is about the command alone, its own hand plays the agents' part.
+//! their exit codes. Where a story is about the command alone, the story itself plays the agents' part.
 
 use std::time::Duration;
 
@@ -123,8 +123,8 @@ impl<'a> Stage<'a> {
         Ok(request)
     }
 
-    /// Refreshes the lock with each change of the pause key, as a master's agent does, until the pause is as it was
-    /// waited for.
+    /// Refreshes the lock with each change of the pause key, as a master's agent does, until the pause is in the
+    /// awaited state.
     async fn notice_pause(&self, paused: bool) -> Result<()> {
         eventually(SOON, "the pause key", async || {
             let found = self.value("pause").await;
@@ -205,7 +205,7 @@ async fn status_tells_what_is_wrong_by_its_exit_code() {
         let stage = Stage::set(world).await?;
         let output = stage.run(&["status", "--no-wait"]).await;
         assert_ended(&output, 0, "db-1:3301, term 7");
-        // Nobody refreshes the lock.
+        // No agent refreshes the lock.
         let output = stage.run(&["status"]).await;
         assert_ended(&output, 10, "has not refreshed its lock");
         let mut fenced = record();
@@ -300,7 +300,7 @@ async fn a_switchover_ends_as_the_agents_say() {
             let by = request["by"].as_str().unwrap_or_default();
             assert!(by.starts_with("anna@"), "{request}");
         }
-        // One that runs is not disturbed.
+        // A switchover that runs is not disturbed.
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let running = json!({"v": 1, "id": "x", "by": "bob", "at": now.unwrap().as_secs(), "state": "running"});
         stage.put("switchover", &running).await?;
@@ -360,7 +360,7 @@ async fn a_pause_is_done_when_the_master_says_so() {
         assert_ended(&output, 0, "is paused: db-1:3301 is master");
         let pause = stage.value("pause").await?;
         assert_eq!(pause["why"], "racks", "{pause}");
-        // A second one changes nothing.
+        // A second command changes nothing.
         assert_ended(&stage.run(&ask).await, 0, "has been paused by anna@");
         assert_eq!(stage.value("pause").await?, pause);
 
@@ -382,7 +382,7 @@ async fn a_pause_that_the_master_does_not_notice_is_said_so() {
         assert_ended(&output, 8, "db-1:3301 has not refreshed its lock");
         let key = format!("tarsec/{}/pause", world.cluster());
         assert!(stage.consul.api()?.kv(&key).await?.is_some());
-        // It is the cluster's, so a replica set alone cannot be resumed.
+        // The pause is the cluster's, so a replica set alone cannot be resumed.
         let output = stage.run(&["resume", "--yes"]).await;
         assert_ended(&output, 6, "tarsec resume --cluster");
         let output = stage.run(&["resume", "--yes", "--cluster"]).await;
@@ -473,7 +473,7 @@ async fn a_paused_master_that_is_seen_alive_is_not_declared_down() {
     world().story("commands-master-is-up", story).await;
 }
 
-/// What docs/DEPLOYMENT.md names for operators.
+/// The policies that docs/DEPLOYMENT.md names for operators.
 const READER: &str = include_str!("../../docs/consul-policy-status.hcl");
 const OPERATOR: &str = include_str!("../../docs/consul-policy-operator.hcl");
 
@@ -539,5 +539,5 @@ async fn policies(name: &str, lists_are_denied: bool) {
     world().story(name, story).await;
 }
 
-/// What the harness makes the management token.
+/// The management token of the harness's Consul.
 const MANAGEMENT: &str = "7a3c1f52-0d4e-4c3b-9a55-6f1e2d3c4b5a";

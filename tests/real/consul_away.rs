@@ -1,4 +1,4 @@
-//! Consul goes away for everyone and comes back.
+//! Consul goes away for all agents and comes back.
 
 use std::time::Instant;
 

@@ -5,7 +5,7 @@ use tarsec_harness::{Consul, ConsulOptions, Result, World};
 use crate::cluster::Cluster;
 use crate::support::{SOON, world};
 
-/// Two instances, each of whose agents talks to a server that does not lead.
+/// Two instances, and an agent for each that talks to a server that does not lead.
 async fn start(world: &World, lease: &str, ttl: &str) -> Result<Cluster> {
     let consul = world
         .consul_with(ConsulOptions::default().servers(3))
@@ -20,7 +20,7 @@ async fn start(world: &World, lease: &str, ttl: &str) -> Result<Cluster> {
             .env("CONSUL_HTTP_ADDR", &addrs[index])
             .env("MASTER_LEASE", lease)
             .env("CONSUL_LOCK_TTL", ttl)
-            // With promises nobody would be read-only: see `failsafe`.
+            // With promises no instance would be read-only: see `failsafe`.
             .env("FAILSAFE", "off")
     })
     .await

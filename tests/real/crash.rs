@@ -35,7 +35,7 @@ async fn a_killed_master_is_proven_dead_and_followed_without_waiting_for_its_lea
             assert_eq!(stages.winner, heir.instance);
             assert!(stages.death_seen <= stages.released, "{stages:?}");
 
-            // What the dead one's agent left in the key, in the words of both who wrote it and who read it.
+            // The record that the dead instance's agent left in the key, in the words of its writer and of its reader.
             let released = scene.master_agent();
             released
                 .wait_for_log(SOON, "the release", 0, |line| {

@@ -60,7 +60,7 @@ async fn a_declared_replica_set_changes_hands_by_a_crash_by_order_and_over_resta
             scene.set[dead].start().await?;
             scene.set.wait_for_mesh(SOON).await?;
 
-            // The one that came back has all and is a replica as before.
+            // The instance that came back has all rows and is a replica as before.
             assert_sound(&scene.set[dead], false).await?;
             let board = world.board(&scene.consul, &scene.set);
             wait_for_followers(&board, 2).await?;
@@ -72,7 +72,7 @@ async fn a_declared_replica_set_changes_hands_by_a_crash_by_order_and_over_resta
             assert_eq!(scene.master.instance, dead);
             reigns.push(scene.master);
 
-            // In good order: the master of before gave the lock up, so another has it.
+            // In good order: the master of before gave the lock up, so another instance has it.
             scene.master().stop().await?;
             let stopped = scene.master.instance;
             scene.master = scene.wait_for_heir(SOON).await?;

@@ -1,4 +1,5 @@
-//! What Tarantool 3's declarative configuration says and an agent goes by: who decides, who is isolated, who goes first.
+//! Rules of Tarantool 3's declarative configuration by which an agent goes: what decides about `read_only`, which
+//! instance is isolated, which goes first.
 
 use tarsec_harness::{
     LogLine, ReplicaSetOptions, Result, Tenure, Value, World, eventually, json, vshard_root,
@@ -30,7 +31,7 @@ async fn assert_refused(world: &World, over: Value, words: &str) -> Result<()> {
     Ok(())
 }
 
-/// The master of before is a replica like any other, and there was nobody beside these two.
+/// The master of before is a replica like any other, and no third instance was master besides these two.
 async fn serves_no_more(scene: Scene, heir: Tenure) -> Result<()> {
     let index = scene.master.instance;
     scene
@@ -109,7 +110,7 @@ async fn a_reload_that_lets_somebody_else_decide_ends_a_masters_time_in_good_ord
                 .wait_for_check(scene.master.instance, "critical", words)
                 .await?;
 
-            // Somebody would have it writable; the guard that stayed behind would not.
+            // An operator would have it writable; the guard that stayed behind would not.
             old.set_writable(true).await?;
             eventually(SOON, "the guard's word", async || {
                 let state = guard(old).await.map_err(|error| error.to_string())?;

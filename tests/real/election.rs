@@ -1,4 +1,4 @@
-//! Who is master next: the freshest, unless it may not be, and nobody who may not be.
+//! Which member is master next: the freshest, unless it may not be, and never a member that may not be.
 
 use std::time::Duration;
 
@@ -25,11 +25,11 @@ impl Scene {
         (0..self.set.len()).filter(|at| *at != master).collect()
     }
 
-    /// The last of `order` falls behind most, the first has everything.
+    /// The last member of `order` falls behind most, the first has everything.
     async fn order_by_rows(&self, order: &[usize]) -> Result<()> {
         for at in order.iter().skip(1).rev() {
             self.set.hold_back(*at).await?;
-            // What had passed the link by then still arrives.
+            // Rows that had passed the link by then still arrive.
             self.writers.wait_for_writes(LAG, SOON).await?;
             let held = self.set[*at].standing().await?.vclock;
             self.writers.wait_for_writes(LAG, SOON).await?;
@@ -39,7 +39,7 @@ impl Scene {
     }
 }
 
-/// Rows decide, not who came first.
+/// Rows decide, not which ballot came first.
 #[tokio::test]
 async fn of_three_replicas_the_freshest_wins_whatever_the_start_order() {
     world()
@@ -84,7 +84,7 @@ fn assert_reigns_again(verdict: &tarsec_harness::Verdict, expected: &[tarsec_har
     assert_eq!(tenures(verdict), expected, "{verdict}");
 }
 
-/// `MAX_LAG_ROWS` excludes whoever else is there to be elected.
+/// `MAX_LAG_ROWS` excludes every member that is there to be elected.
 #[tokio::test]
 async fn with_nobody_fit_the_set_stays_read_only_and_says_why_until_the_data_is_back() {
     world()
@@ -115,7 +115,7 @@ async fn with_nobody_fit_the_set_stays_read_only_and_says_why_until_the_data_is_
                 assert_eq!(&ballot["excluded"], said);
             }
             stays_read_only(&scene.set, LEASE * 2).await?;
-            // Whoever has the rows is fit.
+            // A member that has the rows is fit.
             scene.master().start().await?;
             let again = wait_for_master(&scene.set, |seen| seen.term > old.term, SOON).await?;
             assert_eq!(again.instance, old.instance);
@@ -149,7 +149,7 @@ async fn of_equals_the_highest_priority_goes_first_and_a_negative_one_never() {
             let options = ReplicaSetOptions::of(4);
             let scene = Scene::start_with(world, options, priority, |writers| writers).await?;
             let first = scene.master;
-            // Equal data: nobody writes any more.
+            // Equal data: no writer writes any more.
             scene.writers.verdict().await?.assert_safe();
             let mut alive = vec![0, 1, 2, 3];
             let mut master = first;
@@ -279,7 +279,7 @@ async fn the_best_dies(world: &World, moment: DeathAfter) -> Result<()> {
     Ok(())
 }
 
-/// A window is all that the best is worth waiting for.
+/// A candidate waits a window for the best, and no longer.
 #[tokio::test]
 async fn a_candidate_that_dies_between_ballot_and_lock_is_waited_for_no_longer_than_a_window() {
     world()
@@ -289,7 +289,7 @@ async fn a_candidate_that_dies_between_ballot_and_lock_is_waited_for_no_longer_t
         .await;
 }
 
-/// R4 holds for a master that never was one.
+/// R4 holds for a holder that never was master.
 #[tokio::test]
 async fn a_candidate_that_dies_between_lock_and_promotion_is_taken_over_from() {
     world()
@@ -299,7 +299,7 @@ async fn a_candidate_that_dies_between_lock_and_promotion_is_taken_over_from() {
         .await;
 }
 
-/// Its lease, and no more, is waited for.
+/// The others wait for its lease, and no longer.
 #[tokio::test]
 async fn a_candidate_that_dies_right_after_its_promotion_is_taken_over_from() {
     world()

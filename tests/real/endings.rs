@@ -216,7 +216,7 @@ async fn a_master_that_was_cut_off_tells_it_when_it_is_back() {
             link.restore().await?;
             let line = completed(world, &scene, heir.term).await?;
             assert_eq!(line["ended"], "cut_off", "{line}");
-            // Between, where the cut fell between a word and the answer to it.
+            // `between`, where the cut fell between a word and the answer to it.
             let known = &line["outage"]["known"];
             assert!(known == "exact" || known == "between", "{line}");
             assert_within(&line, gap_ms);

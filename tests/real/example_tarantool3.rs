@@ -1,5 +1,5 @@
-//! What docs/TARANTOOL3.md says, with its files from examples/tarantool3 on other ports: a cluster whose leader somebody
-//! chose becomes one whose master tarsec chooses, without a restart.
+//! docs/TARANTOOL3.md step by step, with its files from examples/tarantool3 on other ports: a cluster whose leader an
+//! operator chose becomes one whose master tarsec chooses, without a restart.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -51,7 +51,7 @@ async fn until_console(dir: &Path, name: &str, lua: &str, wanted: &str) -> Resul
     .await
 }
 
-/// Those whose console says that they are writable.
+/// The instances whose console says that they are writable.
 fn writable(dir: &Path) -> Vec<&'static str> {
     let asked = NAMES.into_iter();
     asked
@@ -69,7 +69,7 @@ async fn wait_for_master(dir: &Path, not: Option<&str>) -> Result<&'static str> 
     .await
 }
 
-/// The three addresses that are put in the place of the documentation's.
+/// Three addresses in the place of the documentation's.
 fn addresses(world: &World) -> Result<Vec<String>> {
     let ports = LISTENS.iter().map(|_| world.port());
     ports
@@ -99,7 +99,7 @@ async fn agent(world: &World, consul: &Consul, name: &str, addr: &str) -> Result
         .await
 }
 
-/// Until the command ends with this code and says that.
+/// Repeats the command until it ends with this code and says that.
 async fn wait_for(
     world: &World,
     consul: &Consul,
@@ -189,7 +189,7 @@ async fn a_cluster_whose_leader_somebody_chose_becomes_tarsecs_without_a_restart
         wait_for(world, &consul, &["status"], "MASTER", 0).await?;
 
         // 4. By order.
-        // Refused until somebody replicates from it again.
+        // Refused until another member replicates from it again.
         let order = ["switchover", "--yes", "--to", &addrs[dead]];
         wait_for(world, &consul, &order, "is master", 0).await?;
         assert_eq!(wait_for_master(dir, Some(second)).await?, first);

@@ -99,7 +99,7 @@ async fn consul_gone_with_a_replica_down_leaves_everybody_read_only_after_the_le
         .await;
 }
 
-/// The other member alone does not do: the side of a split that Consul is on may be the smaller one.
+/// The other member's promise alone does not do: the side of a split that Consul is on may be the smaller one.
 #[tokio::test]
 async fn a_master_without_consul_and_one_of_two_replicas_is_read_only_before_that_one_takes_over() {
     world()
@@ -136,7 +136,7 @@ async fn a_master_alone_cut_off_from_consul_keeps_its_role_and_says_so() {
             reaches_consul(agent, false).await?;
             wait_for_reason(agent, ON_PROMISES).await?;
             assert_status_knows_of_promises(world, &cluster, "").await?;
-            // Long enough for its session to expire and for anybody who runs for a free lock to have it.
+            // Long enough for its session to expire and for an agent that runs for a free lock to have it.
             wait_until_lock_is_free(&cluster, world).await?;
             cluster.set.stays_master(master, LEASE * 3).await?;
             for (index, replica) in cluster.agents.iter().enumerate() {
@@ -191,7 +191,7 @@ async fn wait_until_lock_is_free(cluster: &Cluster, world: &World) -> Result<()>
     .await
 }
 
-/// Neither the master's silence nor the time without Consul gives anybody the lock.
+/// Neither the master's silence nor the time without Consul gives another agent the lock.
 #[tokio::test]
 async fn a_master_lost_without_consul_is_succeeded_when_consul_is_back_and_not_before() {
     world()
@@ -210,8 +210,8 @@ async fn a_master_lost_without_consul_is_succeeded_when_consul_is_back_and_not_b
             scene.consul.start_all().await?;
             let back = Instant::now();
             let heir = scene.wait_for_heir(SESSION_EXPIRY).await?;
-            // However long it has been silent: it gets another lease to come back, as R3 counts only while it can read.
-            // Half of it is for who found Consul back before us.
+            // However long the master has been silent: it gets another lease to come back, as R3 counts only while
+            // Consul can be read. Half of that lease is for agents that found Consul back before the test did.
             assert!(back.elapsed() > LEASE / 2, "{:?}", back.elapsed());
             let verdict = scene.writers.verdict().await?;
             assert_reigns(&verdict, &[scene.master, heir]);
@@ -256,7 +256,7 @@ const PROMISE_LEFT: &str = "
 local promise = tarsec_guard.state.promise
 return promise and tonumber(promise.until_ns - require('clock').monotonic64()) / 1e9 or nil";
 
-/// They have forgotten what they promised, and their agents have seen the record stand for long enough.
+/// The instances have forgotten what they promised, and their agents have seen the record stand for long enough.
 #[tokio::test]
 async fn members_restarted_while_their_promises_run_are_not_promoted_too_early() {
     world()
@@ -305,7 +305,7 @@ async fn members_restarted_while_their_promises_run_are_not_promoted_too_early()
         .await;
 }
 
-/// The outage is several leases long, whoever the agents ask.
+/// The outage is several leases long, whichever member the agents ask.
 #[tokio::test]
 async fn the_death_of_consuls_leader_with_the_default_raft_multiplier_costs_not_one_write() {
     world()

@@ -1,5 +1,5 @@
-//! A replica set from nothing. No record says who was master, but every member answers that it is read-only, so nobody waits
-//! for a lease; and in which order instances and agents come does not matter.
+//! A replica set from nothing. No record names a master, but every member answers that it is read-only, so no agent
+//! waits for a lease; and in which order instances and agents come does not matter.
 
 use tarsec_harness::{
     Agent, AgentBuilder, Consul, LogLine, ReplicaSet, ReplicaSetOptions, Result, Tenure, Version,
@@ -11,7 +11,7 @@ use crate::support::{LEASE, SOON, world};
 
 const PLAIN_INIT: &str = include_str!("lua/plain_init.lua");
 
-/// Longer than any wait in these stories: whoever is master in them has not waited for it.
+/// Longer than any wait in these stories: a master in them has not waited for it.
 pub(crate) fn long_lease(agent: AgentBuilder) -> AgentBuilder {
     agent
         .env("MASTER_LEASE", "60s")
@@ -19,7 +19,7 @@ pub(crate) fn long_lease(agent: AgentBuilder) -> AgentBuilder {
         .env("HEALTHCHECK_TIMEOUT", "2s")
 }
 
-/// Three instances of which none runs. `plain`: nobody is registered before it joins.
+/// Three instances of which none runs. `plain`: no member is registered before it joins.
 async fn unborn(world: &World, plain: bool) -> Result<ReplicaSet> {
     let options = ReplicaSetOptions::of(3).unborn();
     let options = if plain {
@@ -36,7 +36,7 @@ async fn agent(world: &World, set: &ReplicaSet, consul: &Consul, index: usize) -
     long_lease(world.agent(&set[index], consul)?).start().await
 }
 
-/// As a supervisor does it: whoever ended is started again, until all are ready.
+/// As a supervisor does it: every instance that ended is started again, until all are ready.
 async fn supervise(set: &ReplicaSet) -> Result<()> {
     eventually(SOON * 3, "all instances to be ready", async || {
         for instance in set.iter() {

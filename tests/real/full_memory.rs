@@ -7,7 +7,7 @@ use tarsec_harness::{Agent, AgentBuilder, ReplicaSetOptions, Result, World, even
 use crate::scene::{Scene, guard, wait_for_master};
 use crate::support::{SOON, world};
 
-/// Long enough to tell a release at once from one that waits for the lease.
+/// Long enough to tell a release at once from a release that waits for the lease.
 const LONG_LEASE: Duration = Duration::from_secs(10);
 
 /// Writes rows of ever smaller size until not even the smallest has room. In a local space, so that the others have
@@ -114,7 +114,7 @@ async fn a_master_with_full_memory_that_loses_consul_is_fenced_and_not_killed() 
                 .cut()
                 .await?;
             wait_for_heir(&scene).await?;
-            // The kill, were there one, comes before anybody else may be writable by time.
+            // The kill, were there one, comes before another instance may be writable by time.
             assert_spared(&scene, &scene.agents, "its lease ended").await?;
             eventually(SOON, "a passed barrier", async || {
                 let lua = "local s = tarsec_guard.state return s.barrier_epoch == s.epoch";
@@ -132,7 +132,7 @@ async fn a_master_with_full_memory_that_loses_consul_is_fenced_and_not_killed() 
         .await;
 }
 
-/// Another instance is writable. That one has memory.
+/// Waits until another instance is writable, whose memory is not used up.
 async fn wait_for_heir(scene: &Scene) -> Result<()> {
     let old = scene.master;
     let fits = |seen: &tarsec_harness::Tenure| seen.instance != old.instance;

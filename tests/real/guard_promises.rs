@@ -124,7 +124,7 @@ async fn whoever_is_writable_or_knows_a_higher_term_promises_nothing() {
         assert_says(&refused["refused"], "term 4 is over");
         let refused = guard.promise(THIRD, 5, SECOND).await?;
         assert_says(&refused["refused"], "it has promised that to");
-        // A shorter one does not take back the longer one.
+        // A shorter promise does not take back a longer one.
         guard.promise(OTHER, 5, SECOND).await?;
         let left_ns = guard.probe().await?["promise"]["left_ns"].as_u64();
         assert!(left_ns > Some(20 * SECOND), "{left_ns:?}");
@@ -159,7 +159,7 @@ async fn a_young_guard_is_not_promoted_where_it_may_have_forgotten_a_promise() {
     .await;
 }
 
-/// A guard of an earlier version made no promises that it would know of.
+/// A guard of an earlier version knows of no promises that it made.
 #[tokio::test]
 async fn a_guard_that_comes_after_one_that_kept_no_age_counts_as_new() {
     guarded("guard-upgrade", async |guard| {
@@ -173,7 +173,7 @@ async fn a_guard_that_comes_after_one_that_kept_no_age_counts_as_new() {
     .await;
 }
 
-/// R3: nobody else may be master, for all that this one knows.
+/// R3: no other instance may be master, for all that this one knows.
 #[tokio::test]
 async fn whoever_stands_for_all_knows_nobody_that_was_not_asked_and_has_landed() {
     guarded("guard-for-all", async |guard| {
@@ -201,7 +201,7 @@ async fn whoever_stands_for_all_knows_nobody_that_was_not_asked_and_has_landed()
     .await;
 }
 
-/// R3: a member that is promoted without them might never get rows that a quorum has acknowledged.
+/// R3: an instance that is promoted without such rows might never get them, though a quorum has acknowledged them.
 #[tokio::test]
 async fn whoever_stands_for_all_has_no_row_that_the_asking_one_lacks() {
     guarded("guard-rows", async |guard| {
@@ -223,7 +223,7 @@ async fn whoever_stands_for_all_has_no_row_that_the_asking_one_lacks() {
     .await;
 }
 
-/// R3: whatever its agent was allowed before another's agent asked says nothing of what has happened since.
+/// R3: what its agent was allowed before another instance's agent asked says nothing of what has happened since.
 #[tokio::test]
 async fn a_promotion_that_rests_on_a_reading_from_before_a_promise_is_refused() {
     guarded("guard-old-reading", async |guard| {

@@ -39,7 +39,7 @@ async fn lease_end(instance: &Instance) -> Result<Instant> {
     Ok(asked_at + Duration::from_secs_f64(left))
 }
 
-/// Waits until the lock is free or somebody else's, and says when that was seen.
+/// Waits until the lock is free or another session's, and says when that was seen.
 async fn wait_until_lock_moved(scene: &Scene, session: Option<&str>) -> Result<Instant> {
     eventually(SOON, "the lock to move", async || {
         let entry = scene.lock().await.map_err(|error| error.to_string())?;
@@ -73,7 +73,7 @@ async fn a_frozen_master_is_killed_before_its_lock_moves() {
             scene.master().freeze().await?;
             wait_until_lock_moved(&scene, session.as_deref()).await?;
             assert!(is_beyond_return(pid), "process {pid} may wake up");
-            // Whoever is not dead wakes up now, with all that was queued; the dead cannot be signalled.
+            // An instance that is not dead wakes up now, with all that was queued; a dead process cannot be signalled.
             scene.master().thaw().ok();
             let heir = scene.wait_for_heir(SOON).await?;
             scene.master().process().wait(SOON).await?;
@@ -106,7 +106,7 @@ async fn a_master_woken_about_the_end_of_its_lease_is_never_one_of_two() {
                 instance.thaw().ok();
                 scene.writers.wait_for_writes(SOME_WRITES, SOON).await?;
                 master = wait_for_master(&scene.set, |_| true, SOON).await?;
-                // Whoever was killed is a replica again before the next round.
+                // An instance that was killed is a replica again before the next round.
                 scene.set.start_all().await?;
             }
             let verdict = scene.writers.verdict().await?;
@@ -169,7 +169,7 @@ async fn a_hung_master_that_is_not_to_be_killed_loses_its_lock_after_lease_and_m
             let verdict = scene.writers.verdict().await?;
             assert_reigns(&verdict, &[old, heir]);
 
-            // What was queued may land when it wakes, which is why it is loud; nothing after that does.
+            // Writes that were queued may land when it wakes, which the log says loudly; nothing after them does.
             let instance = &set[old.instance];
             assert!(instance.process().is_running());
             instance.thaw()?;
@@ -187,7 +187,7 @@ async fn a_hung_master_that_is_not_to_be_killed_loses_its_lock_after_lease_and_m
         .await;
 }
 
-/// Whoever answers at the instance's address says which process that is; here it names one that has nothing to do with it.
+/// The instance that answers at the address says which process it is; here it names a process that is not its own.
 #[tokio::test]
 async fn a_process_that_does_not_prove_to_be_the_instance_is_never_killed() {
     world()
@@ -218,7 +218,7 @@ async fn a_process_that_does_not_prove_to_be_the_instance_is_never_killed() {
             victim.kill().expect("it is ours");
             victim.wait().expect("it is ours");
             assert!(found.is_none(), "the wrong process was killed: {found:?}");
-            // It could not be killed by its agent, and its queue is not to be seen by anybody (docs/LIMITS.md).
+            // Its agent could not kill it, and nobody is to see what is queued in it (docs/LIMITS.md).
             scene.master().process().kill_no_wait()?;
             scene.set.stays_master(heir.instance, LEASE).await?;
             assert_reigns(&scene.writers.verdict().await?, &[old, heir]);

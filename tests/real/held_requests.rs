@@ -1,5 +1,5 @@
-//! Requests that are held are ended by what stands between an agent and Consul. That is no news about Consul: a lost
-//! machine is succeeded in time all the same. A Consul that was away is news, and starts the count anew.
+//! Proxies between an agent and Consul end requests that Consul holds. That is no news about Consul: a lost machine is
+//! succeeded in time all the same. A Consul that was away is news, and starts the count anew.
 
 use std::time::{Duration, Instant};
 
@@ -60,7 +60,7 @@ fn change(verdict: &tarsec_harness::Verdict) -> Change {
     }
 }
 
-/// While all is well nobody notices the proxy, and a lost machine is succeeded after a lease and its margin.
+/// While all is well no agent notices the proxy, and a lost machine is succeeded after a lease and its margin.
 async fn is_succeeded_in_time_behind(world: &World, lease: Duration, rules: Rules) -> Result<()> {
     let (scene, gate) = scene_behind(world, lease, rules).await?;
     let old = scene.master;
@@ -70,8 +70,8 @@ async fn is_succeeded_in_time_behind(world: &World, lease: Duration, rules: Rule
     assert!(gate.asked().iter().any(|asked| held(&asked.line)));
     for agent in &scene.agents {
         let logs = agent.logs()?;
-        // That a busy machine took a second for an answer is nothing that the proxy did; nor is it that a master asks for
-        // promises then, of members of which one is not attached yet.
+        // That a busy machine took a second for an answer is nothing that the proxy did; nor is it that a master then
+        // asks members for promises, of which one is not attached yet.
         let is_slow = |line: &LogLine| {
             let why = line.field("why").to_string();
             why.contains("no answer from consul in")
@@ -156,7 +156,8 @@ async fn behind_a_proxy_that_swallows_what_is_held_a_lost_machine_is_succeeded()
     world().story("held-swallowed", story).await;
 }
 
-/// The master's machine is lost, and then nobody reaches Consul for so long. From its loss, and from Consul's return.
+/// The master's machine is lost, and then no agent reaches Consul for so long. Times from its loss, and from Consul's
+/// return.
 async fn heir_after_an_outage(world: &World, outage: Duration) -> Result<(Duration, Duration)> {
     let options = ReplicaSetOptions::of(3);
     let linked = |_, agent: AgentBuilder| agent.linked();

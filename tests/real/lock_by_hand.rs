@@ -79,7 +79,8 @@ async fn a_lock_released_with_an_empty_value_is_taken_again_unnoticed() {
     .await;
 }
 
-/// No lock protects a member's key. Anybody who may write there can say any term, and none of them may be the last one.
+/// No lock protects a member's key. Any client with the right to write there can say any term, and none of these
+/// may be the last term.
 #[tokio::test]
 async fn a_term_that_somebody_made_up_in_a_members_key_ends_no_change_of_hands() {
     let story = async |world: &World| {

@@ -1,4 +1,4 @@
-//! What the log says, to whom, and how often.
+//! What the log says, to which reader, and how often.
 
 use std::os::unix::fs::MetadataExt;
 

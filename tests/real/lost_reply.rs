@@ -45,7 +45,8 @@ async fn a_refresh_whose_reply_is_lost_is_looked_for_and_not_repeated() {
                     line.field("to") == "master: writable, the lease is running"
                 })
                 .await?;
-            // What it finds in the key is its own: it is not written a second time, and the next is one more.
+            // The record that it finds in the key is its own: it is not written a second time, and the next is one
+            // more.
             let found = Instant::now();
             while found.elapsed() < REFRESH_INTERVAL / 2 {
                 assert_eq!(cluster.lock(world).await?, refreshed);

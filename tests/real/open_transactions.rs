@@ -164,7 +164,7 @@ impl Scene {
         Ok(outcome)
     }
 
-    /// Without a fence all of them commit: what ends them is nothing else. Without its transaction manager memtx lets no
+    /// Without a fence all of them commit: nothing but a fence ends them. Without its transaction manager memtx lets no
     /// transaction yield.
     async fn assert_all_commit(&self, instance: usize) -> Result<()> {
         for open in self.commit(instance).await? {
@@ -221,7 +221,7 @@ async fn none_commits_after_any_fence(world: &World, mvcc: bool) -> Result<()> {
     scene.agents[first].kill().await?;
     scene.assert_none_commits(first).await?;
 
-    // Nobody is master now, and a hand makes it writable: fenced in the next turn of the event loop, so the
+    // No instance is master now, and a hand makes it writable: fenced in the next turn of the event loop, so the
     // transactions begin in this one.
     scene.agents[second].kill().await.ok();
     scene.is_fenced(first).await?;
@@ -255,8 +255,8 @@ async fn no_transaction_of_memtxs_manager_that_was_open_at_a_fence_commits_after
         .await;
 }
 
-/// A master without tarsec turns read-only by hand, and its first agent comes while transactions of before are open. They may
-/// commit after that, so nobody is told that its commits have landed before they are over.
+/// A master without tarsec turns read-only by hand, and its first agent comes while transactions of before are open.
+/// They may commit after that, so no agent is told that its commits have landed before they are over.
 #[tokio::test]
 async fn transactions_of_before_the_guard_are_commits_that_have_not_landed() {
     if Version::skips(

@@ -15,7 +15,7 @@ use crate::switchover::wait_for_followers;
 
 /// Longer than any of the commands' own deadlines.
 const COMMAND: Duration = Duration::from_secs(90);
-/// What would be enough for any change of hands.
+/// Enough for any change of hands.
 const LONG_ENOUGH: Duration = Duration::from_secs(8);
 /// The member that may never be master, where there is one.
 const EXCLUDED: usize = 2;
@@ -141,13 +141,13 @@ async fn a_switchover_has_come_about_or_not_when_its_command_ends_and_a_watch_sh
             scene.set.wait_for_mesh(SOON).await?;
             wait_for_followers(&board, 2).await?;
 
-            // The best of two others of which one is excluded.
+            // The best of two other members, of which one is excluded.
             order(world, &scene, &["switchover"], 0, &is_master(reigns[2])).await?;
             assert_eq!(scene.set.writable().await, [one]);
             let shown = wait_until_shown(&watch, &named(reigns[2]), shown).await?;
             wait_for_followers(&board, 2).await?;
 
-            // Nobody can take notice, and this one does not wait for it.
+            // The master's agent cannot take notice, and this command does not wait for it.
             scene.agents[one].freeze().await?;
             order(world, &scene, &["switchover", "--no-wait"], 0, "asked").await?;
             let asked = board.switchover().await?;

@@ -1,4 +1,4 @@
-//! Operators pause what goes by itself.
+//! Operators pause everything that agents do by themselves.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use crate::scene::{SOME_WRITES, Scene, assert_reigns, guard, wait_for_master};
 use crate::support::{LEASE, SOON, world};
 
-/// What would be enough for any change of hands.
+/// Enough for any change of hands.
 const LONG_ENOUGH: Duration = Duration::from_secs(8);
 
 /// Three instances under writers, paused, the master's guard standing down.
@@ -130,7 +130,7 @@ async fn an_agent_that_is_stopped_in_a_pause_leaves_its_master_writable() {
             let scene = paused(world).await?;
             let old = scene.master;
             assert!(scene.master_agent().term(SOON).await?.success());
-            // Longer than the lease, and than the session: its lock is free, and nobody takes it.
+            // Longer than the lease, and than the session: its lock is free, and no agent takes it.
             scene.set.stays_master(old.instance, LONG_ENOUGH).await?;
             scene.master_agent().start()?;
             wait_until_stood_down(&scene, true).await?;

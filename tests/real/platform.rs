@@ -22,7 +22,7 @@ async fn boxes_shaped_like_each_versions_and_the_one_that_runs_meet_the_guards_n
     world().story("platform-shapes", story).await;
 }
 
-/// What an operator changes at run time; each is set to another value and back.
+/// Settings that an operator changes at run time; each is set to another value and back.
 pub(crate) const CHANGES: &str = "
 local changes = {too_long_threshold = 0.7, replication_timeout = 1.5, checkpoint_count = 3, log_level = 4,
     replication_connect_timeout = 2, snap_io_rate_limit = 100, readahead = 32640, net_msg_max = 1024,

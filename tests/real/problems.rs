@@ -1,5 +1,5 @@
-//! What is not as it should be in a replica set is said by everybody: in `tarsec status`, in every check and in every log,
-//! long before a failover has to show it.
+//! Every agent and `tarsec status` say what is not as it should be in a replica set: `status`, every check and every
+//! log tell of it long before a failover has to show it.
 
 use std::time::Duration;
 
@@ -240,7 +240,7 @@ async fn another_clusters_master_under_the_same_name_is_said_by_both_until_the_n
         .await;
 }
 
-/// It knows no replica set, so it has no member's key.
+/// Such an agent knows no replica set, so it has no member's key.
 #[tokio::test]
 async fn an_agent_that_cannot_log_in_is_shown_until_it_can() {
     world()

@@ -1,4 +1,5 @@
-//! Replicas at which the master's rows do not arrive: readers leave them, operators see why, and nobody switches to them.
+//! Replicas at which the master's rows do not arrive: readers leave them, operators see why, and no switchover goes to
+//! them.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use crate::scene::{Scene, assert_reigns};
 use crate::support::{SOON, world};
 use crate::switchover::wait_for_followers;
 
-/// A scene of three, everybody following, with agents that give replicas a second.
+/// A scene of three, every member following, with agents that give replicas a second.
 async fn three(world: &World) -> Result<Scene> {
     let scene = Scene::start_with(
         world,
@@ -30,7 +31,7 @@ fn following(scene: &Scene) -> String {
     format!("replica: the master is {}", scene.master().addr())
 }
 
-/// Waits until the check passes and has nothing to say beside who is master.
+/// Waits until the check passes and says nothing but which instance is master.
 async fn wait_until_mended(scene: &Scene, replica: usize) -> Result<()> {
     eventually(
         SOON,
@@ -175,7 +176,7 @@ async fn a_replica_that_follows_another_replica_passes_and_says_so() {
             scene.wait_for_refreshes().await?;
             assert_ne!(scene.set[replica].standing().await?.vclock, has);
             assert_eq!(scene.service(replica).await?.unwrap().status, "passing");
-            // The one in between gets nothing any more.
+            // The replica in between gets nothing any more.
             scene.set.unfollow(other).await?;
             scene.wait_for_check(replica, "critical", &words).await?;
             scene.wait_for_check(other, "critical", &words).await?;
@@ -184,7 +185,7 @@ async fn a_replica_that_follows_another_replica_passes_and_says_so() {
         .await;
 }
 
-/// Readers keep their replicas while nobody knows of a master.
+/// Readers keep their replicas while no agent knows of a master.
 #[tokio::test]
 async fn replicas_of_a_master_that_is_lost_pass_until_there_is_another() {
     world()

@@ -15,7 +15,7 @@ pub(crate) const SOME_WRITES: u64 = 50;
 /// A dead session's lock is free after one to two of its TTLs, which is 10 s here; then the lease is waited out.
 pub(crate) const SESSION_EXPIRY: Duration = Duration::from_secs(45);
 
-/// Everything a story has, and who was master when it began.
+/// Everything that a story has, and the master with which it began.
 pub(crate) struct Scene {
     pub(crate) consul: Consul,
     pub(crate) set: ReplicaSet,
@@ -78,12 +78,10 @@ impl Scene {
         })
     }
 
-    /// The master's instance.
     pub(crate) fn master(&self) -> &Instance {
         &self.set[self.master.instance]
     }
 
-    /// The master's agent.
     pub(crate) fn master_agent(&self) -> &Agent {
         &self.agents[self.master.instance]
     }
@@ -107,7 +105,7 @@ impl Scene {
         Ok(heir)
     }
 
-    /// Waits until the master's record has been renewed twice: whoever keeps it is at work.
+    /// Waits until the master's record has been renewed twice: the agent that keeps it is at work.
     pub(crate) async fn wait_for_refreshes(&self) -> Result<()> {
         let before = self.lock().await?.json()?["refresh"].as_u64().unwrap_or(0);
         eventually(SOON, "two refreshes", async || {
@@ -223,7 +221,7 @@ pub(crate) async fn guard(instance: &Instance) -> Result<Value> {
     Ok(values.into_iter().next().unwrap_or(Value::Null))
 }
 
-/// Who accepted writes, in the order of the first.
+/// The tenures that accepted writes, in the order of the first.
 pub(crate) fn tenures(verdict: &Verdict) -> Vec<Tenure> {
     verdict.shares.iter().map(|share| share.tenure).collect()
 }

@@ -1,5 +1,5 @@
-//! Secrets that are rotated while agents run: a refusal is enough for their files to be read again, and nobody restarts
-//! anything.
+//! Secrets that are rotated while agents run: a refusal is enough for their files to be read again, and no operator
+//! restarts anything.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::settings::{CREATE_FOLLOWER, FOLLOWER, wait_until_follows};
 use crate::support::{LEASE, SOON, world};
 use crate::surroundings_acl::{policy_without, strict_consul};
 
-/// What is said of a secret that was renewed, and of one that could not be.
+/// What the log says of a secret that was renewed, and of a secret that could not be.
 const TAKEN: &str = "a changed secret was taken";
 const KEPT: &str = "a secret cannot be read again: the one before is kept";
-/// Long enough for several readings of what stays refused.
+/// Long enough for several readings of a secret that stays refused.
 const READINGS: Duration = Duration::from_secs(7);
 
 /// The file takes this content's place in one step, as secret stores do it.
@@ -38,7 +38,7 @@ fn said(agent: &Agent, message: &str) -> Result<Vec<LogLine>> {
     Ok(logs)
 }
 
-/// Waits until the agent has said, for so manieth time, that it took what these variables name.
+/// Waits until the agent has said just so many times that it took what these variables name.
 pub(crate) async fn wait_until_taken(agent: &Agent, settings: &str, times: usize) -> Result<()> {
     let what = format!("{settings} taken {times} times");
     eventually(SOON, &what, async || {
@@ -101,7 +101,7 @@ async fn a_rotated_token_interrupts_nothing_and_one_that_is_missing_ends_nothing
         };
         let scene = Scene::start_on(world, consul, set, with_file, |writers| writers).await?;
 
-        // Both are valid for a moment: nobody notices.
+        // Both are valid for a moment: no agent notices.
         let second = new_token(world, &api, "second").await?;
         put(&file, &second.secret);
         delete_token(&api, &first).await?;
@@ -114,7 +114,7 @@ async fn a_rotated_token_interrupts_nothing_and_one_that_is_missing_ends_nothing
             .stays_master(scene.master.instance, LEASE * 2)
             .await?;
 
-        // Nothing is there to be read, then what hangs: the master's lease ends, its agent does not.
+        // Nothing is there to be read, and then a file that hangs: the master's lease ends, its agent does not.
         std::fs::remove_file(&file).expect("it is there");
         delete_token(&api, &second).await?;
         scene.set.wait_for_no_master(SOON).await?;
@@ -139,8 +139,8 @@ async fn a_rotated_token_interrupts_nothing_and_one_that_is_missing_ends_nothing
         }
 
         let third = new_token(world, &api, "third").await?;
-        // An agent that hangs at the FIFO is let go and finds it empty, for of what is written there each of them might read a
-        // part. Whoever comes later finds a file.
+        // Agents that hang at the FIFO are let go and find it empty, because each of them might read a part of what is
+        // written there. An agent that comes later finds a file.
         let pipe = std::fs::OpenOptions::new()
             .read(true)
             .write(true)
@@ -173,7 +173,7 @@ pub(crate) async fn change_password(master: &Instance, user: &str, password: &st
         .map(|_| ())
 }
 
-/// Waits until the password of the master has come to all that run.
+/// Waits until the master's password has come to all instances that run.
 pub(crate) async fn wait_until_replicated(
     set: &ReplicaSet,
     master: usize,
@@ -214,7 +214,7 @@ async fn a_rotated_password_is_taken_by_the_link_and_by_the_question_for_promise
         let (master, replica) = (scene.master.instance, scene.replica());
         change_password(scene.master(), &login.user, "rotated").await?;
         wait_until_replicated(&scene.set, master, &login.user).await?;
-        // The replica's agent is refused while its file holds what is no longer right, and waits.
+        // The replica's agent is refused while its file holds the old password, and waits.
         scene.set[replica].restart().await?;
         let reason = "set TARANTOOL_PASSWORD or TARANTOOL_PASSWORD_FILE to";
         scene.agents[replica]
@@ -233,7 +233,7 @@ async fn a_rotated_password_is_taken_by_the_link_and_by_the_question_for_promise
         scene.consul.start_all().await?;
         scene.wait_for_refreshes().await?;
 
-        // And its own link comes back with what it has now.
+        // And its own link comes back with the password that it has now.
         let link = scene.master_agent().instance_link().expect("it is linked");
         link.cut().await?;
         link.restore().await?;
@@ -244,7 +244,7 @@ async fn a_rotated_password_is_taken_by_the_link_and_by_the_question_for_promise
     world().story("rotated-password", story).await;
 }
 
-/// One instance, so that nobody can promise anything: the link alone has to come back in time.
+/// One instance, so that no member can promise anything: the link alone has to come back in time.
 #[tokio::test]
 async fn an_agent_whose_link_is_refused_is_back_before_its_lease_ends() {
     let story = async |world: &World| {

@@ -1,4 +1,4 @@
-//! Settings that change who may be master, and whom replicas follow.
+//! Settings that change which member may be master, and which instance replicas follow.
 
 use std::time::Instant;
 
@@ -24,7 +24,7 @@ end)
 creating:set_joinable(true)
 assert(creating:join())";
 
-/// Waits until a replica follows this address and no other, and that is all it is told to follow.
+/// Waits until a replica follows this address and no other, and `box.cfg.replication` has nothing besides.
 pub(crate) async fn wait_until_follows(instance: &Instance, master: &str) -> Result<()> {
     let lua = "
         local followed = setmetatable({}, {__serialize = 'seq'})

@@ -1,5 +1,6 @@
-//! An ex-master with rows that nobody had when its time was over. From 2.11 on the others refuse them for good once a
-//! synchronous queue has been promoted elsewhere: such a member never becomes master, and everybody says how to mend it.
+//! An ex-master with rows that no other member had when its time was over. From 2.11 on the others refuse them for good
+//! once a synchronous queue has been promoted elsewhere: such a member never becomes master, and every agent says how
+//! to mend it.
 
 use tarsec_harness::{Fault, Result, Tenure, Version, World, eventually};
 
@@ -87,7 +88,7 @@ async fn an_ex_master_whose_rows_are_refused_never_becomes_master_and_is_mended_
         let order = board.wait_for_switchover(&id, SOON).await?;
         assert_eq!(order["state"], "refused", "{order}");
 
-        // It is the only one that is left, and does not run.
+        // It is the only member that is left, and does not run.
         let third = 3 - old - second.instance;
         scene.set[third].kill().await?;
         scene.master().kill().await?;

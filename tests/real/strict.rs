@@ -11,7 +11,7 @@ use crate::pause::wait_until_stood_down;
 use crate::scene::{Scene, assert_never_refused, assert_reigns, guard, wait_for_master};
 use crate::support::{LEASE, SOON, world};
 
-/// A write of which the end is taken when it has landed. One that landed in time may be acknowledged at any time: a
+/// A write whose end is taken when it has landed. A write that landed in time may be acknowledged at any time: a
 /// process can be frozen between the commit and the reply, or the network be slow, and its reader cannot tell.
 const EXACT_WRITES: &str = "
 local clock = require('clock')
@@ -129,8 +129,8 @@ async fn an_ordinary_end_of_the_lease_under_load_kills_nothing() {
         .await;
 }
 
-/// In one turn of the event loop, so that no fiber can fence: a write that begins in time and lands late, and one that
-/// begins late.
+/// In one turn of the event loop, so that no fiber can fence: a write that begins in time and lands late, and a write
+/// that begins late.
 const LATE_WRITES: &str = "
 local clock, log = require('clock'), require('log')
 box.session.su('admin', function()

@@ -54,7 +54,7 @@ async fn alone(world: &World) -> Result<ReplicaSet> {
     Ok(set)
 }
 
-/// Whatever can be acknowledged, by name.
+/// Every statement that can be acknowledged, by name.
 const WRITES: &str = "
 return {
     {'insert', function() box.space.memtx:insert{10, 1} end},
@@ -183,7 +183,7 @@ async fn temporary_and_local_spaces_stay_writable_without_a_lease() {
     world().story("strict-local", story).await;
 }
 
-/// A write that begins in time and lands past the deadline, as one that is never acknowledged.
+/// A write that begins in time and lands past the deadline, and so is never acknowledged.
 async fn late_commit(name: &str, write: &str) {
     let story = async |world: &World| {
         let set = alone(world).await?;
@@ -366,8 +366,8 @@ async fn it_is_switched_on_and_off_by_whoever_attaches() {
 async fn a_guard_that_was_replaced_neither_refuses_nor_kills() {
     let story = async |world: &World| {
         let set = alone(world).await?;
-        // Somebody removed the global: the next guard knows nothing of the triggers of the one before.
-        // What stands in front of it yields, and a guard whose global is gone puts it back in its next turn.
+        // An operator removed the global: the next guard knows nothing of the triggers of the guard before. The code in
+        // front of it yields, and a guard whose global is gone puts it back in its next turn.
         let run = |sources: &[&str]| {
             let run = |source: &&str| format!("assert(loadstring([==[{source}]==]))()\n");
             sources.iter().map(run).collect::<String>()

@@ -14,7 +14,7 @@ pub(crate) fn world() -> WorldBuilder {
     World::builder().agent_binary(env!("CARGO_BIN_EXE_tarsec"))
 }
 
-/// Whether a test about Tarantool 3's declarative configuration is to be left out, which says so by name.
+/// Whether a test about Tarantool 3's declarative configuration is to be left out; says by name that it is.
 pub(crate) fn knows_no_declarations(test: &str) -> bool {
     let knows = |version| version >= Version::new(3, 0, 0);
     Version::skips(test, knows, "it knows no configuration in YAML")

@@ -110,7 +110,7 @@ async fn every_call_carries_the_user_and_password_and_a_wrong_one_is_named() {
     world().story("basic-auth", story).await;
 }
 
-/// Consul without the enterprise licence refuses a namespace, so here somebody in between takes it for Consul.
+/// Consul without the enterprise licence refuses a namespace, so here a gate in between hides it from Consul.
 #[tokio::test]
 async fn every_call_names_the_namespace() {
     let story = async |world: &World| {

@@ -9,7 +9,7 @@ use tarsec_harness::{
 
 use crate::support::{SOON, world};
 
-/// What docs/DEPLOYMENT.md quotes.
+/// The policy that docs/DEPLOYMENT.md quotes.
 const POLICY: &str = include_str!("../../docs/consul-policy.hcl");
 
 /// Long enough for an agent that did not wait to have done something.
@@ -56,7 +56,7 @@ pub(crate) async fn strict_consul(world: &World) -> Result<Consul> {
         .await
 }
 
-/// What the harness makes the management token.
+/// The management token of the harness's Consul.
 const MANAGEMENT: &str = "7a3c1f52-0d4e-4c3b-9a55-6f1e2d3c4b5a";
 
 async fn wait_for(agent: &Agent, message: &str, field: &str, words: &str) -> Result<LogLine> {

@@ -1,4 +1,4 @@
-//! A reverse proxy in front of Consul that reads what passes: who asked, for what.
+//! A reverse proxy in front of Consul that reads what passes: each request, with what it asks for.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use tarsec_harness::{Result, World};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What the gate lets pass, and how.
+/// Which requests the gate lets pass, and how.
 #[derive(Clone, Default)]
 pub(crate) struct Rules {
     /// The `Authorization` that every request must carry.

@@ -11,10 +11,10 @@ use tarsec_harness::{
 use crate::scene::Scene;
 use crate::support::{SOON, world};
 
-/// What the README quotes: the agent's user and its least grants.
+/// The grants that the README quotes: the agent's user with the least that it needs.
 const GRANTS: &str = include_str!("../../docs/tarantool-grants.lua");
 
-/// A member that is known beforehand can join while nobody is writable.
+/// A member that is known beforehand can join while no instance is writable.
 const JOINER: &str = "00000000-0000-4000-8000-000000000002";
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -117,8 +117,9 @@ async fn an_instance_that_waits_for_its_peers_is_waited_for() {
     world().story("joining", story).await;
 }
 
-/// A writable instance where Tarantool decides who is writable. The tests' own Tarantool, 2.6.0, cannot be configured
-/// like that: what later ones say of themselves is put there by hand (`pretend`), and taken away again (`mend`).
+/// A writable instance where Tarantool decides which instance is writable. The tests' own Tarantool, 2.6.0, cannot be
+/// configured like that: what later versions say of themselves is put there by hand (`pretend`), and taken away again
+/// (`mend`).
 async fn with_a_rule_of_its_own(name: &str, pretend: &str, mend: &str, sentence: &str) {
     let story = async |world: &World| {
         let consul = world.consul().await?;

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use tarsec::config::settings::settings;
 use tarsec::exit::Exit;
 
-/// Whoever refuses its settings does so at once; this machine may be busy.
+/// An agent that refuses its settings does so at once; this machine may be busy.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The binary, with nothing in its environment but this. One that accepts what it should refuse is killed: its status
-/// has no code then.
+/// The binary, with nothing in its environment but this. A process that accepts what it should refuse is killed: its
+/// status has no code then.
 fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_tarsec"))
         .args(arguments)

@@ -18,7 +18,7 @@ async fn alone(world: &World) -> Result<(Consul, ReplicaSet)> {
     Ok((world.consul().await?, world.replica_set(1).await?))
 }
 
-/// The instance that agents are told of by address, as this user.
+/// An agent that is told of the instance by its address, as this user.
 fn agent_at(
     world: &World,
     name: &str,
@@ -76,7 +76,7 @@ async fn assert_unsuitable(agent: &Agent, expected: &str) -> Result<()> {
     Ok(())
 }
 
-/// What is said of a user who may not execute.
+/// The words about a user who may not execute.
 fn denied(set: &ReplicaSet, user: &str) -> String {
     format!(
         "waiting for the instance: {} (TARANTOOL_ADDR): could not look at the instance: tarantool answered with error \
@@ -100,7 +100,7 @@ async fn as_admin(instance: &Instance, lua: &str, args: &[Value]) -> Result<()> 
     instance.eval(&by_hand, args).await.map(|_| ())
 }
 
-/// What is said of a login that was refused: the words of 2.6, or those of 2.11 and later, which do not tell a wrong
+/// The words about a login that was refused: those of 2.6, or those of 2.11 and later, which do not tell a wrong
 /// password from an unknown user.
 async fn denied_login(name: &str, user: &str, password: &str, told_apart: &str) {
     let sentence = if Version::of_tests() < Version::new(2, 11, 0) {
@@ -187,7 +187,7 @@ async fn guest_is_denied_by_that_name() {
     world().story("guest", story).await;
 }
 
-/// A server that says `answer` to whatever it is sent, or at once.
+/// A server that answers anything with `answer`, or says it at once.
 async fn stranger(world: &World, at_once: bool, answer: &'static [u8]) -> Result<String> {
     let addr = format!("127.0.0.1:{}", world.port()?);
     let listener = TcpListener::bind(&addr)

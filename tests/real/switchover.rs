@@ -19,7 +19,7 @@ async fn switch(board: &Board<'_>, target: Option<&str>, catch_up: Duration) -> 
     board.wait_for_switchover(&id, SOON).await
 }
 
-/// Waits until the master's own probe shows that it is followed by everybody else.
+/// Waits until the master's own probe shows that every other member follows it.
 pub(crate) async fn wait_for_followers(board: &Board<'_>, followers: usize) -> Result<()> {
     eventually(SOON, "followers in the record", async || {
         let record = board.record().await.map_err(|error| error.to_string())?;
@@ -45,7 +45,7 @@ async fn assert_refused(board: &Board<'_>, target: &str, words: &str) -> Result<
     Ok(())
 }
 
-/// The scene of three with full load, and everybody following.
+/// The scene of three with full load, every member following.
 async fn busy(world: &World) -> Result<Scene> {
     // Under this load a Consul that writes to the disk is silent for a second now and then, and a switchover is undone.
     let consul = world
@@ -217,7 +217,7 @@ async fn the_unfit_are_refused_with_a_reason_and_cost_nothing() {
             assert_refused(&board, uuid(target), "PAUSED by harness (a story)").await?;
             board.resume().await?;
 
-            // Its agent is dead and its key still says that all is well: nobody is fenced for it.
+            // The target's agent is dead and its key still says that all is well: no instance is fenced for it.
             scene.agents[target].kill().await?;
             let order = switch(&board, Some(uuid(target)), CATCH_UP).await?;
             let (state, why) = said(&order);

@@ -1,4 +1,4 @@
-//! Synchronous spaces: what was acknowledged is on the next master, however the one before it went.
+//! Synchronous spaces: an acknowledged write is on the next master, however the master before it went.
 
 use tarsec_harness::{
     AgentBuilder, History, Machine, ReplicaSet, ReplicaSetOptions, Result, Tenure, Value, Version,
@@ -8,7 +8,7 @@ use tarsec_harness::{
 use crate::scene::{SOME_WRITES, Scene, assert_reigns, guard, wait_for_master};
 use crate::support::{SOON, world};
 
-/// The journal becomes synchronous on the instance that the set is born on, before there is an agent.
+/// The journal becomes synchronous on the instance where the set is born, before there is an agent.
 pub(crate) const SYNCHRONOUS: &str = "
 box.cfg{replication_synchro_quorum = 2, replication_synchro_timeout = 5}
 if os.getenv('BOOTSTRAP') == 'true' and not box.space.journal.is_sync then

@@ -199,7 +199,7 @@ async fn settings_are_restored_whatever_becomes_of_the_queue() {
         assert!(refused.ends_with("it fails"), "{answer:?}");
         assert_eq!(answer[1..], [json!([1, 0.05]), json!(true)]);
         assert_eq!(set[1].eval(SETTINGS, &[]).await?, [json!(2), json!(5)]);
-        // Somebody else's change in between stays.
+        // A change that somebody else makes in between stays.
         let changes = "
             local clear = box.ctl.clear_synchro_queue
             box.ctl.clear_synchro_queue = function()

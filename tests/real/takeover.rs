@@ -1,4 +1,5 @@
-//! A holder that is not heard of for a lease loses the lock, whatever Consul's sessions do; one that is keeps it.
+//! A holder that is not heard of for a lease loses the lock, whatever Consul's sessions do; a holder that is heard
+//! keeps it.
 
 use std::time::{Duration, Instant};
 
@@ -48,7 +49,7 @@ async fn a_lost_machine_is_succeeded_after_a_lease_and_comes_back_as_a_replica()
             scene.set.stays_master(heir.instance, LEASE).await?;
             let verdict = scene.writers.verdict().await?;
             assert_reigns(&verdict, &[old, heir]);
-            // Nobody could prove that it was dead, and its last refresh may have been a quarter of a lease before.
+            // No agent could prove that it was dead, and its last refresh may have been a quarter of a lease before.
             let took = change(&verdict).duration();
             assert!(
                 took > LEASE / 2 && took < LEASE + MARGIN + REST,
@@ -159,7 +160,7 @@ impl<'a> Holder<'a> {
         })
     }
 
-    /// Writes a newer record as an agent would: it stays ours only if it was.
+    /// Writes a newer record as an agent would: the lock stays ours only if it was ours.
     async fn refresh(&mut self) -> Result<()> {
         self.refresh += 1;
         let path = format!("/v1/kv/{}?acquire={}", self.scene.key, self.session);

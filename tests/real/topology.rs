@@ -47,7 +47,7 @@ async fn three_of_four(world: &World) -> Result<Scene> {
     for index in 0..NEW {
         agents.push(agent(world, &set, &consul, index).await?);
     }
-    // The smallest name is born writable: nobody is to write before the agents have it.
+    // The instance with the smallest name is born writable: no client is to write before the agents have it.
     wait_for_master(&set, |_| true, SOON).await?;
     Scene::with_agents(world, consul, set, agents, |writers| writers).await
 }
@@ -95,7 +95,7 @@ async fn an_instance_that_comes_becomes_master_and_one_that_goes_leaves_nothing_
             assert_eq!(scene.master.instance, NEW);
             reigns.push(scene.master);
 
-            // The other way round: one that served before goes for good.
+            // The other way round: an instance that served before goes for good.
             let gone = reigns[0].instance;
             let gone_name = scene.set[gone].name().to_owned();
             scene.agents[gone].term(SOON).await?;
@@ -122,7 +122,7 @@ async fn an_instance_that_comes_becomes_master_and_one_that_goes_leaves_nothing_
                 scene.master
             );
 
-            // Who went is waited for by nobody.
+            // No agent waits for the instance that went.
             scene.master().kill().await?;
             let dead = scene.master.instance;
             scene.master = scene.wait_for_heir(Duration::from_secs(5)).await?;

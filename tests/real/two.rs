@@ -46,7 +46,7 @@ async fn an_agent_that_slept_and_lost_its_connection_does_not_kill_what_another_
             old.freeze().await?;
             let later = world.agent(scene.master(), &scene.consul)?;
             let later = later.name("agent-later").start().await?;
-            // Whoever writes the record now is the later one.
+            // The agent that writes the record now is the later one.
             scene.wait_for_refreshes().await?;
             link.cut().await?;
             link.restore().await?;

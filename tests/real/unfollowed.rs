@@ -1,4 +1,5 @@
-//! A member that replicates from the others while nobody replicates from it: were it master, every write would exist once.
+//! A member that replicates from the others while none of them replicates from it: were it master, every write would
+//! exist once.
 
 use std::time::Duration;
 
@@ -84,7 +85,7 @@ async fn a_member_that_nobody_follows_is_a_problem_no_target_and_elected_last() 
                 "{order}"
             );
 
-            // Long before a failover everybody says so: checks, log, status.
+            // Long before a failover every check, every log and `status` say so.
             eventually(LASTED, "a problem in every check", async || {
                 for index in 0..3 {
                     match scene.service(index).await {

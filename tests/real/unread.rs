@@ -8,7 +8,7 @@ use tarsec_harness::{AgentBuilder, Output, ReplicaSetOptions, Value, eventually,
 use crate::scene::{SOME_WRITES, Scene, assert_reigns};
 use crate::support::{LEASE, SOON, world};
 
-/// More than anybody would ask for while nothing comes, and more than one pipe takes.
+/// More dumps than an operator would ask for while none comes, and more than one pipe takes.
 const DUMPS: usize = 8;
 /// An agent that leaves a pipe unread behind has waited a second for its reader at most.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -69,7 +69,7 @@ async fn a_master_is_succeeded_while_the_log_collector_of_all_agents_stands_stil
             let heir = scene.wait_for_heir(SOON).await?;
             scene.set.start_all().await?;
 
-            // Somebody reads again: whole lines, what is missing, and the documents.
+            // The output is read again: whole lines, the number of missing ones, and the documents.
             let agent = &scene.agents[heir.instance];
             agent.process().read_pipes()?;
             let logged = "master here now";
@@ -233,7 +233,7 @@ async fn look_ups_of_names_that_hang_cost_a_master_nothing_and_no_stop() {
                 .await?;
             let status = scene.agents[replica].term(SOON).await?;
             assert_eq!(status.code(), Some(0));
-            // Those that stand are enough for a lease and its release.
+            // The connections that stand are enough for a lease and its release.
             for _ in 0..6 {
                 scene.wait_for_refreshes().await?;
             }

@@ -64,7 +64,7 @@ impl Shards {
         }
         let mut router_agents = Vec::new();
         for (index, router) in cluster.routers.iter().enumerate() {
-            // One is told what it is, the other sees for itself.
+            // One router's agent is told what it is, the other sees for itself.
             let role = if index == 0 { "router" } else { "auto" };
             let env: Vec<_> = env.iter().copied().chain([("ROLE", role)]).collect();
             router_agents.push(start_agent(world, router, &consul, &env).await?);

@@ -212,7 +212,7 @@ async fn grows(world: &World, root: &Path) -> Result<()> {
     )
     .await?;
 
-    // A replica set that nobody has heard of, and whose init.lua knows nothing of vshard's configuration.
+    // A replica set of which no instance has heard, and whose init.lua knows nothing of vshard's configuration.
     let third = shards.cluster.add_set(world, 2).await?;
     let mut agents = Vec::new();
     for instance in third.iter() {
@@ -234,7 +234,7 @@ async fn grows(world: &World, root: &Path) -> Result<()> {
     let masters = shards.masters.clone();
     shards.cluster.wait_for_balance(&masters, LATE * 2).await?;
 
-    // One who is preferred becomes master by itself.
+    // An instance that is preferred becomes master by itself.
     let preferred = (shards.masters[0] + 1) % 2;
     let set = &shards.cluster.sets[0];
     config = autovshards(&config);
@@ -268,7 +268,7 @@ async fn absent(world: &World, root: &Path) -> Result<()> {
         shape["instances"] == 1
     })
     .await?;
-    // The one that it does not name follows the locks, and nothing else of it has changed.
+    // The instance that it does not name follows the locks, and nothing else of its configuration has changed.
     tarsec_harness::wait_for_flag(&cluster.sets[0][0], SOON).await?;
     let found = cluster.sets[0][0].eval(SHAPE, &[]).await?;
     assert_eq!(found[0]["instances"], 2, "{found:?}");
@@ -308,7 +308,8 @@ async fn wait_for_login(shards: &Shards, password: &str) -> Result<()> {
     Ok(())
 }
 
-/// A master's agent lets nobody succeed from whom nobody replicates, and of two members that is the master.
+/// A master's agent refuses a successor from which no member replicates, and of two members only the master can replicate
+/// from it.
 async fn wait_until_seen_followed(agent: &Agent, uuid: &str) -> Result<()> {
     eventually(LATE, "the master seen to follow", async || {
         let state = agent.usr2().await.map_err(|error| error.to_string())?;
@@ -324,7 +325,7 @@ async fn wait_until_seen_followed(agent: &Agent, uuid: &str) -> Result<()> {
     .await
 }
 
-/// vshard in the instances connects, not the agents, who learn from it that it is refused.
+/// vshard connects in the instances, not the agents, which learn from it that it is refused.
 async fn rotated(world: &World, root: &Path) -> Result<()> {
     let file = world.dir().join("sharder");
     let path = file.display().to_string();
@@ -360,7 +361,7 @@ async fn rotated(world: &World, root: &Path) -> Result<()> {
         wait_until_replicated(&shards.cluster.sets[set], shards.masters[set], "sharder").await?;
     }
     holds("of.today");
-    // What is connected stays so; whoever comes back refuses the login of before.
+    // Connections that stand stay so; an instance that comes back refuses the login of before.
     let old = shards.masters[0];
     shards.master(0).kill().await?;
     shards.wait_for_new_master(0).await?;

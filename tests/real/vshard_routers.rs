@@ -89,7 +89,7 @@ async fn agent_killed(world: &World, root: &Path) -> Result<()> {
         .cluster
         .wait_for_routes(&routers[1], &masters, LATE)
         .await?;
-    // Nobody told the other one; its agent does when it is back.
+    // No agent told the other router; its own agent does when it is back.
     shards.router_agents[0].start()?;
     shards
         .cluster
@@ -115,7 +115,7 @@ async fn a_routers_agent_that_comes_back_tells_it_what_it_missed() {
 async fn cut_off(world: &World, root: &Path) -> Result<()> {
     let shards = Shards::start(world, root).await?;
     let masters = shards.masters.clone();
-    // Somebody configures the router by hand, with a master that is none.
+    // An operator configures the router by hand, with an instance as master that is not master.
     let wrong = (masters[1] + 1) % 3;
     let lua = "
 local rs, instance = ...

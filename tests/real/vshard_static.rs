@@ -24,7 +24,7 @@ vshard.storage.cfg(cfg, own)";
 async fn adopted(world: &World, root: &Path) -> Result<()> {
     let options = VshardOptions::of(root).flagged();
     let mut shards = Shards::start_with(world, &options, &[]).await?;
-    // A replica is made master by hand, behind everybody's back: its guard fences it in the same moment, and its agent
+    // A replica is made master by hand, behind its agent's back: its guard fences it in the same moment, and its agent
     // puts the flags right.
     let replica = (shards.masters[0] + 1) % 3;
     let instance = &shards.cluster.sets[0][replica];

@@ -69,7 +69,7 @@ async fn a_wiped_instance_with_the_smallest_name_is_never_writable_under_a_super
                 first.start().await?;
                 let uuid = first.eval("return box.info.uuid, box.info.id", &[]).await?;
                 assert_eq!(uuid[0] == first.uuid(), pinned, "{uuid:?}");
-                // What Tarantool knows a bootstrap leader by.
+                // By this Tarantool knows a bootstrap leader.
                 assert_eq!(uuid[1], json!(1));
                 scene
                     .wait_for_check(FIRST, "passing", "replica: the master is")

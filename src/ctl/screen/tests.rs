@@ -130,7 +130,7 @@ fn no_master_since_it_gave_up_the_lock() {
     assert_screen("no_master", &keys, Verdict::NoMaster);
 }
 
-/// Its key says beside that whether it may be master.
+/// The member's key says beside that whether it may become master.
 #[test]
 fn a_replica_at_which_nothing_arrives_is_critical_as_in_the_catalog() {
     let cut_off = Member {
@@ -254,7 +254,7 @@ fn a_lagging_replica() {
     assert_screen("lagging", &keys, Verdict::Unwell);
 }
 
-/// The holder's record does not name one: it is its own agent that says whether it follows.
+/// The holder's record does not name an anonymous replica: its own agent says whether it follows.
 #[test]
 fn an_anonymous_replica() {
     let anonymous = Member {
@@ -278,7 +278,8 @@ fn an_anonymous_replica() {
     );
 }
 
-/// Neither zero nor a number that might be fine: that they lack rows, and for how long they have got none.
+/// Neither zero nor a number that might be fine: the screen says that they lack rows, and for how long they have got
+/// none.
 #[test]
 fn replicas_at_which_rows_do_not_arrive() {
     let stopped = Member {
@@ -303,7 +304,7 @@ fn replicas_at_which_rows_do_not_arrive() {
     assert_screen("not_arriving", &keys, Verdict::Unwell);
 }
 
-/// What was written under another master, or by an agent that did not know, is no lag behind this one.
+/// A lag that was measured under another master, or by an agent that did not know, is no lag behind this one.
 #[test]
 fn how_far_behind_another_master_a_member_was_is_unknown() {
     let before = Member {

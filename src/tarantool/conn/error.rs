@@ -20,7 +20,7 @@ pub enum Ended {
     /// The socket failed in another way: a TCP timeout, no route. It says nothing about the peer's process.
     #[error("the connection failed: {0}")]
     Failed(String),
-    /// The peer sent what is no binary protocol, so that we closed the connection.
+    /// The peer sent bytes that are no binary protocol, so the agent closed the connection.
     #[error("the peer broke the protocol: {0}")]
     Broken(String),
 }
@@ -76,7 +76,7 @@ pub enum OpenError {
     /// The deadline passed.
     #[error("could not {step} within {after:?}")]
     Timeout {
-        /// What was going on.
+        /// The step that was under way.
         step: Step,
         /// The deadline of the whole.
         after: Duration,
@@ -90,10 +90,10 @@ pub enum OpenError {
     /// It ended before it was ready for use.
     #[error("the connection ended before it was ready")]
     Closed(#[source] Ended),
-    /// The instance refused the user, the password, or everybody for now.
+    /// The instance refused the user, the password, or every login for now.
     #[error("could not authenticate as \"{user}\": error {code}: {message}")]
     Auth {
-        /// Who we tried to be.
+        /// The user as whom the agent tried to log in.
         user: String,
         /// See [`code`](crate::tarantool::iproto::code).
         code: u32,
@@ -125,7 +125,7 @@ pub enum RequestError {
     Timeout {
         /// The request: `ping`, `call NAME`, `evaluate an expression`.
         what: String,
-        /// The deadline.
+        /// The deadline that passed.
         after: Duration,
     },
     /// The connection has ended.
@@ -142,9 +142,9 @@ pub enum RequestError {
     /// The first value returned is not what was asked for.
     #[error("could not decode the reply to {what}")]
     Decode {
-        /// The request.
+        /// The request, in the words of `Timeout`.
         what: String,
-        /// What did not fit.
+        /// Why the value did not fit.
         source: rmp_serde::decode::Error,
     },
     /// The arguments cannot be sent.
@@ -152,7 +152,7 @@ pub enum RequestError {
     Encode {
         /// The request.
         what: String,
-        /// Why.
+        /// Why they cannot be sent.
         source: EncodeError,
     },
     /// The request exceeds [`MAX_FRAME_LEN`](crate::tarantool::iproto::MAX_FRAME_LEN). A reply that does ends the

@@ -50,8 +50,8 @@ pub(super) async fn connect_unix(path: &std::path::Path) -> Result<Socket, OpenE
     }
 }
 
-/// A host with several addresses counts as refusing only if one of them refused and at none of the others anybody
-/// could be listening: a refusal is taken as proof elsewhere.
+/// A host with several addresses counts as refusing only if one of them refused and no server could be listening at any
+/// of the others: a refusal is taken as proof elsewhere.
 pub(super) fn verdict(failures: Vec<io::Error>) -> OpenError {
     let mut refused = None;
     let mut absent = None;

@@ -73,7 +73,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A map's key. Keys of other types than unsigned are passed over like any that is unknown: `None`.
+    /// A map's key. A key of another type than unsigned is passed over like any unknown key: `None`.
     pub(super) fn read_key(&mut self) -> Result<Option<u64>, Malformed> {
         let mut value = Reader::new(self.skip_value()?);
         Ok(if let Head::Uint(key) = value.head()? {
@@ -194,7 +194,7 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
-    /// Every item takes a byte at least, so a length that the rest cannot hold is refused before anyone believes it.
+    /// Every item takes a byte at least, so a length that the rest cannot hold is refused before any code believes it.
     fn items(&self, len: usize, values_per_item: usize) -> Result<usize, Malformed> {
         if len.saturating_mul(values_per_item) <= self.rest.len() {
             Ok(len)

@@ -23,7 +23,7 @@ ce000000308300ce0000000001cf000000000000000305ce0000004e8130dd00000001d802001122
 const EXT_IN_MAP: &str = "ce0000003e8300ce0000000001cf000000000000000405ce0000004e\
 8130dd0000000183a164c7030101015ca16101a175d80200112233445566778899aabbccddeeff";
 
-/// Spaces are for the reader.
+/// Spaces in `hex` are for the reader.
 fn bytes(hex: &str) -> Vec<u8> {
     let hex = hex.replace(' ', "");
     (0..hex.len())

@@ -6,11 +6,11 @@ use crate::tarantool::conn::OpenError;
 use crate::tarantool::guard::GuardError;
 use crate::tarantool::iproto::code;
 
-/// How `PASSWORD_MISMATCH` begins where the instance knows the user, which it says before 2.11 alone. Since then the
+/// How `PASSWORD_MISMATCH` begins where the instance knows the user, as only versions before 2.11 say. Since then the
 /// same error stands for an unknown user as well.
 const KNOWN_USER: &str = "Incorrect password";
 
-/// By iproto that looks like any other wait.
+/// Over iproto the agent cannot tell that from any other wait.
 const UNNAMED: &str = "; where replication.bootstrap_strategy is supervised or native, a first start waits until somebody \
     names the leader: set TARANTOOL_CONTROL to its console.socket, so that the agents do";
 
@@ -114,7 +114,7 @@ fn advice(error: &OpenError) -> &'static str {
     }
 }
 
-/// Whom we try to reach, and where that was set.
+/// The instance that the agent tries to reach, with the setting that says so.
 pub(super) fn peer(config: &TarantoolConfig) -> String {
     match &config.addr {
         TarantoolAddr::Tcp(host_and_port) => format!("{host_and_port} (TARANTOOL_ADDR)"),

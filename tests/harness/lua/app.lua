@@ -3,7 +3,7 @@ local clock = require('clock')
 
 local app = {}
 
--- Runs once in a replica set's life, on the instance it is born on.
+-- Runs once in a replica set's life, on the instance where it is born.
 function app.bootstrap()
     box.schema.user.create('harness', { password = os.getenv('HARNESS_PASSWORD') })
     box.schema.user.grant('harness', 'super')
@@ -54,7 +54,7 @@ function journal_write(writer, seq)
     local unbound = is_unbound()
     box.space.journal:insert({ writer, seq, os.getenv('INSTANCE_NAME') or '', term or 0 })
     local ended = clock.monotonic64()
-    -- A lease that was lengthened meanwhile covers the write too; one of another term does not.
+    -- A lease that was lengthened meanwhile covers the write too; a lease of another term does not.
     local later = ask_guard('deadline')
     if deadline and later and later > deadline and ask_guard('term') == term then deadline = later end
     if unbound or is_unbound() then deadline = nil end

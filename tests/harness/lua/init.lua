@@ -91,7 +91,7 @@ local function create_users()
     box.schema.user.grant(agent, 'execute', 'universe', nil, { if_not_exists = true })
 end
 
--- Members known by UUID beforehand can join, and join again, while nobody is writable.
+-- Members whose UUIDs are known beforehand can join, and join again, while no instance is writable.
 local function register_members()
     local known, last = {}, 0
     for _, row in box.space._cluster:pairs() do
@@ -115,8 +115,8 @@ local function give_birth()
     options.replication = {}
     box.cfg(options)
     box.once('tarsec-init', function()
-        -- In this order: nobody can join before there is a user, whoever joined half-way would register itself, and
-        -- the agent makes the instance read-only as soon as it is let in.
+        -- In this order: no member can join before there is a user, a member that joined half-way would register
+        -- itself, and the agent makes the instance read-only as soon as it is let in.
         register_members()
         if app.bootstrap then app.bootstrap() end
         create_users()

@@ -17,8 +17,8 @@ local root = os.getenv('VSHARD_ROOT')
 package.path = ('%s/?.lua;%s/?/init.lua;%s'):format(root, root, package.path)
 vshard = require('vshard')
 
--- What box.cfg has already, so that vshard changes nothing of it. Who is master, the agents decide, unless the
--- configuration has flags, as a static cluster's does.
+-- Values that box.cfg has already, so that vshard changes nothing of it. The agents decide which instance is master,
+-- unless the configuration has flags, as a static cluster's does.
 local is_flagged = false
 for _, replicaset in pairs(cfg.sharding) do
     local own = replicaset.replicas[box.info.uuid]
@@ -51,7 +51,7 @@ function shard_write(writer, seq, bucket)
     return {instance = os.getenv('INSTANCE_NAME'), term = term, ended = tonumber(clock.monotonic64())}
 end
 
--- What this replica set's master has: keys with their bucket, buckets by status.
+-- The rows that this replica set's master has: keys with their bucket, buckets by status.
 function shard_census()
     local keys = setmetatable({}, {__serialize = 'seq'})
     local active = setmetatable({}, {__serialize = 'seq'})

@@ -1,6 +1,6 @@
 -- What the guard adds to a write: nanoseconds of the transaction thread for each row, without triggers, with those of
--- GUARD=lease (which has some where memtx has its transaction manager) and with those of GUARD=strict.
--- Arguments: the guard's sources, what strict adds to them last. Run where no agent is.
+-- GUARD=lease (which has some where memtx has its transaction manager) and with those of GUARD=strict. Arguments: the
+-- guard's sources, those of strict last. Run where no agent is.
 local clock = require('clock')
 
 local WRITES, ROUNDS = 10000, 10

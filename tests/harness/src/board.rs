@@ -102,7 +102,7 @@ impl<'a> Board<'a> {
         .await
     }
 
-    /// What was last asked for and what became of it; `Null` without a key.
+    /// The last order and what became of it; `Null` without a key.
     ///
     /// # Errors
     /// As [`Board::record`].
@@ -110,7 +110,7 @@ impl<'a> Board<'a> {
         self.value(&self.key("switchover")).await
     }
 
-    /// Asks for a switchover, to the best or to an instance by UUID or name; returns the request's id.
+    /// Asks for a switchover, to the best replica or to an instance by UUID or name; returns the request's id.
     ///
     /// # Errors
     /// When no server answers.

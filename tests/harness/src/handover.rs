@@ -57,7 +57,7 @@ impl Handover {
     /// Reads the agents' logs from `since` on; `old` is the index of the agent whose instance died then.
     ///
     /// # Errors
-    /// [`Error::Malformed`] with the stage that nobody logged.
+    /// [`Error::Malformed`] with the stage that no agent logged.
     pub fn after_crash(agents: &[Agent], old: usize, since: Moment) -> Result<Self> {
         let logs = Logs { agents, since };
         let winner = logs.winner(old, &[ACQUIRED])?;
@@ -125,7 +125,7 @@ struct Logs<'a> {
 }
 
 impl Logs<'_> {
-    /// When an agent first said one of these.
+    /// When an agent first logged one of these.
     fn find(&self, agent: usize, messages: &[&str]) -> Result<Moment> {
         let lines = self.agents[agent].logs_since(self.since)?;
         let line = lines.iter().find(|line| messages.contains(&line.message()));

@@ -5,8 +5,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// The exit code of a program that `SIGINT` has ended, as shells have it.
 pub const INTERRUPTED: u8 = 130;
 
-/// Runs a future to its end, or until somebody wants the program to end (`SIGINT`, `SIGTERM`, `SIGHUP`): then it is dropped,
-/// and with it every world in it.
+/// Runs a future to its end, or until a signal asks the program to end (`SIGINT`, `SIGTERM`, `SIGHUP`): then the future
+/// is dropped, and with it every world in it.
 ///
 /// # Errors
 /// The signal's name.

@@ -3,7 +3,7 @@
 //! ```text
 //!  World ── temp dir, ports, pids, logs; ends everything when it is dropped
 //!    ├─ Consul       one server or three; ACL, TLS; kill, restart, leader
-//!    ├─ ReplicaSet   Instances under lua/init.lua; kill, freeze, restart; who is writable
+//!    ├─ ReplicaSet   Instances under lua/init.lua; kill, freeze, restart; which are writable
 //!    │    └─ Writers ── write to every instance at once → History → Verdict (the oracle)
 //!    ├─ Agent        the tarsec binary; signals, dumps, JSON logs
 //!    ├─ Machine      an instance and its agent, lost or frozen together
@@ -71,6 +71,6 @@ pub use writers::{Writers, WritersBuilder};
 
 /// Past the test runner, which keeps what a passing test prints to itself.
 pub(crate) fn say_skipped(why: &str) {
-    // Nobody to tell is no reason to fail.
+    // That nobody reads it is no reason to fail.
     let _ = writeln!(std::io::stderr(), "skipped {why}");
 }

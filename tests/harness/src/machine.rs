@@ -62,7 +62,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// `SIGCONT` to both. The instance goes first, which is the harder case: nobody is there yet to end it.
+    /// `SIGCONT` to both. The instance goes first, which is the harder case: its agent is not there yet to end it.
     ///
     /// # Errors
     /// When one of them is not running.

@@ -9,7 +9,7 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// Now.
+    /// The present moment.
     #[must_use]
     pub fn now() -> Self {
         let elapsed = SystemTime::now().duration_since(UNIX_EPOCH);

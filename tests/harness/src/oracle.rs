@@ -13,9 +13,9 @@ use std::time::Duration;
 pub struct History {
     /// The instances' names; writes carry their index.
     pub instances: Vec<String>,
-    /// What the writers call themselves in the journal, in the same order.
+    /// The writers' names in the journal, in the same order.
     pub writers: Vec<String>,
-    /// The writes.
+    /// Every attempt to write.
     pub writes: Vec<Write>,
     /// From the writers' start to their end.
     pub length: Duration,
@@ -32,7 +32,7 @@ pub struct Write {
     pub sent: Duration,
     /// When the writer read the answer.
     pub answered: Option<Duration>,
-    /// What the answer was.
+    /// The answer, or what came instead.
     pub outcome: Outcome,
 }
 
@@ -58,24 +58,24 @@ pub struct Accepted {
     pub began: Duration,
     /// When the instance had committed it.
     pub ended: Duration,
-    /// What was left of the lease then; negative when it was over. `None` where none bounds it: without a guard, or while
-    /// the guard stands down for a pause.
+    /// What was left of the lease then; negative when it was over. `None` where no lease bounds the write: without a
+    /// guard, or while the guard stands down for a pause.
     pub lease_left_ns: Option<i64>,
 }
 
-/// Who accepted, at which term.
+/// An instance that accepted writes, at a term.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tenure {
     /// Index of the instance.
     pub instance: usize,
-    /// The term.
+    /// The term of the accepted writes.
     pub term: u64,
 }
 
 /// What one instance accepted at one term.
 #[derive(Debug, Clone, Copy)]
 pub struct Share {
-    /// Who and when.
+    /// The instance and the term.
     pub tenure: Tenure,
     /// How many writes.
     pub writes: usize,
@@ -93,11 +93,11 @@ pub enum Violation {
     /// Writes that were sent after a higher term's write had been acknowledged, and were accepted
     /// at the lower one.
     Stale {
-        /// Who accepted them.
+        /// The tenure that accepted them.
         low: Tenure,
-        /// Who had accepted before.
+        /// The tenure that had accepted before.
         high: Tenure,
-        /// How many.
+        /// How many such writes there were.
         writes: usize,
         /// How long after that acknowledgement the last of them was sent.
         worst: Duration,
@@ -105,20 +105,20 @@ pub enum Violation {
     /// Writes that began inside an instance after a write had begun inside another one at a higher
     /// term: both were writable.
     Overlap {
-        /// Who accepted them.
+        /// The tenure that accepted them.
         low: Tenure,
-        /// Who had accepted before.
+        /// The tenure that had accepted before.
         high: Tenure,
-        /// How many.
+        /// How many such writes there were.
         writes: usize,
         /// How long after that write's begin the last of them began.
         worst: Duration,
     },
     /// Two instances accepted writes at one term.
     SharedTerm {
-        /// The term.
+        /// The term at which both accepted.
         term: u64,
-        /// Two of those that did.
+        /// Two instances that did.
         instances: (usize, usize),
     },
 }
@@ -134,9 +134,9 @@ pub struct Gap {
     pub last_began: Duration,
     /// When the first one after it began inside its own.
     pub first_began: Duration,
-    /// Who gave the last one.
+    /// The tenure that gave the acknowledgement before it.
     pub before: Tenure,
-    /// Who gave the first one.
+    /// The tenure that gave the acknowledgement after it.
     pub after: Tenure,
 }
 
@@ -146,7 +146,7 @@ pub type Change = Gap;
 /// Writes that were late, without proving two masters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Overrun {
-    /// How many.
+    /// How many writes were late.
     pub writes: usize,
     /// By how much the worst one was late.
     pub worst: Duration,
@@ -159,9 +159,9 @@ pub struct Verdict {
     pub instances: Vec<String>,
     /// Every proof of more than one master; empty is good.
     pub violations: Vec<Violation>,
-    /// Who accepted how much, in the order of the first acknowledgement.
+    /// How much each tenure accepted, in the order of the first acknowledgement.
     pub shares: Vec<Share>,
-    /// The longest time between two acknowledgements in a row, by anyone.
+    /// The longest time between two acknowledgements in a row, by any instance.
     pub longest_gap: Option<Gap>,
     /// Each change of hands, in order.
     pub changes: Vec<Change>,
@@ -194,7 +194,7 @@ struct Fact {
 }
 
 impl History {
-    /// What the oracle makes of it.
+    /// The oracle's verdict on it.
     #[must_use]
     pub fn judge(&self) -> Verdict {
         let mut facts: Vec<Fact> = self.writes.iter().filter_map(Write::fact).collect();
@@ -414,7 +414,7 @@ impl Gap {
         self.to.saturating_sub(self.from)
     }
 
-    /// The same inside the instances: nobody's time of not being writable between the two writes was longer.
+    /// The same inside the instances: no time of not being writable between the two writes was longer.
     #[must_use]
     pub fn inside(&self) -> Duration {
         self.first_began.saturating_sub(self.last_began)

@@ -1,9 +1,9 @@
 //! Ports that parallel tests do not fight over.
 //!
-//! Ports come from 10000–31999, below the kernel's range for outgoing connections, so that no
-//! client's socket takes one between two starts of a server. A port is ours while we hold the lock
-//! of its file in `<tmp>/tarsec-harness-ports/`; the kernel drops the lock when the process ends,
-//! however it ends. A locked port is also tried with `bind`, for those who know nothing of locks.
+//! Ports come from 10000–31999, below the kernel's range for outgoing connections, so that no client's socket takes one
+//! between two starts of a server. A port is ours while we hold the lock of its file in `<tmp>/tarsec-harness-ports/`;
+//! the kernel drops the lock when the process ends, however it ends. A locked port is also tried with `bind`, because
+//! of programs that know nothing of locks.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -24,7 +24,6 @@ pub(crate) struct Port {
     _lock: File,
 }
 
-/// Reserves a port.
 pub(crate) fn reserve() -> Result<Port> {
     let lock_dir = std::env::temp_dir().join("tarsec-harness-ports");
     std::fs::create_dir_all(&lock_dir)

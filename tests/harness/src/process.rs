@@ -160,7 +160,7 @@ impl Process {
         }
     }
 
-    /// The writing end of a pipe that takes not one byte more; what comes out of it one day belongs into that file.
+    /// The writing end of a pipe that takes not one byte more; bytes that come out of it one day belong into that file.
     fn full_pipe(&self, path: &Path) -> Result<Stdio> {
         let failed = || Error::io("fill a pipe".to_owned());
         let (reader, mut writer) = std::io::pipe().map_err(failed())?;
@@ -172,7 +172,7 @@ impl Process {
         Ok(writer.into())
     }
 
-    /// Somebody reads the output of a process that nobody read so far: all of it goes into its log files.
+    /// Begins to read the output of a process that nobody read so far: all of it goes into its log files.
     ///
     /// # Errors
     /// When a log file cannot be opened.
@@ -209,7 +209,7 @@ impl Process {
             .and_then(|child| child.try_wait().ok().flatten())
     }
 
-    /// Sends a signal. The pid cannot belong to anyone else: we have not reaped it.
+    /// Sends a signal. The pid cannot belong to another process: we have not reaped this one.
     ///
     /// # Errors
     /// [`Error::NotRunning`], or the kernel's refusal.

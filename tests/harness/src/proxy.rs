@@ -26,15 +26,15 @@ const CHUNK: usize = 64 << 10;
 const CHUNKS: usize = 256;
 const APPLY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a link does to what passes through it.
+/// What a link does to the bytes that pass through it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing.
+    /// Lets everything pass.
     Pass,
-    /// Resets what exists and refuses what is new, as a host does whose process is gone.
+    /// Resets connections that exist and refuses new ones, as a host does whose process is gone.
     Cut,
-    /// Takes connections and lets nothing through either way, as a network does that lost its
-    /// routes. What was sent meanwhile arrives after [`Proxy::restore`], as TCP would have it.
+    /// Takes connections and lets nothing through either way, as a network does that lost its routes. Bytes that were
+    /// sent meanwhile arrive after [`Proxy::restore`], as TCP would have it.
     BlackHole,
     /// Lets requests through and holds every reply back.
     MuteReplies,
@@ -101,13 +101,13 @@ impl Proxy {
         })
     }
 
-    /// Where clients connect to.
+    /// The address to which clients connect.
     #[must_use]
     pub fn addr(&self) -> &str {
         &self.addr
     }
 
-    /// Where the link leads.
+    /// The address to which the link leads.
     #[must_use]
     pub fn target(&self) -> &str {
         &self.target
@@ -119,8 +119,8 @@ impl Proxy {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// The HTTP requests that have passed so far, by method and path, without what is the caller's own in it:
-    /// `PUT /v1/session/renew`.
+    /// The HTTP requests that have passed so far, by method and path, without the caller's own names in it: `PUT
+    /// /v1/session/renew`.
     #[must_use]
     pub fn http_requests(&self) -> BTreeMap<String, u64> {
         self.requests.so_far()
@@ -205,7 +205,7 @@ impl Link {
         loop {
             let fault = *self.fault.borrow_and_update();
             if fault == Fault::Cut {
-                // Only a port that nobody listens on refuses.
+                // Only a port on which no process listens refuses.
                 listener = None;
             } else if listener.is_none() {
                 listener = listen(self.addr.clone()).await.ok();
@@ -284,7 +284,7 @@ async fn carry(
         ended_well = exchange(&mut client, &mut server, target, fault, requests) => ended_well,
     };
     if !ended_well {
-        // A close without linger is a reset. One that fails is a connection that has ended.
+        // A close without linger is a reset. Where that fails the connection has ended already.
         client.set_zero_linger().ok();
         server.as_ref().map(TcpStream::set_zero_linger);
     }
@@ -355,13 +355,13 @@ async fn pump(
     tokio::try_join!(read, write).map(|_| ())
 }
 
-/// Returns when what was read at `read_at` may pass.
+/// Returns when bytes that were read at `read_at` may pass.
 async fn hold(fault: &mut watch::Receiver<Fault>, direction: Direction, read_at: Instant) {
     loop {
         let current = *fault.borrow_and_update();
         let delay = match (current, direction) {
             (Fault::Pass, _) | (Fault::MuteReplies, Direction::ToTarget) => return,
-            // Whoever cuts also ends this task.
+            // The caller that cuts the link also ends this task.
             (Fault::Cut | Fault::BlackHole, _) | (Fault::MuteReplies, Direction::ToClient) => {
                 Duration::MAX
             }

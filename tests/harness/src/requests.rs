@@ -62,7 +62,7 @@ impl Counting {
     }
 }
 
-/// The method and the path without what is the caller's own, if the line ends as a request's does.
+/// The method and the path without the caller's own names, if the line ends as a request's does.
 fn kind_of(line: &[u8]) -> Option<String> {
     let line = std::str::from_utf8(line).ok()?;
     let line = line.strip_suffix(" HTTP/1.1\r")?;

@@ -128,7 +128,7 @@ impl VshardCluster {
         cluster.write_topology()?;
         for instance in cluster.sets.iter().flat_map(|set| set.iter()) {
             let path = Value::from(storage_lua.display().to_string());
-            // As init.lua runs, not as whoever sends this: vshard grants roles.
+            // It runs as init.lua does, not as the user that sends this: vshard grants roles.
             instance
                 .eval("box.session.su('admin', dofile, ...)", &[path])
                 .await?;
@@ -158,7 +158,7 @@ impl VshardCluster {
         configuration(&self.sets, weights, false)
     }
 
-    /// The configuration that everybody started with, without flags.
+    /// The configuration with which every instance started, without flags.
     #[must_use]
     pub fn config(&self) -> &Value {
         &self.config
@@ -178,11 +178,11 @@ impl VshardCluster {
         std::fs::write(&self.topology, self.config.to_string()).map_err(Error::io(what))
     }
 
-    /// Calls vshard's `cfg` everywhere with the configuration as it is now, as an operator does who changes it; who is
-    /// master stays what it is.
+    /// Calls vshard's `cfg` everywhere with the configuration as it is now, as an operator does who changes it; the
+    /// masters stay what they are.
     ///
     /// # Errors
-    /// When one does not take it.
+    /// When an instance does not take it.
     pub async fn configure_again(&self) -> Result<()> {
         let config = [Value::from(self.config.to_string())];
         for instance in self.sets.iter().flat_map(|set| set.iter()) {
@@ -234,7 +234,7 @@ impl VshardCluster {
         Ok(masters)
     }
 
-    /// Creates what the writers write to, and gives each replica set its buckets.
+    /// Creates the spaces to which the writers write, and gives each replica set its buckets.
     ///
     /// # Errors
     /// When that fails.

@@ -1,4 +1,4 @@
-//! Writers against every instance at once, so that whoever accepts a write is seen doing it.
+//! Writers against every instance at once, so that each instance that accepts a write is seen doing it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -54,7 +54,7 @@ pub struct Writers {
     epoch: Epoch,
 }
 
-/// One moment on two clocks: ours, and the host's monotonic one that instances read.
+/// One moment on two clocks: ours, and the host's monotonic clock, which instances read.
 #[derive(Debug, Clone, Copy)]
 struct Epoch {
     instant: Instant,
@@ -178,7 +178,7 @@ impl Writers {
         self.quiet.store(quiet, Ordering::Relaxed);
     }
 
-    /// Waits until so many more writes have been accepted by anyone.
+    /// Waits until so many more writes have been accepted, by any instance.
     ///
     /// # Errors
     /// [`Error::Timeout`].
@@ -251,7 +251,7 @@ struct Writer {
     stopped: watch::Receiver<bool>,
     quiet: Arc<AtomicBool>,
     accepted: Arc<AtomicU64>,
-    /// Shared with whoever asks for them meanwhile.
+    /// Shared with callers that ask for the history meanwhile.
     writes: Arc<Mutex<Vec<Write>>>,
     /// From a request's number to its write's place in `writes`.
     unanswered: HashMap<u64, usize>,
@@ -272,7 +272,7 @@ impl Writer {
             if let Ok(connection) =
                 Connection::open(&self.addr, &Instance::login(), CONNECT_TIMEOUT).await
             {
-                // However the session ended, what was not answered stays so.
+                // However the session ended, writes without an answer stay so.
                 self.session(connection).await.ok();
                 self.unanswered.clear();
             } else {
@@ -397,7 +397,7 @@ impl Earned {
 
     fn take(&mut self, now: Instant) -> usize {
         self.credit += self.per_second * now.duration_since(self.since).as_secs_f64();
-        // What a busy moment missed is caught up with for 50 ms and forgotten beyond that.
+        // Writes that a busy moment missed are caught up with for 50 ms and forgotten beyond that.
         self.credit = self.credit.min((self.per_second * 0.05).max(1.0));
         self.since = now;
         let whole = self.credit.floor();

@@ -227,7 +227,7 @@ async fn a_master_that_slept_through_a_change_of_hands_is_found_out() {
             set[1].pretend_term(2).await?;
             set[1].set_writable(true).await?;
             writers.wait_for_writes(50, SOON).await?;
-            // Nobody writes any more: all that it accepts now was queued before.
+            // No writer sends anything any more: all writes that it accepts now were queued before.
             let stopping = tokio::spawn(writers.stop());
             tokio::time::sleep(Duration::from_millis(50)).await;
             set[0].thaw()?;

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 const SOON: Duration = Duration::from_secs(5);
-/// For starts on a busy machine; what they must not wait for would take 30 s.
+/// For starts on a busy machine; a peer for which they must not wait would take 30 s.
 const START: Duration = Duration::from_secs(20);
 
 async fn wait_for_row(instance: &Instance) -> Result<(), Error> {
@@ -39,7 +39,7 @@ async fn a_replica_set_is_born_read_only_and_survives_the_loss_of_a_disk() {
             wait_for_row(&set[2]).await?;
             set[1].kill().await?;
 
-            // The instance that the set was born on joins it again, without anybody writable.
+            // The instance on which the set was born joins it again, while no member is writable.
             set[0].kill().await?;
             set[0].wipe(world)?;
             let started = Instant::now();
@@ -51,7 +51,7 @@ async fn a_replica_set_is_born_read_only_and_survives_the_loss_of_a_disk() {
                 .await?;
             assert_eq!(born, [json!(set.uuid()), json!(set[0].uuid())]);
 
-            // A restart does not wait for the dead.
+            // A restart does not wait for a dead peer.
             let started = Instant::now();
             set[2].restart().await?;
             assert!(started.elapsed() < START, "took {:?}", started.elapsed());
@@ -400,7 +400,7 @@ async fn processes_end_with_the_test_that_started_them() {
     };
     assert_eq!(alive, "true");
     eventually(SOON, "the process to be gone", async || {
-        // Whoever inherits it may take its time to reap it.
+        // The process that inherits it may take its time to reap it.
         match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
             Ok(stat) if !stat.contains(") Z ") => Err(stat),
             _ => Ok(()),

@@ -1,5 +1,5 @@
--- A replica set as it is often set up: one instance is writable at its very first start, and the others join it. Nobody is
--- registered beforehand, so an instance that joins needs a writable master.
+-- A replica set as it is often set up: one instance is writable at its very first start, and the others join it. No
+-- member is registered beforehand, so an instance that joins needs a writable master.
 local fio = require('fio')
 
 local function setting(name)

@@ -225,7 +225,7 @@ end
 function cases.an_isolated_instance_keeps_its_connections_until_its_agent_was_told()
     local box, told, dropped = like_3_8(), 0, 0
     box.info.name, box.info.replicaset = 'a0', {name = 'a'}
-    -- The configuration before, until the one that isolates it is applied as a whole.
+    -- The configuration before, until the configuration that isolates it is applied as a whole.
     local config = {_configdata = {}, _configdata_applied = {}}
     function config:get(path)
         return path == 'replication.failover' and 'supervised' or nil

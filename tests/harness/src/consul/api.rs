@@ -39,13 +39,13 @@ pub struct KvEntry {
 pub struct ServiceEntry {
     /// The service's id.
     pub id: String,
-    /// Its name.
+    /// The service's name.
     pub name: String,
     /// Its host; empty when the node's is meant.
     pub address: String,
     /// Its port.
     pub port: u16,
-    /// Its tags.
+    /// The service's tags.
     pub tags: Vec<String>,
     /// Its metadata.
     pub meta: Value,
@@ -60,9 +60,9 @@ pub struct ServiceEntry {
 /// An ACL token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
-    /// What goes into `CONSUL_HTTP_TOKEN`.
+    /// The secret, which goes into `CONSUL_HTTP_TOKEN`.
     pub secret: String,
-    /// What names it to operators.
+    /// The accessor, by which operators name it.
     pub accessor: String,
 }
 

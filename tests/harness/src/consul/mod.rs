@@ -18,7 +18,7 @@ use crate::world::Shared;
 
 const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-/// What `ConsulOptions::acl` makes the initial management token.
+/// The initial management token under `ConsulOptions::acl`.
 const MASTER_TOKEN: &str = "7a3c1f52-0d4e-4c3b-9a55-6f1e2d3c4b5a";
 
 /// What a Consul should be like: one plain server unless told otherwise.
@@ -301,7 +301,7 @@ impl Consul {
         self.token.as_deref()
     }
 
-    /// `host:port` of what agents should use of this server: HTTPS where there is TLS.
+    /// `host:port` at which agents reach this server: HTTPS where there is TLS.
     #[must_use]
     pub fn agent_addr(&self, server: usize) -> String {
         let ports = self.servers[server].ports;
@@ -315,8 +315,8 @@ impl Consul {
         )
     }
 
-    /// Another authority, and everybody's certificates from it, in place of those before. Servers take them when they are
-    /// started again.
+    /// Another authority, and certificates from it for the servers and for agents, in place of those before. Servers
+    /// take them when they are started again.
     ///
     /// # Errors
     /// When they cannot be made.

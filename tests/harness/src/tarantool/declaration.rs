@@ -89,7 +89,7 @@ impl Declaration {
         &self.replicaset
     }
 
-    /// Writes these values over those of the cluster; `null` removes one.
+    /// Writes these values over those of the cluster; `null` removes a value.
     ///
     /// # Errors
     /// When the file cannot be written.

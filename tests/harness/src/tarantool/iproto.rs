@@ -25,12 +25,12 @@ const USER: u8 = 0x23;
 const EXPRESSION: u8 = 0x27;
 const SPACE: u8 = 0x10;
 
-/// Who talks to an instance.
+/// The user as whom a client talks to an instance.
 #[derive(Debug, Clone)]
 pub struct Login {
     /// The user's name.
     pub user: String,
-    /// The password.
+    /// The user's password.
     pub password: String,
 }
 
@@ -54,7 +54,7 @@ pub enum Request<'a> {
 pub struct Reply {
     /// The number of the request it answers.
     pub sync: u64,
-    /// What came of it.
+    /// The values, or the refusal.
     pub outcome: Result<Vec<Value>>,
 }
 

@@ -10,10 +10,10 @@ use crate::proxy::Fault;
 use crate::wait::eventually;
 
 impl ReplicaSet {
-    /// Holds back all that a member would get from the others; needs
+    /// Holds back all rows that a member would get from the others; needs
     /// [`ReplicaSetOptions::linked`](crate::ReplicaSetOptions::linked). Its connections stay, so that it counts as
-    /// following until four `REPLICATION_TIMEOUT`s (a variable of the instances, 1 s by default) have passed. What
-    /// was sent before a sender died arrives after [`ReplicaSet::let_catch_up`], as TCP would have it.
+    /// following until four `REPLICATION_TIMEOUT`s (a variable of the instances, 1 s by default) have passed. Rows that
+    /// were sent before a sender died arrive after [`ReplicaSet::let_catch_up`], as TCP would have it.
     ///
     /// # Errors
     /// Without links.
@@ -21,8 +21,8 @@ impl ReplicaSet {
         self.set_links(follower, Fault::BlackHole).await
     }
 
-    /// Cuts a member off from all that it replicates from: it does not follow any more, and what it has not got by
-    /// now is gone with its sender. Needs links as [`ReplicaSet::hold_back`] does.
+    /// Cuts a member off from all that it replicates from: it does not follow any more, and rows that it has not got by
+    /// now are gone with their sender. Needs links as [`ReplicaSet::hold_back`] does.
     ///
     /// # Errors
     /// Without links.
@@ -73,7 +73,7 @@ impl ReplicaSet {
         Ok(lacking.sum())
     }
 
-    /// Waits until `follower` lacks at least so many rows of `source`; somebody has to write them.
+    /// Waits until `follower` lacks at least so many rows of `source`; the story has to write them.
     ///
     /// # Errors
     /// [`Error::Timeout`], with how many it lacks.
@@ -116,7 +116,7 @@ impl ReplicaSet {
         .await
     }
 
-    /// Writes so many rows at a member that is writable, so that who is behind gets further behind.
+    /// Writes so many rows at a member that is writable, so that a member that is behind gets further behind.
     ///
     /// # Errors
     /// When it refuses.

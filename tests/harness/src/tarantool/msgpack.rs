@@ -40,7 +40,6 @@ pub(crate) fn encode_uint(out: &mut Vec<u8>, number: u64) {
     }
 }
 
-/// Appends a string.
 pub(crate) fn encode_str(out: &mut Vec<u8>, text: &str) {
     out.push(0xdb);
     out.extend((text.len() as u32).to_be_bytes());

@@ -39,7 +39,7 @@ impl Version {
         }
     }
 
-    /// What `tarantool --version` begins with: `Tarantool 2.11.9-0-g54aebb096`.
+    /// Reads the beginning of what `tarantool --version` prints: `Tarantool 2.11.9-0-g54aebb096`.
     fn parse(text: &str) -> Option<Self> {
         let number = text.lines().next()?.split_whitespace().find(|word| {
             word.starts_with(|first: char| first.is_ascii_digit()) && word.contains('.')

@@ -1,4 +1,4 @@
-//! Replica sets: how instances are born together, and who of them is writable.
+//! Replica sets: how instances are born together, and which of them is writable.
 
 use std::collections::HashSet;
 use std::ops::{Deref, Index};
@@ -267,7 +267,7 @@ impl ReplicaSet {
         self.instances.get(follower)?.link_to(source)
     }
 
-    /// Waits until every running member follows every other running one that is not anonymous.
+    /// Waits until every running member follows every other running member, anonymous ones aside.
     ///
     /// # Errors
     /// [`Error::Timeout`].
@@ -295,7 +295,7 @@ impl ReplicaSet {
         .await
     }
 
-    /// The members that are writable right now. Those that do not answer are not counted.
+    /// The members that are writable right now. Members that do not answer are not counted.
     pub async fn writable(&self) -> Vec<usize> {
         let mut writable = Vec::new();
         for (index, instance) in self.iter().enumerate() {
@@ -312,7 +312,7 @@ impl ReplicaSet {
     /// Waits until exactly one member is writable.
     ///
     /// # Errors
-    /// [`Error::Timeout`], with who was writable at the last look.
+    /// [`Error::Timeout`], with the members that were writable at the last look.
     pub async fn wait_for_master(&self, deadline: Duration) -> Result<usize> {
         self.wait_for_only(deadline, "one writable member", |_| true)
             .await
@@ -321,7 +321,7 @@ impl ReplicaSet {
     /// Waits until exactly one member is writable, and not `old`.
     ///
     /// # Errors
-    /// [`Error::Timeout`], with who was writable at the last look.
+    /// [`Error::Timeout`], with the members that were writable at the last look.
     pub async fn wait_for_new_master(&self, old: usize, deadline: Duration) -> Result<usize> {
         let what = format!("a writable member other than {}", self[old].name);
         self.wait_for_only(deadline, &what, |index| index != old)
@@ -331,7 +331,7 @@ impl ReplicaSet {
     /// Waits until no member is writable.
     ///
     /// # Errors
-    /// [`Error::Timeout`], with who was writable at the last look.
+    /// [`Error::Timeout`], with the members that were writable at the last look.
     pub async fn wait_for_no_master(&self, deadline: Duration) -> Result<()> {
         eventually(deadline, "no writable member", async || {
             match self.writable().await.as_slice() {
@@ -345,7 +345,7 @@ impl ReplicaSet {
     /// Asserts that the same member stays the only writable one for so long.
     ///
     /// # Errors
-    /// [`Error::Malformed`], with who was writable instead.
+    /// [`Error::Malformed`], with the members that were writable instead.
     pub async fn stays_master(&self, index: usize, duration: Duration) -> Result<()> {
         let started = Instant::now();
         let mut seen = 0_usize;

@@ -18,7 +18,7 @@ use crate::world::World;
 
 /// A router gives up on a write after that.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(150);
-/// A router that does not let anybody in.
+/// For a router that does not let the writer in.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 /// Between two writes of a writer.
@@ -38,7 +38,7 @@ pub struct RouterWrite {
     pub router: usize,
     /// The place of the replica set whose bucket it was for when the writers began.
     pub set: usize,
-    /// What was written.
+    /// The key that was written.
     pub key: String,
     /// When it was sent.
     pub sent: Instant,
@@ -160,7 +160,7 @@ impl RouterWriter {
     async fn run(mut self) {
         while !*self.stopped.borrow() {
             match Connection::open(&self.addr, &Instance::login(), CONNECT_TIMEOUT).await {
-                // However the session ended, what was not answered stays so.
+                // However the session ended, writes without an answer stay so.
                 Ok(connection) => self.session(connection).await.unwrap_or_default(),
                 Err(_) => sleep(RECONNECT_PAUSE).await,
             }

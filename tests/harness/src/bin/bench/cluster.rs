@@ -148,7 +148,7 @@ pub(crate) fn memory_for(large_mib: Option<u64>) -> u64 {
     (large_mib.unwrap_or(0) + large_mib.unwrap_or(0) / 6 + 64) << 20
 }
 
-/// Everything as an operator gets it who sets nothing; only the logs are for us.
+/// Every setting as an operator gets it who sets nothing; only the logs are for us.
 pub(crate) fn with_default_settings(agent: AgentBuilder) -> AgentBuilder {
     agent
         .without_env("MASTER_LEASE")
@@ -162,7 +162,7 @@ pub(crate) fn phase(number: u32, interval: Duration) -> Duration {
     interval.mul_f64((f64::from(number) * 0.618_033_988_749_895).fract())
 }
 
-/// What the oracle makes of it, which must be safe.
+/// The oracle's verdict, which must be that the history is safe.
 pub(crate) fn judge(history: &History) -> Result<Verdict> {
     let verdict = history.judge();
     if verdict.is_safe() {

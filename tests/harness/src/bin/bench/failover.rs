@@ -86,7 +86,7 @@ async fn fail_over(cluster: &Cluster<'_>, number: u32) -> Result<(Run, usize)> {
     Ok((run, verdict.accepted()))
 }
 
-/// Starts what was killed, as large as before, and waits until all is as it was.
+/// Starts the instance that was killed, as large as before, and waits until all is as it was.
 async fn bring_back(cluster: &Cluster<'_>, dead: usize) -> Result<()> {
     cluster.wait_gone(dead).await?;
     let restarted = Moment::now();

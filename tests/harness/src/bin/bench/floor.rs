@@ -15,7 +15,7 @@ const KILLS_LARGE: usize = 5;
 /// Operations that take a millisecond are measured this often.
 const TIMES: usize = 60;
 const KEY: &str = "bench/floor";
-/// Two candidates, each of which writes here what the other one waits for.
+/// Each of two candidates writes under this prefix, and waits for the other's key.
 const BALLOTS: &str = "bench/ballots/";
 
 /// Milliseconds of each bare operation, every single one.
@@ -26,11 +26,10 @@ pub(crate) struct Floor {
     pub(crate) exiting: Vec<f64>,
     /// The sooner of the two, kill by kill.
     pub(crate) soonest: Vec<f64>,
-    /// One transaction.
     pub(crate) transaction: Vec<f64>,
     /// From sending a transaction until a blocking query is answered for it.
     pub(crate) wake: Vec<f64>,
-    /// From writing a key until one has read that of another who does the same.
+    /// From writing a key until a client has read the key of another client that does the same.
     pub(crate) ballots: Vec<f64>,
     /// A new session.
     pub(crate) session: Vec<f64>,
@@ -82,7 +81,7 @@ pub(crate) async fn measure(
         floor.soonest.push(end.min(exiting));
         instance.start().await?;
     }
-    // What follows is measured without them.
+    // The rest is measured without them.
     for instance in set.iter() {
         instance.kill().await?;
     }
@@ -160,7 +159,7 @@ async fn candidate(api: &ConsulApi, own: &str, other: &str, number: usize) -> Re
     loop {
         let path = format!("/v1/kv/{key}?consistent&wait=3s&index={index}");
         let answer = api.get(&path).await?;
-        // A key that is not there yet is asked for again, as one that nobody has changed is.
+        // A client asks again for a key that is not there yet, as for a key that nobody has changed.
         if answer[0]["Value"].as_str() == Some(&base64_of(&value)) {
             return Ok(());
         }

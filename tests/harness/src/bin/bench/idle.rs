@@ -9,7 +9,7 @@ use super::Options;
 use super::cluster::with_default_settings;
 
 const SOON: Duration = Duration::from_secs(60);
-/// Until the first registrations are made and the session of whoever lost the race is gone.
+/// Until the first registrations are made and the sessions of agents that lost the race are gone.
 const SETTLE: Duration = Duration::from_secs(10);
 
 /// One agent's costs over the time that was watched.

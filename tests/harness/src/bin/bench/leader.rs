@@ -105,7 +105,7 @@ async fn kill_leader(cluster: &Cluster<'_>) -> Result<Run> {
     })
 }
 
-/// Agents that ask the leader are restarted to ask another server, as those beside a Consul agent of their own do not
+/// Agents that ask the leader are restarted to ask another server: an agent beside a Consul agent of its own does not
 /// notice which server dies.
 async fn use_survivors(cluster: &Cluster<'_>, leader: usize) -> Result<()> {
     let servers = cluster.consul.servers().len();

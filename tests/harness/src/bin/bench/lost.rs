@@ -93,7 +93,7 @@ struct LastWord {
 }
 
 impl LastWord {
-    /// Returns once a refresh was seen that came while it watched.
+    /// Returns once it has seen a refresh that came while it watched.
     async fn of(cluster: &Cluster<'_>) -> Result<Self> {
         let api = cluster.consul.api()?.clone();
         let key = cluster.board().key("leader");

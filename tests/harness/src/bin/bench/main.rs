@@ -77,7 +77,7 @@ A target that is missed is marked 'missed'; the exit code is 0 all the same, and
 something could not be measured or the writers saw two masters.
 ";
 
-/// What a machine may be lost under.
+/// The leases under which machines are lost.
 const LEASES: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(3)];
 
 /// What the environment asks for.

@@ -72,7 +72,7 @@ fn version(program: &OsStr) -> String {
         .unwrap_or_else(|| format!("{} of unknown version", program.display()))
 }
 
-/// One line that overwrites itself, for whoever waits.
+/// One line that overwrites itself, for a person who waits.
 pub(crate) fn progress(what: &str, number: u32, of: u32, ms: f64) {
     if std::io::stderr().is_terminal() {
         eprint!("\r  {what} run {number} of {of}: {ms:.1} ms   ");
@@ -132,7 +132,7 @@ fn stages<Run>(begin: &str, runs: &[Run], stages: &[Stage<Run>]) {
 /// An operation's name, how long it took, and whether the sum needs it.
 type Bare<'a> = (&'static str, &'a [f64], bool);
 
-/// Prints bare operations and returns the sum of the medians of those that count.
+/// Prints bare operations and returns the sum of the medians of the operations that count.
 fn bare(operations: &[Bare<'_>]) -> f64 {
     println!("  floor: the same operations, bare, with no agent");
     let mut sum = 0.0;

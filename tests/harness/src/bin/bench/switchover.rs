@@ -7,7 +7,8 @@ use tarsec_harness::{Moment, Result, Switch, Verdict, eventually};
 use super::cluster::{Cluster, SOME_WRITES, SOON, judge, phase, wrong};
 use super::report;
 
-/// One write a millisecond, and as many attempts at whoever is read-only: the gap is seen to a millisecond or two.
+/// One write a millisecond, and as many attempts at instances that are read-only: the gap is seen to a millisecond or
+/// two.
 const WRITES_PER_SECOND: u32 = 1000;
 const PROBE: Duration = Duration::from_millis(1);
 /// Orders are spread over this time after the one before: the interval of the probes.
@@ -27,7 +28,7 @@ pub(crate) struct Run {
     pub(crate) first_write: f64,
 }
 
-/// One that did not come about: the same master went on.
+/// A switchover that did not come about: the same master went on.
 pub(crate) struct Undone {
     /// `refused` or `undone`, and why, as the agents put it.
     pub(crate) why: String,
@@ -35,7 +36,6 @@ pub(crate) struct Undone {
     pub(crate) gap: f64,
 }
 
-/// All switchovers.
 pub(crate) struct Switchovers {
     pub(crate) runs: Vec<Run>,
     pub(crate) undone: Vec<Undone>,

@@ -15,7 +15,7 @@ const ABOVE: [&str; 7] = [
 /// How many callers are named with the function.
 const NAMED: usize = 3;
 
-/// The function that the last crash in a log happened in, and who called it; none where the log names none.
+/// The function in which the last crash in a log happened, and its callers; `None` where the log names no function.
 pub(crate) fn place(log: &str) -> Option<String> {
     let (_, backtrace) = log.rsplit_once("Attempting backtrace")?;
     let frames = backtrace.lines().filter_map(name);

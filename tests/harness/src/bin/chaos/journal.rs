@@ -38,7 +38,6 @@ impl Journal {
         self.print(&format!("{}  {text}", time_of_day()));
     }
 
-    /// Lines as they are.
     pub(crate) fn print(&self, text: &str) {
         println!("{text}");
         self.keep(text);

@@ -217,7 +217,7 @@ async fn all_rounds(options: &Options, stage: &Stage<'_>) -> Result<()> {
     Ok(())
 }
 
-/// One fault after the other. What lasts longer than it should moves the next ones back, up to half a round.
+/// One fault after the other. A fault that lasts longer than it should moves the next ones back, up to half a round.
 async fn lane(stage: &Stage<'_>, begun: tokio::time::Instant, strikes: Vec<Strike>) {
     for strike in strikes {
         tokio::time::sleep_until(begun + strike.at).await;

@@ -55,10 +55,10 @@ const KINDS: [(Kind, u64, (u64, u64)); 17] = [
     (Kind::Pause, 2, (3000, 8000)),
 ];
 
-/// Whom it hits, among the members of a replica set.
+/// The member that the fault hits, among those of a replica set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// Whoever is writable then, or the first member where nobody is.
+    /// The member that is writable then, or the first member where none is.
     Master,
     Member(usize),
 }

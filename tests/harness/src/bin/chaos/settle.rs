@@ -1,6 +1,6 @@
-//! After the faults: one master in each replica set, everybody follows everybody, and every acknowledged synchronous
-//! write is on every member. What Tarantool 2.6.0 is known to break by itself (docs/TARANTOOL.md) is said and mended as
-//! an operator would; a lost write never is.
+//! After the faults: one master in each replica set, every member follows every other, and every acknowledged
+//! synchronous write is on every member. What Tarantool 2.6.0 is known to break by itself (docs/TARANTOOL.md) is said
+//! and mended as an operator would; a lost write never is.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ const PROBE_BOUND: Duration = Duration::from_secs(12);
 /// How often an operator lets members join again.
 const ATTEMPTS: usize = 2;
 
-/// Waits until all is well; what is not is written into the journal.
+/// Waits until all is well; anything that is not goes into the journal.
 pub(crate) async fn settle(stage: &Stage<'_>) -> Result<()> {
     let since = Instant::now();
     stage.consul.wait_for_leader(SOON).await?;
@@ -105,7 +105,7 @@ async fn comes_up(side: &Side, instance: &Instance) -> Result<Option<&'static st
     .await
 }
 
-/// Waits until one that joins has joined.
+/// Waits until an instance that joins has joined.
 async fn wait_until_ready(instance: &Instance) -> Result<()> {
     let what = format!("{} to have joined", instance.name());
     eventually(SOON, &what, async || {
@@ -114,9 +114,9 @@ async fn wait_until_ready(instance: &Instance) -> Result<()> {
     .await
 }
 
-/// Waits for the mesh. Where replication has stopped for good in a synchronous set, it is mended: `replication` set anew,
-/// and where that does not do, those wiped and joined again who and the master do not follow each other.
-/// Returns whether anything was mended.
+/// Waits for the mesh. Where replication has stopped for good in a synchronous set, it is mended: `replication` is set
+/// anew, and where that does not do, members that the master does not follow, or that do not follow it, are wiped and
+/// join again. Returns whether anything was mended.
 async fn follow_each_other(stage: &Stage<'_>, side: &Side) -> Result<bool> {
     let waited = side.set.wait_for_mesh(MESH_BOUND).await;
     let Err(error) = waited else {
@@ -139,7 +139,7 @@ async fn follow_each_other(stage: &Stage<'_>, side: &Side) -> Result<bool> {
     }
     for _ in 0..ATTEMPTS {
         let broken = broken_links(side).await?;
-        // It may have crashed since, and another one be it.
+        // The master may have crashed since, and another member have become master.
         let master = side.set.wait_for_master(MASTER_BOUND).await?;
         join_again(stage, side, &who_is_sick(&broken, master), master).await?;
         if side.set.wait_for_mesh(MENDED_BOUND).await.is_ok() {
@@ -154,8 +154,9 @@ async fn follow_each_other(stage: &Stage<'_>, side: &Side) -> Result<bool> {
     Ok(true)
 }
 
-/// Who is to join again: all that cannot follow the master or that it cannot follow, since one of them would spoil the
-/// next who joins; where there are none, whoever others cannot follow. Never the master.
+/// The members that are to join again: all that cannot follow the master, and all that it cannot follow, since any of
+/// them would spoil the next member that joins. Where there are none: all that other members cannot follow. Never the
+/// master.
 fn who_is_sick(broken: &[(usize, usize, String)], master: usize) -> Vec<usize> {
     let ends = |(follower, source, _): &(usize, usize, String)| [*follower, *source];
     let beside_master: BTreeSet<_> = broken
@@ -176,7 +177,7 @@ fn who_is_sick(broken: &[(usize, usize, String)], master: usize) -> Vec<usize> {
     }
 }
 
-/// Who does not follow whom, and why.
+/// The pairs of members of which one does not follow the other, and why.
 async fn broken_links(side: &Side) -> Result<Vec<(usize, usize, String)>> {
     let mut broken = Vec::new();
     for (follower, instance) in side.set.iter().enumerate() {
@@ -202,7 +203,7 @@ async fn set_replication_anew(side: &Side) -> Result<()> {
     Ok(())
 }
 
-/// Asks until there is an answer: one that has crashed has to be started again first.
+/// Asks until there is an answer: an instance that has crashed has to be started again first.
 async fn ask(instance: &Instance, lua: &str) -> Result<Vec<Value>> {
     let what = format!("an answer from {}", instance.name());
     eventually(SOON, &what, async || {
@@ -226,7 +227,7 @@ async fn join_again(stage: &Stage<'_>, side: &Side, sick: &[usize], master: usiz
     ));
     // 2.6.0 cannot join while there are synchronous writes: "Unknown request type 40".
     side.writers.keep_quiet(true);
-    // All of them before the first one joins: what the next has alone must not reach it.
+    // All of them before the first one joins: rows that the next member has alone must not reach it.
     for instance in &sick {
         stage.hold(instance.process());
         if instance.process().is_running() {
@@ -234,7 +235,7 @@ async fn join_again(stage: &Stage<'_>, side: &Side, sick: &[usize], master: usiz
         }
         instance.wipe(stage.world)?;
     }
-    // Rows of their own that the master has wait in its queue for a word that nobody else gives.
+    // Rows of the sick members that the master has wait in its queue for a word that no other member gives.
     end_queue(&side.set[master]).await?;
     // Nor while the master's queue is stuck.
     let master = if unstick(stage, side).await? {
@@ -248,7 +249,7 @@ async fn join_again(stage: &Stage<'_>, side: &Side, sick: &[usize], master: usiz
     // Nor can it start again from the snapshot that a join leaves if that has rows of a synchronous space.
     make_synchronous(side, false).await?;
     for instance in sick {
-        // From the master, not from another one that may lack something.
+        // They join from the master, not from a member that may lack something.
         let others = (0..MEMBERS).filter(|other| *other != master);
         let links: Vec<_> = others.filter_map(|other| instance.link_to(other)).collect();
         for link in &links {
@@ -265,8 +266,8 @@ async fn join_again(stage: &Stage<'_>, side: &Side, sick: &[usize], master: usiz
     Ok(())
 }
 
-/// Where the master of a synchronous set does not even end a write that needs no quorum, its queue is stuck, which 2.6.0's
-/// does (docs/TARANTOOL.md); an operator starts it again. Returns whether that was so.
+/// Where the master of a synchronous set does not even end a write that needs no quorum, its queue is stuck, as the
+/// queue of 2.6.0 may be (docs/TARANTOOL.md); an operator starts it again. Returns whether that was so.
 async fn unstick(stage: &Stage<'_>, side: &Side) -> Result<bool> {
     if !side.synchronous {
         return Ok(false);
@@ -321,8 +322,8 @@ async fn end_queue(master: &Instance) -> Result<()> {
     .await
 }
 
-/// Every acknowledged write is on every member. One that lacks some which the master has is a known limit of 2.6.0 and
-/// mended; a master that lacks some is not.
+/// Every acknowledged write is on every member. A member that lacks writes which the master has is a known limit of
+/// 2.6.0 and is mended; a master that lacks some is not.
 async fn everything_is_everywhere(stage: &Stage<'_>, side: &Side) -> Result<bool> {
     let master = side.set.wait_for_master(MASTER_BOUND).await?;
     let history = side.writers.so_far();
@@ -351,7 +352,7 @@ async fn everything_is_everywhere(stage: &Stage<'_>, side: &Side) -> Result<bool
     Ok(mended)
 }
 
-/// What members and agents say, for whoever looks for the cause.
+/// What members and agents say, for a reader who looks for the cause.
 async fn explain(side: &Side) -> String {
     let mut text = String::new();
     for (instance, agent) in side.set.iter().zip(&side.agents) {
@@ -398,8 +399,8 @@ box.cfg{replication = {}}
 box.cfg{replication = replication}
 ";
 
-/// Waits for twice `replication_synchro_timeout` where there is something to end, hence in a fiber. Whatever waits is
-/// confirmed, as at a promotion: it may have been acknowledged.
+/// Waits for twice `replication_synchro_timeout` where there is something to end, hence in a fiber. Every row that
+/// waits is confirmed, as at a promotion: it may have been acknowledged.
 const END_QUEUE: &str = "
 if box.ctl.clear_synchro_queue ~= nil then
     rawset(_G, 'chaos_ends_queue', true)
@@ -413,7 +414,7 @@ if box.ctl.clear_synchro_queue ~= nil then
 end
 ";
 
-/// To a space that is not synchronous.
+/// A write to a space that is not synchronous.
 const PROBE: &str = "
 rawset(_G, 'chaos_probe_ended', false)
 require('fiber').create(function()
@@ -423,7 +424,7 @@ require('fiber').create(function()
 end)
 ";
 
-/// Behind every row that waits in the queue.
+/// The change stands behind every row that waits in the queue.
 const MAKE_SYNCHRONOUS: &str = "
 local journal, is_sync = box.space.journal, ...
 if (journal.is_sync or false) ~= is_sync then
@@ -443,12 +444,12 @@ mod tests {
     #[test]
     fn all_that_disagree_with_the_master_are_wiped_and_never_the_master() {
         let link = |follower, source| (follower, source, String::new());
-        // Nobody can follow the master 1.
+        // No member can follow the master 1.
         let broken = [link(0, 1), link(2, 1), link(2, 0)];
         assert_eq!(who_is_sick(&broken, 1), [0, 2]);
-        // Nobody can follow the woken 0.
+        // No member can follow the woken 0.
         assert_eq!(who_is_sick(&[link(1, 0), link(2, 0)], 1), [0]);
-        // The master 1 has no quarrel with anybody.
+        // The master 1 has no quarrel with any member.
         assert_eq!(who_is_sick(&[link(2, 0)], 1), [0]);
         assert!(who_is_sick(&[], 1).is_empty());
     }

@@ -1,4 +1,4 @@
-//! The cluster that things are done to, and the supervisor that starts what died.
+//! The cluster that the faults hit, and the supervisor that starts processes that died.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,7 @@ use super::schedule::{Kind, MEMBERS, SETS, Strike, Target};
 
 /// For what takes moments on an idle machine.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
-/// How long a supervisor takes to start what died.
+/// How long a supervisor takes to start a process that died.
 const RESTART_DELAY: Duration = Duration::from_millis(300);
 const SIGKILL: i32 = 9;
 /// Enough for a crash's registers and its backtrace.
@@ -46,7 +46,7 @@ const CANNOT_JOIN: &str = "Unknown request type 40";
 const WRITES_PER_SECOND: u32 = 100;
 const PROBE_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The journal becomes synchronous on the instance that the set is born on, before there is an agent. No checkpoints:
+/// The journal becomes synchronous on the instance where the set is born, before there is an agent. No checkpoints:
 /// 2.6.0 cannot start from a snapshot with rows of a synchronous space.
 const SYNCHRONOUS: &str = "
 box.cfg{replication_synchro_quorum = 2, replication_synchro_timeout = 5, checkpoint_interval = 0}
@@ -63,7 +63,7 @@ pub(crate) struct Stage<'a> {
     pub(crate) journal: &'a Journal,
     pub(crate) consul: Consul,
     pub(crate) sides: Vec<Side>,
-    /// What a fault keeps down, and by how many faults.
+    /// The processes that faults keep down, and by how many faults each.
     held: RefCell<BTreeMap<String, usize>>,
     /// The kinds of faults that are under way.
     under_way: RefCell<BTreeSet<Kind>>,
@@ -81,7 +81,7 @@ pub(crate) struct Side {
     pub(crate) lock_touched: Cell<bool>,
 }
 
-/// How a replica set is called; the same as in its instances' names.
+/// The name of a replica set; the same as in its instances' names.
 pub(crate) fn letter(set: usize) -> char {
     if set == 0 { 'a' } else { 'b' }
 }
@@ -106,7 +106,7 @@ impl<'a> Stage<'a> {
                 options = options.extra_lua(SYNCHRONOUS);
             }
             let set = world.replica_set_with(options).await?;
-            // Born once: one that comes back with an empty disk joins.
+            // Born once: an instance that comes back with an empty disk joins.
             set[0].set_env("BOOTSTRAP", "false");
             let agents = world
                 .agents_with(&set, &consul, |_, agent| {
@@ -150,7 +150,7 @@ impl<'a> Stage<'a> {
         servers.chain(members).collect()
     }
 
-    /// Starts what died and is not held down, for ever.
+    /// Starts processes that died and are not held down, for ever.
     pub(crate) async fn supervise(&self) -> std::convert::Infallible {
         let mut dead_since: BTreeMap<String, Instant> = BTreeMap::new();
         loop {
@@ -211,7 +211,8 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// What instances have logged since the last call and what our own Lua inside them should never make them say.
+    /// Lines that instances have logged since the last call and that our own Lua inside them should never make them
+    /// say.
     pub(crate) fn look_for_lua_errors(&self) {
         for instance in self.sides.iter().flat_map(|side| side.set.iter()) {
             let mut read = self.read.borrow_mut();
@@ -259,7 +260,7 @@ impl<'a> Stage<'a> {
         held.get(process.name()).is_some_and(|count| *count > 0)
     }
 
-    /// Waits until no fault of this kind is under way, and notes that one is.
+    /// Waits until no fault of this kind is under way, and notes that the caller's is.
     pub(crate) async fn wait_until_over(&self, kind: Kind) {
         while !self.under_way.borrow_mut().insert(kind) {
             tokio::time::sleep(LOOK_INTERVAL).await;
@@ -270,7 +271,7 @@ impl<'a> Stage<'a> {
         self.under_way.borrow_mut().remove(&kind);
     }
 
-    /// A server that knows a leader, and which one that is.
+    /// A server that knows a leader, and the number of that leader.
     pub(crate) async fn server(&self) -> Result<(usize, Option<usize>)> {
         for (index, server) in self.consul.servers().iter().enumerate() {
             let asked = server.api().get("/v1/status/leader");
@@ -287,7 +288,7 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// Whom a fault hits.
+    /// The member that a fault hits.
     pub(crate) async fn member(&self, strike: &Strike) -> usize {
         match strike.target {
             Target::Member(index) => index,
@@ -330,7 +331,7 @@ impl<'a> Stage<'a> {
                 Ok((_, words)) => words,
                 Err(error) => chain(&error),
             };
-            // The command also waits for the agents, who may be down.
+            // The command also waits for the agents, which may be down.
             match self.is_pause_ordered(set).await {
                 Ok(false) => Ok(()),
                 Ok(true) => Err(words),

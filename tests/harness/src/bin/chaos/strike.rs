@@ -300,7 +300,7 @@ async fn pause<'a>(stage: &Stage<'_>, strike: &Strike) -> Result<(Undo<'a>, Stri
     let args = ["pause", "--replicaset", stage.sides[strike.set].set.uuid()];
     let paused = stage.order(&args, COMMAND).await;
     let words = paused.map_or_else(|error| chain(&error), |(_, words)| words);
-    // An order may stand though the command did not see it obeyed. Where nobody can say, there may be one.
+    // An order may stand though the command did not see it obeyed. Where no server can say, there may be one.
     if matches!(stage.is_pause_ordered(strike.set).await, Ok(false)) {
         return Err(wrong(words));
     }

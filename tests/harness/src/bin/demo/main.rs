@@ -108,7 +108,7 @@ fn is_alive(pid: u32) -> bool {
     })
 }
 
-/// Who has ended, and where everybody's last words are.
+/// Says which processes have ended, and where the logs of all of them are.
 fn tell_logs(screen: &Screen, world: &World) {
     let explained = world.explain();
     for line in explained.lines().filter(|line| line.contains(" ended: ")) {

@@ -9,7 +9,6 @@ use tarsec_harness::Moment;
 const WIDTH: usize = 80;
 const MARGIN: usize = 2;
 
-/// The screen.
 pub(crate) struct Screen {
     colours: bool,
 }
@@ -106,7 +105,7 @@ impl Screen {
         }
     }
 
-    /// Who is what, at which term, and what their agents say.
+    /// What each instance is, at which term, and what its agent says.
     pub(crate) fn table(&self, rows: &[Row]) {
         self.blank();
         let head = format!(
@@ -140,7 +139,7 @@ impl Screen {
     fn line(&self, text: &str) {
         let mut out = std::io::stdout().lock();
         let margin = if text.is_empty() { 0 } else { MARGIN };
-        // A reader who is gone has seen enough.
+        // A reader that is gone has seen enough.
         writeln!(out, "{:margin$}{text}", "")
             .and_then(|()| out.flush())
             .ok();

@@ -170,7 +170,7 @@ impl Stage {
         let words = words
             .or_else(|| last.and_then(|line| line.field("to").as_str()))
             .unwrap_or("(nothing yet)");
-        // Which process that was, the timeline has said.
+        // The timeline has said which process that was.
         let words = words.split(": process ").next().unwrap_or(words);
         self.set.iter().fold(words.to_owned(), |words, instance| {
             words.replace(instance.addr(), instance.name())
