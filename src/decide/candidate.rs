@@ -281,7 +281,8 @@ impl Planner<'_> {
             };
         }
         if self.is_due(self.state.hold.acquire_retry_at) {
-            let reason = loss.map(|loss| format!("{}; {loss}", claim.reason));
+            let may_be_lost = "synchronous rows may be lost";
+            let reason = loss.map(|loss| format!("{}; {may_be_lost}: {loss}", claim.reason));
             let reason = reason.as_deref().unwrap_or(claim.reason);
             let claim = claim.clone();
             self.run_for_lock(seat, &Claim { reason, ..claim });

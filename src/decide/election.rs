@@ -354,7 +354,7 @@ impl Planner<'_> {
                 }
                 Err(self.wait_for_certainty(&doubt))
             }
-            doubt => turn.map(|()| doubt.map(|it| self.loss_words(&it))),
+            doubt => turn.map(|()| doubt.map(|it| self.doubt_words(&it))),
         }
     }
 

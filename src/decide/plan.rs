@@ -380,23 +380,10 @@ pub enum Reason {
         /// At most until then.
         until: Tick,
     },
-    /// The lock is up for grabs, and too few members have said which synchronous rows they have (R7, `SYNC_LOSS=refuse`).
-    WaitingForVotes {
-        /// So many have.
-        cast: usize,
-        /// So many must.
-        needed: usize,
-        /// Whose votes are missing.
-        missing: String,
-    },
-    /// The lock is up for grabs, and a voter has rows that our instance lacks (R7, `SYNC_LOSS=refuse`).
+    /// The lock is up for grabs, and acknowledged synchronous rows may be missing here (R7, `SYNC_LOSS=refuse`).
     WaitingForRows {
-        /// How many.
-        lacked: u64,
-        /// Which voter.
-        of: String,
-        /// Our instance replicates from it.
-        comes: bool,
+        /// Whose votes or rows are missing.
+        why: String,
     },
     /// Holding the lock, and the guard has refused for a lease to make the instance writable.
     NotPromoted {
@@ -541,17 +528,10 @@ impl fmt::Display for Reason {
             Self::WaitingForBallots { .. } => {
                 f.write_str("there is no master, waits for the other candidates' ballots")
             }
-            Self::WaitingForVotes { cast, needed, missing } => write!(
+            Self::WaitingForRows { why } => write!(
                 f,
-                "there is no master, waits for votes: {needed} members must say which synchronous rows they have, {cast} did (SYNC_LOSS is refuse); missing: {missing}"
+                "there is no master, waits until no acknowledged synchronous row can be missing here (SYNC_LOSS is refuse): {why}"
             ),
-            Self::WaitingForRows { lacked, of, comes } => {
-                let source = if *comes { "" } else { ", from which it does not replicate" };
-                write!(
-                    f,
-                    "there is no master, lacks {lacked} rows of {of}{source}, which may have been acknowledged (SYNC_LOSS is refuse)"
-                )
-            }
             Self::NotPromoted { why } => {
                 write!(f, "holds the lock, its guard does not promote it, and no member with its rows is there to try: {why}")
             }

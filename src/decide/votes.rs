@@ -104,53 +104,39 @@ impl Planner<'_> {
 
     /// Until the doubt is over nobody goes on.
     pub(super) fn wait_for_certainty(&mut self, doubt: &Doubt) -> Reason {
-        match doubt {
-            Doubt::Votes {
-                cast,
-                needed,
-                missing,
-            } => Reason::WaitingForVotes {
-                cast: *cast,
-                needed: *needed,
-                missing: self.names_of(missing),
-            },
-            Doubt::Rows { of, lacked } => {
-                let probe = self.state.live_probe();
-                let comes = probe.is_some_and(|probe| probe.follows(&of.instance));
-                if comes {
-                    self.look_for_rows();
-                }
-                Reason::WaitingForRows {
-                    lacked: *lacked,
-                    of: of.name.clone(),
-                    comes,
-                }
-            }
+        if let Doubt::Rows { of, .. } = doubt
+            && self.receives_from(&of.instance)
+        {
+            self.look_for_rows();
+        }
+        Reason::WaitingForRows {
+            why: self.doubt_words(doubt),
         }
     }
 
-    /// What is said where a candidate goes on all the same (`SYNC_LOSS=accept`).
-    pub(super) fn loss_words(&self, doubt: &Doubt) -> String {
+    fn receives_from(&self, member: &str) -> bool {
+        let probe = self.state.live_probe();
+        probe.is_some_and(|probe| probe.follows(member))
+    }
+
+    pub(super) fn doubt_words(&self, doubt: &Doubt) -> String {
         match doubt {
             Doubt::Votes {
                 cast,
                 needed,
                 missing,
-            } => format!(
-                "synchronous rows may be lost: only {cast} of the {needed} votes that are needed came, not those of {}",
-                self.names_of(missing)
+            } => {
+                let names: Vec<String> = missing.iter().map(|uuid| self.name_of(uuid)).collect();
+                let names = names.join(", ");
+                format!("{needed} members must say what they have, {cast} did; missing: {names}")
+            }
+            Doubt::Rows { of, lacked } if self.receives_from(&of.instance) => {
+                format!("{} has {lacked} more rows", of.name)
+            }
+            Doubt::Rows { of, lacked } => format!(
+                "{} has {lacked} more rows, and the instance does not replicate from it",
+                of.name
             ),
-            Doubt::Rows { of, lacked } => {
-                format!(
-                    "synchronous rows may be lost: {} has {lacked} more",
-                    of.name
-                )
-            }
         }
-    }
-
-    fn names_of(&self, members: &[String]) -> String {
-        let names: Vec<String> = members.iter().map(|uuid| self.name_of(uuid)).collect();
-        names.join(", ")
     }
 }

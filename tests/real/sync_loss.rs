@@ -49,8 +49,7 @@ async fn a_member_that_may_lack_acknowledged_rows_waits_for_the_votes_and_for_th
                 fresh,
             } = left(world, "refuse").await?;
             let old = scene.master;
-            let words =
-                "waits for votes: 2 members must say which synchronous rows they have, 1 did";
+            let words = "(SYNC_LOSS is refuse): 2 members must say what they have, 1 did";
             let check = scene.wait_for_check(stale, "passing", words).await?;
             let (_, missing) = check.output.split_once("missing: ").unwrap_or_default();
             assert!(
@@ -95,7 +94,7 @@ async fn where_loss_is_accepted_a_member_goes_on_and_says_what_may_be_lost() {
             })
             .await?;
             let reason = record["reason"].as_str().unwrap_or_default();
-            let words = "synchronous rows may be lost: only 1 of the 2 votes that are needed came";
+            let words = "synchronous rows may be lost: 2 members must say what they have, 1 did";
             assert!(reason.contains(words), "{reason}");
             Ok(())
         })

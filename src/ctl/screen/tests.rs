@@ -18,7 +18,6 @@ use crate::decide::router::RouterKey;
 use crate::keys::ClusterKeys;
 
 mod properties;
-
 #[track_caller]
 fn assert_golden(name: &str, text: &str) {
     for line in text.lines() {

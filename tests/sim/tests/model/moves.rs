@@ -73,7 +73,7 @@ impl World {
             add(!self.consul_down && !node.orphans.is_empty(), Move::Late(n));
             add(may_fail && node.running && !node.paused, Move::Pause(n));
             add(node.running && node.paused, Move::Resume(n));
-            add(may_fail && node.running, Move::AgentDies(n));
+            add(may_be_lost && node.running, Move::AgentDies(n));
             let reachable = node.alive && !node.frozen;
             add(!node.running && reachable, Move::AgentStarts(n));
             add(
@@ -83,7 +83,8 @@ impl World {
             add(may_be_lost && reachable, Move::Freeze(n));
             add(node.alive && node.frozen, Move::Thaw(n));
             add(may_fail && node.alive, Move::InstanceDies(n));
-            add(!node.alive && !node.paused, Move::InstanceStarts(n));
+            let starts = !node.alive && !node.paused && self.bounds.rows == 0;
+            add(starts, Move::InstanceStarts(n));
             for to in (0..self.nodes.len()).filter(|to| *to != n) {
                 let writes = self.writes_left > 0 && self.is_writable(n);
                 let reached = self.nodes[to].alive && !self.nodes[to].frozen;
