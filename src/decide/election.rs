@@ -429,7 +429,7 @@ impl Planner<'_> {
     }
 
     /// How long a ballot that is missing is waited for, and whether one is. For a candidate that lacks rows a member that
-    /// casts no vote is silent: its instance may be back in a moment, with what nobody else has.
+    /// casts no vote is silent, unless it never is to be master: its instance may be back in a moment, with what nobody else has.
     fn silent(
         &self,
         record: Option<&Record>,
@@ -446,7 +446,7 @@ impl Planner<'_> {
         let ballots = election.counting();
         let silent = |uuid: &&str| match ballots.get(*uuid) {
             None => true,
-            Some(ballot) => lacks && !ballot.is_vote(),
+            Some(ballot) => lacks && !ballot.is_vote() && ballot.priority >= 0,
         };
         (patience, self.expected(record).iter().any(silent))
     }

@@ -26,19 +26,29 @@ impl Planner<'_> {
             });
             return;
         }
-        if !self.state.settings.follow || record.status != Status::Active {
-            return;
+        // A holder that is not promoted may need its members to have its rows.
+        let leads = record.status == Status::Active || record.offered;
+        if self.state.settings.follow && leads {
+            self.point_at(&record.instance, &record.uri);
         }
-        let wanted = if is_own { "" } else { record.uri.as_str() };
+    }
+
+    /// Replicates from that member alone; from none, if it is our own instance.
+    pub(super) fn point_at(&mut self, instance: &str, uri: &str) {
+        let Some(probe) = self.state.live_probe() else {
+            return;
+        };
+        let is_own = instance == probe.uuid;
+        let wanted = if is_own { "" } else { uri };
         let again = probe.guard.follows.as_deref() == Some(wanted);
-        if again && (is_own || !probe.may_be_locked_out_by(&record.instance)) {
+        if again && (is_own || !probe.may_be_locked_out_by(instance)) {
             return;
         }
         let begun_at = self.state.pending.begun_at(Place::Replication);
         let again_at = again.then(|| begun_at + LOCKED_OUT_RETRY);
         if self.may_call(Place::Replication) && self.is_due(again_at) {
             self.tell_guard(GuardCommand::Follow {
-                uri: (!is_own).then(|| record.uri.clone()),
+                uri: (!is_own).then(|| uri.to_owned()),
                 again,
             });
         }

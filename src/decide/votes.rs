@@ -75,8 +75,9 @@ impl Planner<'_> {
     ) -> Option<Doubt> {
         let quorum = self.quorum_to_ask(record)?;
         let last = record.and_then(Record::last_masters_word);
-        if last.is_some_and(|last| last.instance == probe.uuid) {
-            // It was master itself, so it has whatever it acknowledged, and had what was acknowledged before.
+        if last.is_some_and(|it| it.instance == probe.uuid && !probe.lacks_rows_of(&it.vclock)) {
+            // It was master itself, so it has whatever it acknowledged, and had what was acknowledged before. Its last word
+            // tells whether its disk is still the same.
             return None;
         }
         let needed = quorum.votes_needed()?;
@@ -104,13 +105,29 @@ impl Planner<'_> {
 
     /// Until the doubt is over nobody goes on.
     pub(super) fn wait_for_certainty(&mut self, doubt: &Doubt) -> Reason {
-        if let Doubt::Rows { of, .. } = doubt
-            && self.receives_from(&of.instance)
-        {
-            self.look_for_rows();
+        if let Doubt::Rows { of, .. } = doubt {
+            self.fetch_rows(of);
         }
         Reason::WaitingForRows {
             why: self.doubt_words(doubt),
+        }
+    }
+
+    /// With `REPLICATION=follow` they come from the last master alone, which is gone.
+    fn fetch_rows(&mut self, of: &Ballot) {
+        if self.receives_from(&of.instance) {
+            let begun_at = self.state.election.as_ref().map(|it| it.own_at);
+            let lease = self.state.settings.timing.lease();
+            // They come in moments; where they have not come in a lease, the usual probes will do.
+            if begun_at.is_some_and(|at| self.now < at + lease) {
+                self.look_for_rows();
+            }
+        } else if self.state.settings.follow {
+            let board = self.state.board.as_ref().map(|(board, _)| board);
+            let member = board.and_then(|board| board.members.get(&of.instance));
+            if let Some(uri) = member.map(|member| member.uri.clone()) {
+                self.point_at(&of.instance, &uri);
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! R7: nobody becomes master before every synchronous row that may have been acknowledged is known to be there.
 
 use super::super::fixtures::*;
-use super::super::toys::follower;
+use super::super::toys::{follower, member};
 use super::{THIRD, WINDOW, after, ballot, candidate, last_word, vclock};
 use crate::decide::board::Ballot;
 use crate::decide::plan::{Action, GuardCommand, Reason};
@@ -138,6 +138,24 @@ fn rows_that_a_voter_has_are_waited_for() {
     }
 }
 
+#[test]
+fn where_only_the_master_is_followed_a_candidate_follows_the_voter_that_has_the_rows() {
+    let mut node = after(&synchronous()).with(|settings| settings.follow = true);
+    node.instance.vclock = vclock(10);
+    node.instance.replication[1].upstream = None;
+    let mut third = member(THIRD, THIRD);
+    third.uri = "10.0.0.3:3301".to_owned();
+    node.lock.members.insert(THIRD.to_owned(), third);
+    node.lock.write_ballot(&voter(11));
+    node.attaches();
+    let follow =
+        node.comes_to(|action| matches!(action, Action::Guard(GuardCommand::Follow { .. })));
+    let Action::Guard(GuardCommand::Follow { uri, .. }) = follow else {
+        unreachable!("it was looked for");
+    };
+    assert_eq!(uri.as_deref(), Some("10.0.0.3:3301"));
+}
+
 /// They come in moments.
 #[test]
 fn rows_that_come_are_looked_for_at_once() {
@@ -233,8 +251,16 @@ fn whoever_is_first_needs_the_votes_too_unless_loss_is_accepted() {
 fn the_last_master_itself_needs_no_votes() {
     let own = synchronous().of(OWN);
     let mut node = after(&own);
+    node.instance.vclock = vclock(10);
+    node.attaches();
     node.settles();
     assert!(node.holds(), "{:?}", node.plan().reason);
+    // Its disk is another one.
+    let mut node = after(&own);
+    node.instance.vclock = vclock(9);
+    node.attaches();
+    node.lives_on(20.secs());
+    assert!(!node.holds());
     // A holder that may not have been promoted is none.
     let last = Record {
         base: Vclock::new(),
@@ -281,6 +307,8 @@ fn whoever_has_just_given_the_lock_up_votes_meanwhile() {
         ..synchronous()
     };
     let mut node = after(&own);
+    node.instance.vclock = vclock(10);
+    node.attaches();
     node.state.hold.hold_back_until = Some(node.now + 2.secs());
     node.settles();
     let ballot = node.wrote();
