@@ -73,6 +73,7 @@ pub(super) fn record() -> Record {
         rate_rows_per_s: None,
         quorum: None,
         offered: false,
+        tried: Default::default(),
         end: None,
         handover_to: None,
         problems: Vec::new(),
@@ -146,7 +147,7 @@ pub(super) fn ballot(number: u64) -> Ballot {
         unfollowed: false,
         open_ms: 0,
         excluded: None,
-        vote: true,
+        vote: Some(true),
     }
 }
 

@@ -217,9 +217,10 @@ pub struct Ballot {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excluded: Option<String>,
     /// Its vclock is a vote, whether it runs or not: the instance said it after the lock came up for grabs, and no promise
-    /// binds it to the last master, so nothing that is acknowledged can come to it any more.
+    /// binds it to the last master, so nothing that is acknowledged can come to it any more. `None`: an older agent does not
+    /// say.
     #[serde(default)]
-    pub vote: bool,
+    pub vote: Option<bool>,
 }
 
 /// `switchover`: what an operator asked for, and what became of it. The key is there always, so that it can be watched.

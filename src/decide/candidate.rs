@@ -53,6 +53,7 @@ impl Planner<'_> {
                 term: self.state.highest_term + 1,
                 record: record.filter(|record| record.term >= self.state.highest_term),
                 since: self.state.lock.stood_since,
+                is_offered: false,
             };
             self.decline(&contest, &why);
             return Reason::WaitingForInstance { why };
@@ -236,6 +237,7 @@ impl Planner<'_> {
                 .lock
                 .stood_since
                 .max(claim.from.unwrap_or_default()),
+            is_offered: false,
         };
         if let Some(by) = self.paused_by_record(claim, contest.since) {
             if !claim.record.is_some_and(|record| record.paused) {

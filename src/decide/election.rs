@@ -47,6 +47,9 @@ impl Election {
     pub(super) fn reads(&mut self, index: u64, ballots: BTreeMap<String, Ballot>, now: Tick) {
         // An index that went backwards is of another store: start over.
         self.ballots_index = if index < self.ballots_index { 0 } else { index };
+        // Whoever removed our ballot has to see it again.
+        let is_there = |own: &Ballot| ballots.contains_key(&own.instance);
+        self.own = self.own.take().filter(is_there);
         let before = std::mem::replace(&mut self.ballots, ballots);
         let own = self.own.as_ref().map(|ballot| ballot.instance.as_str());
         let counting = self.counting().into_iter();
@@ -96,6 +99,8 @@ pub(super) struct Contest<'a> {
     pub(super) record: Option<&'a Record>,
     /// It has been up for grabs since then.
     pub(super) since: Tick,
+    /// It is held, and its holder offers it: ballots are no votes.
+    pub(super) is_offered: bool,
 }
 
 impl Planner<'_> {
@@ -192,7 +197,7 @@ impl Planner<'_> {
             same_configuration: record.is_none_or(|record| self.is_configured_like(probe, record)),
             unfollowed: self.is_unfollowed(probe, record),
             open_ms: whole_ms(self.all_are_free_at(record).since(self.now)),
-            vote: self.may_vote(contest),
+            vote: Some(self.may_vote(contest)),
             excluded,
         })
     }
@@ -238,7 +243,10 @@ impl Planner<'_> {
     pub(super) fn has_cast(&self, contest: &Contest<'_>) -> bool {
         let election = self.election(contest);
         let own = election.and_then(|election| election.own.as_ref());
-        own.is_some_and(|own| own.excluded.is_none())
+        let runs = own.filter(|own| own.excluded.is_none());
+        // A ballot of before, under the same index, may be none.
+        let asked = !contest.is_offered && self.quorum_to_ask(contest.record).is_some();
+        runs.is_some_and(|own| !asked || own.is_vote())
     }
 
     /// Says that we do not run, so that nobody waits for our ballot; and what our instance has, once that is a vote.
@@ -254,28 +262,34 @@ impl Planner<'_> {
         let said = election.and_then(|known| known.own.as_ref());
         let said = said.filter(|own| own.excluded.is_some());
         let may_vote = self.may_vote(contest);
-        if said.is_none() || (may_vote && said.is_some_and(|own| !own.vote)) {
+        if said.is_none() || (may_vote && said.is_some_and(|own| !own.is_vote())) {
             self.write_ballot(contest, Some(why.to_owned()));
         }
-        if !may_vote {
+        if !may_vote && !contest.is_offered {
             self.gets_its_vote(contest);
         }
     }
 
     /// Until its word is one: from after the lock came up for grabs, and bound by no promise.
     fn gets_its_vote(&mut self, contest: &Contest<'_>) {
-        let before = self.state.before(contest.term);
-        if let Some(until) = self.state.promised_until(before, self.now) {
-            self.wake(until);
-        } else if self.is_due(Some(contest.since)) {
-            let _ = self.has_asked_after(contest.since);
+        let from = self.votes_from(contest);
+        if self.is_due(Some(from)) {
+            let _ = self.has_asked_after(from);
         }
     }
 
     fn write_ballot(&mut self, contest: &Contest<'_>, excluded: Option<String>) {
-        if let Some(ballot) = self.ballot(contest, excluded)
+        let known = self.election(contest).and_then(|it| it.own.clone());
+        if let Some(mut ballot) = self.ballot(contest, excluded)
             && self.may_call(Place::Ballot)
         {
+            // A vote is true for as long as the election goes on, whatever becomes of the instance.
+            if let Some(voted) = known.filter(|own| own.vote == Some(true) && !contest.is_offered)
+                && ballot.vote == Some(false)
+            {
+                ballot.vote = voted.vote;
+                ballot.vclock = voted.vclock;
+            }
             self.act(Action::WriteBallot {
                 ballot: Box::new(ballot),
             });
@@ -443,12 +457,14 @@ impl Planner<'_> {
             patience = window.max(record.lease());
         }
         let lacks = patience > window;
+        let compares = self.state.settings.elector != Elector::First;
         let ballots = election.counting();
         let silent = |uuid: &&str| match ballots.get(*uuid) {
             None => true,
             Some(ballot) => lacks && !ballot.is_vote() && ballot.priority >= 0,
         };
-        (patience, self.expected(record).iter().any(silent))
+        let silent = self.expected(record).iter().any(silent);
+        (patience, silent && compares)
     }
 
     /// The candidates that go before us, the best one first.
@@ -520,7 +536,13 @@ impl Planner<'_> {
     /// Writes our ballot, from a word of the instance that was asked for after the lock came up for grabs: only then
     /// has everything arrived that will.
     pub(super) fn run(&mut self, contest: &Contest<'_>) {
-        if self.has_asked_after(contest.since) {
+        let asked = !contest.is_offered && self.quorum_to_ask(contest.record).is_some();
+        let from = if asked {
+            self.votes_from(contest)
+        } else {
+            contest.since
+        };
+        if self.has_asked_after(from) {
             self.write_ballot(contest, None);
         }
     }

@@ -1,6 +1,6 @@
 //! Changes of hands are written down by who gained the lock, and what an ex-master brings back by its own agent.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -68,10 +68,7 @@ impl Planner<'_> {
             return before.filter(|_| !own.was_promoted());
         }
         // One brought back from a backup knows nothing of who was master since.
-        let before = self
-            .state
-            .seen_record()
-            .filter(|seen| seen.term + 1 == term);
+        let before = self.record_before(None, term);
         before.and_then(Record::last_promoted)
     }
 
@@ -82,18 +79,29 @@ impl Planner<'_> {
         term: u64,
         probe: Option<&Probe>,
     ) -> Option<Quorum> {
-        let promoted = own.is_some_and(Record::was_promoted);
-        let serves = probe.filter(|probe| promoted || probe.is_master(term));
-        if let Some(probe) = serves {
+        let serves = probe.filter(|probe| probe.is_master(term));
+        let now = serves.and_then(|probe| {
             let members = probe.replication.iter().map(|peer| peer.uuid.clone());
-            return Some(Quorum {
+            Some(Quorum {
                 size: probe.quorum?,
                 members: members.collect(),
-            });
-        }
+            })
+        });
+        now.or_else(|| self.record_before(own, term)?.quorum.clone())
+    }
+
+    /// Our own of this term, else of the term before it, be it one of ours in which we were not promoted.
+    fn record_before<'r>(&'r self, own: Option<&'r Record>, term: u64) -> Option<&'r Record> {
         let seen = self.state.seen_record();
         let before = own.or_else(|| seen.filter(|seen| seen.term + 1 == term));
-        before?.quorum.clone()
+        before.or(self.state.hold.record.as_ref())
+    }
+
+    /// Whose guards have refused since somebody was promoted.
+    pub(super) fn tried(&self, own: Option<&Record>, term: u64) -> BTreeSet<String> {
+        let before = self.record_before(own, term);
+        let unpromoted = before.filter(|record| !record.was_promoted());
+        unpromoted.map_or_else(BTreeSet::new, |record| record.tried.clone())
     }
 
     /// The vclock at the promotion that began the term, as the record keeps it.

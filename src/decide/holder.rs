@@ -466,7 +466,11 @@ impl Planner<'_> {
         record.handover_to = target.map(str::to_owned);
         record.paused = false;
         let refused = state.hold.refused_since.is_some() && state.hold.refusal_heard;
-        record.refused = refused && state.stopping.is_none();
+        let surely = self.was_surely_not_promoted(&record);
+        record.refused = refused && surely && state.stopping.is_none();
+        if state.hold.refused_since.is_some() {
+            record.tried.insert(record.instance.clone());
+        }
         record.status = if is_over {
             Status::Fenced
         } else {

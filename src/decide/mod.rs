@@ -354,6 +354,7 @@ impl Planner<'_> {
             unguarded: None,
             rate_rows_per_s: self.write_rate(reading.reply_at, probe.map(|probe| &probe.vclock)),
             quorum: self.quorum(own, term, probe),
+            tried: self.tried(own, term),
             offered: gain.is_none() && self.is_not_promoted_since().is_some(),
             end: self.end_so_far(own, cause, gain.is_some()),
             handover_to: self.hands_over_to(term),

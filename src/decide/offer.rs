@@ -26,11 +26,19 @@ impl Planner<'_> {
     /// `None`: nobody is there to give it to, so the guard is asked again.
     pub(super) fn hand_on(&mut self, record: &Record, probe: &Probe) -> Option<Reason> {
         let since = self.is_not_promoted_since()?;
-        self.look_at_board(BALLOTS_POLL);
-        let lease = self.state.settings.timing.lease();
+        let timing = &self.state.settings.timing;
+        let lease = timing.lease();
+        let is_new = self.now < since + lease * 3;
+        self.look_at_board(if is_new {
+            BALLOTS_POLL
+        } else {
+            timing.healthcheck_interval()
+        });
         let is_bound = self.refuses_loss() && self.quorum_to_ask(Some(record)).is_some();
         let may_lack_rows = !is_bound && self.now >= since + lease * 2;
-        let heir = self.heir(record, probe, may_lack_rows)?.clone();
+        let Some(heir) = self.heir(record, probe, may_lack_rows).cloned() else {
+            return self.gives_up_unheard(record, since);
+        };
         let guard = self.state.instance.guard_refused.clone();
         let why = format!(
             "its guard does not promote it, {} is to try: {}",
@@ -45,10 +53,31 @@ impl Planner<'_> {
         Some(Reason::Releasing { why })
     }
 
-    /// The best of those whose ballots answer the offer.
+    /// Nobody answers: older agents do not, and may do better.
+    fn gives_up_unheard(&mut self, record: &Record, since: Tick) -> Option<Reason> {
+        let lease = self.state.settings.timing.lease();
+        let (board, _) = self.state.board.as_ref()?;
+        let answers = |it: &Ballot| it.term == record.term + 1;
+        let unheard = record.members.len() > 1 && !board.ballots.values().any(answers);
+        let guard = self.state.instance.guard_refused.clone();
+        let why = guard.unwrap_or_default();
+        (unheard && self.now >= since + lease * 3)
+            .then(|| self.give_up(&format!("its guard does not promote it: {why}")))
+    }
+
+    /// Nothing that was written under this record's term can have been acknowledged: this agent has had the lock from the
+    /// term's begin, and the guard knows of no promotion.
+    pub(super) fn was_surely_not_promoted(&self, record: &Record) -> bool {
+        let probe = self.state.instance.probe.as_ref();
+        let base = probe.filter(|it| it.guard.term == record.term);
+        let served = base.is_some_and(|it| it.guard.base.is_some());
+        self.state.hold.gained.is_some() && !record.was_promoted() && !served
+    }
+
+    /// The best of those whose ballots answer the offer; those first that were not tried yet.
     fn heir(&self, record: &Record, probe: &Probe, may_lack_rows: bool) -> Option<&Ballot> {
         let unpromoted = Record {
-            refused: true,
+            refused: self.was_surely_not_promoted(record),
             ..record.clone()
         };
         let last = LastMaster::of(Some(&unpromoted), probe);
@@ -60,7 +89,11 @@ impl Planner<'_> {
             answers && it.instance != probe.uuid && (lacked == 0 || may_lack_rows)
         });
         let elector = self.state.settings.elector;
-        fit.min_by(|a, b| compare(elector, last.as_ref(), a, b))
+        fit.min_by(|a, b| {
+            let tried = |it: &Ballot| record.tried.contains(&it.instance);
+            let by_turn = tried(a).cmp(&tried(b));
+            by_turn.then_with(|| compare(elector, last.as_ref(), a, b))
+        })
     }
 
     /// Of a member: the holder offers the lock, so it says what it has.
@@ -77,6 +110,7 @@ impl Planner<'_> {
             term: record.term + 1,
             record: Some(record),
             since: self.state.lock.stood_since,
+            is_offered: true,
         };
         match self.excluded(Some(record), Duration::ZERO) {
             Some(why) => self.decline(&contest, &why),

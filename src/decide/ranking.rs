@@ -27,8 +27,6 @@ impl LastMaster {
         if !record.was_promoted() {
             let last = record.last_master.as_ref()?;
             if record.refused {
-                // Its writer has fewer rows than its predecessor, perhaps.
-                vclock.clear();
                 instances.clear();
             }
             for (id, lsn) in &last.vclock {

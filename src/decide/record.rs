@@ -88,6 +88,9 @@ pub struct Record {
     /// Its guard does not promote it: members cast ballots, and it gives the lock up for one that has its rows.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub offered: bool,
+    /// Members whose guards would not promote them since somebody was: others are to try before them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tried: BTreeSet<String>,
     /// How the last time of being writable ended, where its writer is not writable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<End>,

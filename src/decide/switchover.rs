@@ -485,7 +485,7 @@ impl Planner<'_> {
                     same_configuration: true,
                     unfollowed: false,
                     open_ms: 0,
-                    vote: false,
+                    vote: Some(false),
                     excluded,
                 }),
             });

@@ -11,6 +11,7 @@ use super::plan::Reason;
 use super::ranking::{LastMaster, rows_lacked};
 use super::record::{Quorum, Record};
 use super::state::{Elector, SyncLoss};
+use super::timing::Tick;
 
 /// Why nobody can tell whether every acknowledged synchronous row is on a candidate's instance.
 pub(super) enum Doubt {
@@ -33,10 +34,9 @@ pub(super) enum Doubt {
 }
 
 impl Ballot {
-    /// Whether its vclock is all that its instance will ever have of the last master. An agent of before 0.2 says it only by
-    /// running.
+    /// Whether its vclock is all that its instance will ever have of the last master. An older agent says it only by running.
     pub(super) fn is_vote(&self) -> bool {
-        self.vote || self.excluded.is_none()
+        self.vote.unwrap_or(self.excluded.is_none())
     }
 }
 
@@ -53,17 +53,32 @@ impl Planner<'_> {
         self.state.settings.sync_loss == SyncLoss::Refuse
     }
 
-    /// What this instance says now is a vote.
+    /// Whether what this instance said last is a vote. A member that was promoted after a take-over by time may have answered an
+    /// offer of the lock before, under the same index: that is none.
     pub(super) fn may_vote(&self, contest: &Contest<'_>) -> bool {
-        let Some(probe) = self.state.live_probe() else {
+        let probe = self.state.live_probe().filter(|_| !contest.is_offered);
+        let asked_at = self.state.instance.answered_begun_at;
+        let (Some(probe), Some(asked_at)) = (probe, asked_at) else {
             return false;
         };
-        let asked_at = self.state.instance.answered_begun_at;
-        let is_newer = asked_at.is_some_and(|at| at >= contest.since);
         // An orphan has read its whole WAL.
         let has_read_all = matches!(probe.status.as_str(), "running" | "orphan");
+        // Not whether a promise binds it by now, but whether one did when it said so.
+        let bound_until = self.bound_until(contest, asked_at);
+        asked_at >= contest.since && has_read_all && bound_until.is_none()
+    }
+
+    /// Until when a promise to the last master binds the instance, or may, as it was at that moment.
+    fn bound_until(&self, contest: &Contest<'_>, at: Tick) -> Option<Tick> {
         let before = self.state.before(contest.term);
-        is_newer && has_read_all && self.state.promised_until(before, self.now).is_none()
+        self.state.promised_until(before, at)
+    }
+
+    /// From then on its word is a vote.
+    pub(super) fn votes_from(&self, contest: &Contest<'_>) -> Tick {
+        let asked_at = self.state.instance.answered_begun_at;
+        let bound_until = self.bound_until(contest, asked_at.unwrap_or_default());
+        contest.since.max(bound_until.unwrap_or_default())
     }
 
     /// `None`: whatever was acknowledged is here, or no votes would tell.
@@ -74,13 +89,17 @@ impl Planner<'_> {
         probe: &Probe,
     ) -> Option<Doubt> {
         let quorum = self.quorum_to_ask(record)?;
-        let last = record.and_then(Record::last_masters_word);
-        if last.is_some_and(|it| it.instance == probe.uuid && !probe.lacks_rows_of(&it.vclock)) {
-            // It was master itself, so it has whatever it acknowledged, and had what was acknowledged before. Its last word
-            // tells whether its disk is still the same.
-            return None;
-        }
-        let needed = quorum.votes_needed()?;
+        // The last master itself has whatever it acknowledged, and had what was acknowledged before; its last word tells whether
+        // its disk is still the same.
+        let was_master = record.is_some_and(|last| {
+            let own = last.instance == probe.uuid && last.was_promoted();
+            own && last.rows_missing(&probe.vclock) == 0
+        });
+        let needed = if was_master {
+            0
+        } else {
+            quorum.votes_needed()?
+        };
         let ballots = election.counting().into_values();
         let votes: Vec<&Ballot> = ballots
             .filter(|it| it.is_vote() && quorum.members.contains(&it.instance))

@@ -139,13 +139,22 @@ local function has_synchronous_space()
     return last_look.found
 end
 
+-- The agent's user may not read _cluster.
+local function members()
+    local count = 0
+    for _ in pairs(box.info.replication) do
+        count = count + 1
+    end
+    return count
+end
+
 -- As src/box/box.cc's box_eval_replication_synchro_quorum(): a number, or since 2.6.1 a formula of N, the members in _cluster.
 local function evaluated(setting)
     if type(setting) ~= 'string' then
         return setting
     end
     local ok, value = pcall(function()
-        return setfenv(loadstring('return ' .. setting), {N = box.space._cluster:len(), math = math})()
+        return setfenv(loadstring('return ' .. setting), {N = members(), math = math})()
     end)
     return ok and math.floor(value) or nil
 end

@@ -72,6 +72,7 @@ fn record(refresh: u64) -> Record {
         rate_rows_per_s: None,
         quorum: None,
         offered: false,
+        tried: Default::default(),
         end: None,
         handover_to: None,
         problems: Vec::new(),

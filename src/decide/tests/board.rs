@@ -29,7 +29,7 @@ fn ballot() -> Ballot {
         unfollowed: false,
         open_ms: 9,
         excluded: Some("it lags".to_owned()),
-        vote: true,
+        vote: Some(true),
     }
 }
 

@@ -44,7 +44,7 @@ pub(super) fn ballot(instance: &str) -> Ballot {
         unfollowed: false,
         open_ms: 0,
         excluded: None,
-        vote: true,
+        vote: Some(true),
     }
 }
 

@@ -122,6 +122,7 @@ pub(crate) fn record() -> Record {
         rate_rows_per_s: None,
         quorum: None,
         offered: false,
+        tried: Default::default(),
         end: None,
         handover_to: None,
         problems: Vec::new(),

@@ -60,6 +60,7 @@ fn any_record() -> impl Strategy<Value = Record> {
                     members: members.iter().cloned().collect(),
                 }),
                 offered: since % 23 == 0,
+                tried: members.iter().cloned().collect(),
                 rate_rows_per_s: (since % 11 == 0).then_some(since),
                 end: (since % 13 == 0).then(End::default),
                 handover_to,

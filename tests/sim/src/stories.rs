@@ -83,8 +83,22 @@ fn last_rows(rng: &mut Rng, set: usize, at: Time, lease: Time) -> Vec<Step> {
         0 => (falls_at, time, Fault::FreezeInstance { who, time }),
         _ => dies(who, falls_at, time),
     });
-    if rng.percent(30) {
+    if rng.percent(40) {
         story.push(agent_dies(who, falls_at, time));
+    }
+    // What was said of the target, or under a promise, is older than what the master acknowledges last.
+    match rng.below(4) {
+        0 => {
+            let target = None;
+            let order = Fault::Switchover {
+                set,
+                target,
+                catch_up_ms: 500,
+            };
+            story.push((falls_at - rng.below(150) * MS, 0, order));
+        }
+        1 => story.push(cut(who, Cut::Swallowed, falls_at - lease / 2, time)),
+        _ => {}
     }
     story
 }

@@ -26,7 +26,7 @@ fn who_lacks_rows_waits_a_lease_for_one_whose_instance_is_not_there() {
         let mut node = candidate();
         node.lock.write_ballot(&Ballot {
             excluded: Some("its process is dead".to_owned()),
-            vote,
+            vote: Some(vote),
             ..ballot(THIRD)
         });
         node.instance.vclock = vclock(rows);
@@ -62,7 +62,7 @@ fn who_does_not_run_says_whether_its_word_is_a_vote() {
         node.settles();
         let own = node.wrote();
         assert!(own.excluded.is_some());
-        assert_eq!(own.vote, vote);
+        assert_eq!(own.vote, Some(vote));
     }
 }
 

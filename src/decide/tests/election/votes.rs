@@ -73,7 +73,7 @@ fn with_them_nobody_waits() {
 #[test]
 fn whether_an_old_agent_voted_shows_only_where_it_runs() {
     let word = Ballot {
-        vote: false,
+        vote: None,
         ..voter(10)
     };
     assert!(!seeing(&synchronous(), &word).holds());
@@ -294,9 +294,75 @@ fn a_member_that_does_not_run_votes_once_no_promise_binds_it() {
     node.attaches();
     node.lives_on(LEASE * 2);
     let own = node.lock.ballots.get(OWN).expect("its word");
-    assert!(!own.vote);
+    assert_eq!(own.vote, Some(false));
     node.lives_on(LEASE * 2);
-    assert!(node.wrote().vote);
+    assert_eq!(node.wrote().vote, Some(true));
+}
+
+/// It was written while the master still acknowledged (found by a review).
+#[test]
+fn a_word_for_a_switchover_is_no_vote_after_a_take_over() {
+    let ready = Ballot {
+        vote: Some(false),
+        excluded: None,
+        ..voter(10)
+    };
+    let mut node = seeing(&synchronous(), &ready);
+    node.lives_on(20.secs());
+    assert!(!node.holds());
+    // Its own of before is none either: it is written anew.
+    let mut node = after(&synchronous());
+    let election = crate::decide::election::Election {
+        index: node.lock.watch_index(),
+        term: 7,
+        own: Some(Ballot {
+            instance: OWN.to_owned(),
+            ..ready
+        }),
+        ..Default::default()
+    };
+    node.state.election = Some(election);
+    node.settles();
+    assert_eq!(node.wrote().vote, Some(true));
+}
+
+/// Whoever removed it has to see it again.
+#[test]
+fn a_vote_that_disappears_is_cast_again_and_one_that_was_cast_stays_true() {
+    let mut node = after(&synchronous());
+    node.instance.vclock = vclock(10);
+    node.attaches();
+    node.lives_on(1.secs());
+    assert_eq!(node.wrote().vote, Some(true));
+    node.lock.ballots.clear();
+    node.hears_ballots();
+    node.lives_on(1.secs());
+    assert_eq!(node.wrote().vote, Some(true));
+    node.is_killed();
+    node.hears_ballots();
+    node.lives_on(1.secs());
+    let word = node.wrote();
+    assert!(word.excluded.is_some() && word.vote == Some(true));
+    assert_eq!(word.vclock, vclock(10));
+}
+
+/// A word of the instance from before that end may be older than the master's last acknowledgement.
+#[test]
+fn a_vote_is_a_word_from_after_the_end_of_the_promise() {
+    let last = Record {
+        failsafe: true,
+        members: [OWN, OTHER, THIRD].map(str::to_owned).into(),
+        ..synchronous()
+    };
+    let mut node = after(&last.says(Status::Active));
+    let until = node.instance.clock(node.now + LEASE * 2);
+    node.instance.promise = Some((OTHER.to_owned(), 6, until));
+    node.attaches();
+    node.lives_on(LEASE * 2 - 250.ms());
+    node.instance.vclock = vclock(12);
+    node.lives_on(1.secs());
+    assert_eq!(node.wrote().vote, Some(true));
+    assert_eq!(node.wrote().vclock, vclock(12));
 }
 
 /// Nobody else may be there to be the second.
@@ -312,7 +378,7 @@ fn whoever_has_just_given_the_lock_up_votes_meanwhile() {
     node.state.hold.hold_back_until = Some(node.now + 2.secs());
     node.settles();
     let ballot = node.wrote();
-    assert!(ballot.vote && ballot.excluded.is_some());
+    assert!(ballot.vote == Some(true) && ballot.excluded.is_some());
     node.lives_on(3.secs());
     assert!(node.holds(), "{:?}", node.plan().reason);
 }
