@@ -165,14 +165,13 @@ fn a_member_that_was_not_tried_yet_goes_before_a_better_one_that_was() {
 /// Its guard's refusal is of now; an agent before this one may have had it promoted.
 #[test]
 fn a_holder_that_may_have_been_promoted_does_not_say_that_it_was_not() {
-    let adopted = |node: &mut Node| node.state.hold.gained = None;
-    let served = |node: &mut Node| {
+    let adopted: fn(&mut Node) = |node| node.state.hold.gained = None;
+    let served: fn(&mut Node) = |node| {
         node.instance.guard.term = 7;
         node.instance.guard.base = Some(vclock(10));
     };
-    let never = |_: &mut Node| {};
-    let changes: [(fn(&mut Node), bool); 3] = [(adopted, false), (served, false), (never, true)];
-    for (change, refused) in changes {
+    let never: fn(&mut Node) = |_| {};
+    for (change, refused) in [(adopted, false), (served, false), (never, true)] {
         let mut node = holder(2);
         change(&mut node);
         node.lock.write_ballot(&answer(10));
