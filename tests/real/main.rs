@@ -65,6 +65,7 @@ mod topology;
 mod two;
 mod unfollowed;
 mod unread;
+mod upgrade;
 mod vshard;
 mod vshard_config;
 mod vshard_lua;

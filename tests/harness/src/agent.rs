@@ -40,6 +40,7 @@ pub struct AgentBuilder {
     linked: bool,
     announced: bool,
     output: Output,
+    program: Option<std::path::PathBuf>,
     instance_link: Option<Proxy>,
     consul_link: Option<Proxy>,
     env: Vec<(String, String)>,
@@ -87,6 +88,7 @@ impl AgentBuilder {
             linked: false,
             announced: false,
             output: Output::Files,
+            program: None,
             instance_link: None,
             consul_link: None,
             env: consul.agent_env(&consul_addr),
@@ -110,6 +112,7 @@ impl AgentBuilder {
             linked: false,
             announced: false,
             output: Output::Files,
+            program: None,
             instance_link: None,
             consul_link: None,
             env: defaults.to_vec(),
@@ -182,6 +185,13 @@ impl AgentBuilder {
         self
     }
 
+    /// Another build of the agent than the world's.
+    #[must_use]
+    pub fn program(mut self, program: &std::path::Path) -> Self {
+        self.program = Some(program.to_owned());
+        self
+    }
+
     /// Starts the agent; it does not wait for anything.
     ///
     /// # Errors
@@ -210,7 +220,10 @@ impl AgentBuilder {
             self = self.env("TARANTOOL_ADDR", &addr);
         }
         let recipe = Recipe {
-            program: self.shared.agent_binary()?.to_owned(),
+            program: match self.program {
+                Some(program) => program,
+                None => self.shared.agent_binary()?.to_owned(),
+            },
             args: Vec::new(),
             env: self.env,
             dir: self.shared.dir.clone(),
@@ -250,6 +263,11 @@ impl Agent {
     #[must_use]
     pub fn announced_link(&self) -> Option<&Proxy> {
         self.announced_link.as_ref()
+    }
+
+    /// Another build of the agent from the next start on.
+    pub fn set_program(&self, program: &std::path::Path) {
+        self.process.set_program(program.to_owned());
     }
 
     /// Sets a variable for the next start.

@@ -70,7 +70,7 @@ pub use world::{World, WorldBuilder};
 pub use writers::{Writers, WritersBuilder};
 
 /// Past the test runner, which keeps what a passing test prints to itself.
-pub(crate) fn say_skipped(why: &str) {
+pub fn say_skipped(why: &str) {
     // That nobody reads it is no reason to fail.
     let _ = writeln!(std::io::stderr(), "skipped {why}");
 }

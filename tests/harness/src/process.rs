@@ -111,6 +111,10 @@ impl Process {
     }
 
     /// Sets a variable for the next start.
+    pub(crate) fn set_program(&self, program: PathBuf) {
+        lock(&self.inner.recipe).program = program;
+    }
+
     pub(crate) fn set_env(&self, name: &str, value: &str) {
         let mut recipe = lock(&self.inner.recipe);
         recipe.env.retain(|(known, _)| known != name);
