@@ -18,8 +18,8 @@ use crate::execute::Keys;
 const SUCCESSION: Duration = Duration::from_secs(15);
 
 pub(super) async fn run(desk: &mut Desk<'_>, args: &ResumeArgs) -> Result<Outcome, Ended> {
-    let name = match &args.scope {
-        Scope::ReplicaSet(name) => name.as_deref(),
+    let name = match args.reach.scope() {
+        Scope::ReplicaSet(name) => name,
         Scope::Cluster => None,
     };
     let view = desk.look().await?;

@@ -27,7 +27,7 @@ struct Area {
 }
 
 impl Area {
-    fn of(desk: &Desk<'_>, view: &ClusterView, scope: &Scope) -> Result<Self, Ended> {
+    fn of(desk: &Desk<'_>, view: &ClusterView, scope: Scope<'_>) -> Result<Self, Ended> {
         let config = &desk.config;
         let keys = |replicaset| Keys::of(&config.consul, &config.cluster, replicaset);
         match scope {
@@ -43,7 +43,7 @@ impl Area {
                     .unwrap_or_default(),
             }),
             Scope::ReplicaSet(name) => {
-                let set = view.choose(name.as_deref())?;
+                let set = view.choose(name)?;
                 Ok(Self {
                     key: keys(&set.replicaset).pause,
                     name: format!("replica set {}", set.replicaset),
@@ -75,7 +75,7 @@ impl Area {
 
 pub(super) async fn pause(desk: &mut Desk<'_>, args: &PauseArgs) -> Result<Outcome, Ended> {
     let view = desk.look().await?;
-    let area = Area::of(desk, &view, &args.scope)?;
+    let area = Area::of(desk, &view, args.reach.scope())?;
     let name = &area.name;
     if let Some(known) = area.pause(&view) {
         let (by, at) = (&known.by, words::moment(moment_ms(known.at_ms, known.at)));
@@ -94,7 +94,7 @@ pub(super) async fn pause(desk: &mut Desk<'_>, args: &PauseArgs) -> Result<Outco
             by: operator(),
             at: at_ms / 1000,
             at_ms,
-            why: words::clean(&args.why),
+            why: words::clean(args.why.as_deref().unwrap_or_default()),
             cluster: area.replicaset.is_none(),
         };
         let bytes = serde_json::to_vec(&pause).unwrap_or_default();
@@ -127,7 +127,7 @@ pub(super) async fn pause(desk: &mut Desk<'_>, args: &PauseArgs) -> Result<Outco
 
 pub(super) async fn resume(desk: &mut Desk<'_>, args: &ResumeArgs) -> Result<Outcome, Ended> {
     let view = desk.look().await?;
-    let area = Area::of(desk, &view, &args.scope)?;
+    let area = Area::of(desk, &view, args.reach.scope())?;
     let name = &area.name;
     let is_paused = area.pause(&view).is_some();
     if area.replicaset.is_some() && !is_paused && view.pause.is_some() {
