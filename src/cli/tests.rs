@@ -12,7 +12,7 @@ proptest! {
     #[test]
     fn any_arguments_are_a_command_or_a_sentence(
         arguments in prop::collection::vec(
-            prop_oneof![any::<String>(), "(switchover|pause|resume|history|status|--[a-z]{0,9}(=.{0,9})?)"],
+            prop_oneof![any::<String>(), "(switchover|pause|resume|history|status|completion|--[a-z]{0,9}(=.{0,9})?)"],
             0..5,
         ),
     ) {
@@ -98,6 +98,22 @@ fn help_of_a_command_fits_a_terminal_and_lists_its_exit_codes() {
 }
 
 #[test]
+fn every_shell_gets_a_script_that_knows_commands_and_flags() {
+    for shell in ["bash", "fish", "zsh"] {
+        let script = shown(&["completion", shell]);
+        for word in [
+            "tarsec",
+            "switchover",
+            "history",
+            "master-is-down",
+            "no-wait",
+        ] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+}
+
+#[test]
 fn refuses_everything_else_with_a_sentence() {
     for (argument, nearest) in [
         ("run", ""),
@@ -110,7 +126,7 @@ fn refuses_everything_else_with_a_sentence() {
         let error = parsed(&[argument]).expect_err("not an argument");
         let expected = format!(
             "{argument} is not an argument{nearest}, allowed are --help, --version and the commands status, \
-             switchover, pause, resume and history; settings come from the environment"
+             switchover, pause, resume, history and completion; settings come from the environment"
         );
         assert_eq!(error.to_string(), expected);
     }
@@ -215,6 +231,15 @@ fn refuses_what_a_command_cannot_be_told() {
         (
             "resume --cluster --master-is-down",
             "--cluster and --master-is-down are both given, allowed is one of them",
+        ),
+        ("completion", "SHELL is \"\", allowed is bash, fish or zsh"),
+        (
+            "completion ksh",
+            "SHELL is \"ksh\", allowed is bash, fish or zsh",
+        ),
+        (
+            "completion zsh fish",
+            "fish is not an argument of completion",
         ),
         ("history --watch", "--watch is not an argument of history"),
     ] {

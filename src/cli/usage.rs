@@ -2,8 +2,9 @@
 
 use std::error::Error as _;
 
-use clap::Command;
+use clap::builder::PossibleValue;
 use clap::error::{ContextKind, ErrorKind};
+use clap::{Arg, Command};
 
 use super::SOMETHING;
 
@@ -72,40 +73,51 @@ impl UsageError {
             let (first, second) = (bare(&first), bare(&second));
             return Self::Both { first, second };
         }
+        let names: Vec<&str> = line.get_subcommands().map(Command::get_name).collect();
+        let command = arguments
+            .first()
+            .and_then(|first| line.find_subcommand(first));
+        let is_missing = error.kind() == ErrorKind::MissingRequiredArgument;
+        let value = said(InvalidValue).or_else(|| is_missing.then(String::new));
         let takes_none = error.kind() == ErrorKind::TooManyValues;
-        if let (false, Some(name), Some(value)) = (takes_none, said(InvalidArg), said(InvalidValue))
-        {
+        if let (false, Some(name), Some(value)) = (takes_none, said(InvalidArg), &value) {
             let why = error.source().map(ToString::to_string);
             return Self::Value {
                 name: bare(&name),
-                value,
-                allowed: why.unwrap_or_else(|| SOMETHING.to_owned()),
+                value: value.clone(),
+                allowed: why
+                    .or_else(|| choices(command?))
+                    .unwrap_or_else(|| SOMETHING.to_owned()),
             };
         }
         // Behind a flag that takes no value, the value is what was found.
-        let found = said(InvalidValue).or_else(|| said(InvalidArg));
+        let found = value.or_else(|| said(InvalidArg));
         let argument = found.or_else(|| said(InvalidSubcommand));
         let argument = argument.unwrap_or_else(|| arguments.join(" "));
         let nearest = said(SuggestedArg).or_else(|| said(SuggestedSubcommand));
         // The likeliest of several is the last.
         let nearest = nearest.and_then(|all| all.split(", ").last().map(str::to_owned));
-        let names: Vec<&str> = line.get_subcommands().map(Command::get_name).collect();
-        match names
-            .iter()
-            .find(|name| arguments.first().is_some_and(|first| first == *name))
-        {
+        match command {
             Some(command) => Self::ArgumentOf {
-                command: (*command).to_owned(),
+                command: command.get_name().to_owned(),
                 argument,
                 nearest,
             },
             None => Self::Argument {
                 argument,
                 nearest,
-                commands: listed(&names),
+                commands: listed(&names, "and"),
             },
         }
     }
+}
+
+/// The words that a command can be followed by, where they are known.
+fn choices(command: &Command) -> Option<String> {
+    let arguments = command.get_positionals();
+    let words: Vec<_> = arguments.flat_map(Arg::get_possible_values).collect();
+    let names: Vec<&str> = words.iter().map(PossibleValue::get_name).collect();
+    (!names.is_empty()).then(|| listed(&names, "or"))
 }
 
 /// The name alone of an argument that is shown as `--to <MEMBER>` or `[REPLICASET]`.
@@ -115,10 +127,10 @@ fn bare(shown: &str) -> String {
 }
 
 /// `a, b and c`.
-fn listed(names: &[&str]) -> String {
+fn listed(names: &[&str], and: &str) -> String {
     match names {
         [] => String::new(),
         [only] => (*only).to_owned(),
-        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+        [first @ .., last] => format!("{} {and} {last}", first.join(", ")),
     }
 }
