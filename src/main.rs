@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use rustix::termios::tcgetwinsize;
 use tarsec::cli::{self, Command, Order};
-use tarsec::config::{Config, ConfigError, OperatorConfig, help};
+use tarsec::config::{Config, ConfigError, OperatorConfig};
 use tarsec::ctl::outcome::Outcome;
 use tarsec::ctl::{self, Paper, Terminal};
 use tarsec::exit::Exit;
@@ -14,12 +14,7 @@ use tarsec::logging;
 fn main() -> ExitCode {
     let exit = match cli::parse(std::env::args_os().skip(1)) {
         Ok(Command::Run) => start(),
-        Ok(Command::Help) => say(&mut io::stdout(), &help::text(), Exit::Stopped),
-        Ok(Command::Version) => say(&mut io::stdout(), &cli::version(), Exit::Stopped),
-        Ok(Command::HelpOn(topic)) => {
-            let text = ctl::help::text(topic);
-            say(&mut io::stdout(), &text, Exit::Stopped)
-        }
+        Ok(Command::Show(text)) => say(&mut io::stdout(), &text, Exit::Stopped),
         Ok(Command::Order(order)) => return ExitCode::from(carry_out(order).code()),
         Err(error) => say(
             &mut io::stderr(),

@@ -16,8 +16,8 @@ use crate::decide::record::{Record, Status};
 const SUCCESSION: Duration = Duration::from_secs(15);
 
 pub(super) async fn run(context: &mut Context<'_>, args: &ResumeArgs) -> Result<Outcome, Ended> {
-    let name = match &args.scope {
-        Scope::ReplicaSet(name) => name.as_deref(),
+    let name = match args.reach.scope() {
+        Scope::ReplicaSet(name) => name,
         Scope::Cluster => None,
     };
     let view = context.look().await?;

@@ -26,7 +26,7 @@ struct Area {
 }
 
 impl Area {
-    fn of(context: &Context<'_>, view: &ClusterView, scope: &Scope) -> Result<Self, Ended> {
+    fn of(context: &Context<'_>, view: &ClusterView, scope: Scope<'_>) -> Result<Self, Ended> {
         let config = &context.config;
         let keys = config.keys();
         match scope {
@@ -42,7 +42,7 @@ impl Area {
                     .unwrap_or_default(),
             }),
             Scope::ReplicaSet(name) => {
-                let set = view.choose(name.as_deref())?;
+                let set = view.choose(name)?;
                 Ok(Self {
                     key: keys.replicaset(&set.replicaset).pause(),
                     name: format!("replica set {}", set.replicaset),
@@ -74,7 +74,7 @@ impl Area {
 
 pub(super) async fn pause(context: &mut Context<'_>, args: &PauseArgs) -> Result<Outcome, Ended> {
     let view = context.look().await?;
-    let area = Area::of(context, &view, &args.scope)?;
+    let area = Area::of(context, &view, args.reach.scope())?;
     let name = &area.name;
     if let Some(known) = area.pause(&view) {
         let (by, at) = (&known.by, words::moment(moment_ms(known.at_ms, known.at)));
@@ -94,7 +94,7 @@ pub(super) async fn pause(context: &mut Context<'_>, args: &PauseArgs) -> Result
             by: operator(),
             at: at_ms / 1000,
             at_ms,
-            why: words::clean(&args.why),
+            why: words::clean(args.why.as_deref().unwrap_or_default()),
             cluster: area.replicaset.is_none(),
         };
         let bytes = json_bytes(&pause);
@@ -128,7 +128,7 @@ pub(super) async fn pause(context: &mut Context<'_>, args: &PauseArgs) -> Result
 
 pub(super) async fn resume(context: &mut Context<'_>, args: &ResumeArgs) -> Result<Outcome, Ended> {
     let view = context.look().await?;
-    let area = Area::of(context, &view, &args.scope)?;
+    let area = Area::of(context, &view, args.reach.scope())?;
     let name = &area.name;
     let is_paused = area.pause(&view).is_some();
     if area.replicaset.is_some() && !is_paused && view.pause.is_some() {

@@ -28,7 +28,7 @@ pub(super) async fn status(context: &mut Context<'_>, args: &StatusArgs) -> Resu
     if !args.no_wait {
         tell_about_wait(context, &view);
         let replicaset = view.replicasets.first().map(|set| set.replicaset.clone());
-        let only = replicaset.filter(|_| args.replicaset.is_some());
+        let only = replicaset.filter(|_| args.only.name().is_some());
         let concerns = |uuid: &str| only.as_deref().is_none_or(|only| only == uuid);
         let seen = context.reader.wait_for_signs(view, concerns).await;
         view = match seen {
@@ -46,7 +46,7 @@ pub(super) async fn status(context: &mut Context<'_>, args: &StatusArgs) -> Resu
 }
 
 fn narrowed(view: ClusterView, args: &StatusArgs) -> Result<ClusterView, Ended> {
-    match args.replicaset.as_deref() {
+    match args.only.name() {
         None => Ok(view),
         Some(name) => {
             let uuid = view.choose(Some(name))?.replicaset.clone();
@@ -155,7 +155,7 @@ pub(super) async fn history(
     args: &HistoryArgs,
 ) -> Result<Outcome, Ended> {
     let mut view = context.look().await?;
-    if let Some(name) = args.replicaset.as_deref() {
+    if let Some(name) = args.only.name() {
         let uuid = view.choose(Some(name))?.replicaset.clone();
         view = view.only(&uuid);
     }
