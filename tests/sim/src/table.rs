@@ -352,20 +352,6 @@ pub const MUTANTS: &[Mutant] = &[
         broken: "true",
     },
     Mutant {
-        name: "a member that is bound by a promise votes",
-        rule: "R7",
-        file: "votes.rs",
-        original: "has_read_all && «bound_until.is_none()»",
-        broken: "true",
-    },
-    Mutant {
-        name: "whoever does not run counts as a voter",
-        rule: "R7",
-        file: "votes.rs",
-        original: "«self.vote.unwrap_or(self.excluded.is_none())»",
-        broken: "true",
-    },
-    Mutant {
         name: "a doubt ends with the wait for ballots",
         rule: "R7",
         file: "election.rs",
@@ -373,32 +359,11 @@ pub const MUTANTS: &[Mutant] = &[
         broken: "turn.is_err()",
     },
     Mutant {
-        name: "a word for a switchover is a vote",
-        rule: "R7",
-        file: "switchover.rs",
-        original: "vote: «Some(false)»,",
-        broken: "Some(true)",
-    },
-    Mutant {
-        name: "a promise is judged when the vote is cast, not when the instance spoke",
-        rule: "R7",
-        file: "votes.rs",
-        original: "self.bound_until(contest, «asked_at»);",
-        broken: "self.now",
-    },
-    Mutant {
         name: "the lock is given to a member that lacks the holder's rows",
         rule: "R7",
         file: "offer.rs",
         original: "(«lacked == 0» || may_lack_rows)",
         broken: "true",
-    },
-    Mutant {
-        name: "a lock that is of no use is kept",
-        rule: "election",
-        file: "offer.rs",
-        original: "(self.now >= «since + lease»).then_some(since)",
-        broken: "since + lease * 10_000",
     },
     Mutant {
         name: "nobody holds back",
