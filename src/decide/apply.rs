@@ -433,7 +433,6 @@ impl State {
                 self.pending.retries(Place::Guard, retry_at);
                 let since = self.hold.refused_since.unwrap_or(now);
                 self.hold.refused_since = refused.is_some().then_some(since);
-                self.hold.refusal_heard = refused.is_some();
                 self.instance.guard_refused = refused;
             }
             GuardCommandKind::Remember => {
@@ -471,7 +470,7 @@ impl State {
                 self.pending.retries(Place::Guard, Some(now + GUARD_RETRY));
                 self.instance.unanswered_at = Some(begun_at);
                 self.hold.refused_since = self.hold.refused_since.or(Some(now));
-                self.hold.refusal_heard = false;
+                self.hold.promotion_unheard = true;
                 self.instance.guard_refused = Some(why);
             }
             GuardCommandKind::Probe

@@ -313,6 +313,7 @@ impl State {
             Some(attempt.reading).filter(|reading| reading.reply_at >= self.instance.process_since);
         if let Some(gain) = attempt.gain {
             self.hold.refused_since = None;
+            self.hold.promotion_unheard = false;
             self.hold.predecessor_over_at = gain.wait.map(|wait| now + wait);
             self.hold.before = self.hold.attempted_after;
             self.hold.promised = None;

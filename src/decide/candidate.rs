@@ -166,7 +166,7 @@ impl Planner<'_> {
             gain: Gain { wait: None },
             reason: "the master before gave the lock up",
             cause: match record.handover_to {
-                Some(_) if !record.refused => Cause::Switchover,
+                Some(_) if !record.tried.contains(&record.instance) => Cause::Switchover,
                 Some(_) | None => Cause::Released,
             },
             record: Some(record),
@@ -347,6 +347,9 @@ impl Planner<'_> {
                 None => {
                     let _ = self.prepared_session();
                     self.prepare_ballot(contest);
+                    if self.has_cast(contest) {
+                        self.wait_for_turn(contest)?;
+                    }
                     let reason = running(seat, claim);
                     return Err(self.unless_denied(reason));
                 }

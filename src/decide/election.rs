@@ -296,16 +296,16 @@ impl Planner<'_> {
         }
     }
 
-    /// Whose ballots are worth waiting for: of the members that followed the last master at its last word. A candidate that is
-    /// not among them is in no hurry, and waits for all that are healthy; so do all where nobody knows who followed.
+    /// Whose ballots are worth waiting for: of the members that followed the last master at its last word, and of those that are
+    /// healthy and that our instance does not miss, since a member that came back behind that word may have more rows. A candidate
+    /// that was not named is in no hurry, and waits for all that are healthy; so do all where nobody knows who followed.
     fn expected<'r>(&'r self, record: Option<&'r Record>) -> BTreeSet<&'r str> {
         let probe = self.state.live_probe();
         let own = probe.map_or("", |probe| &probe.uuid);
         let following = record.map_or(&[][..], |record| record.following.as_slice());
         let mut expected: BTreeSet<&str> = following.iter().map(String::as_str).collect();
-        if !expected.contains(own)
-            && let Some((board, _)) = &self.state.board
-        {
+        let named = expected.contains(own);
+        if let Some((board, _)) = &self.state.board {
             // The key of a member that left stays where it is.
             let members = record.map_or(&[][..], |record| record.members.as_slice());
             let left = |uuid: &String| {
@@ -313,7 +313,10 @@ impl Planner<'_> {
                 !members.is_empty() && !members.contains(uuid) && !known
             };
             let healthy = board.members.iter();
-            let healthy = healthy.filter(|(uuid, it)| it.health == "passing" && !left(uuid));
+            let healthy = healthy.filter(|(uuid, it)| {
+                let missed = named && probe.is_some_and(|it| it.misses(uuid));
+                it.health == "passing" && !missed && !left(uuid)
+            });
             expected.extend(healthy.map(|(uuid, _)| uuid.as_str()));
         }
         if let Some(record) = record {
@@ -382,8 +385,9 @@ impl Planner<'_> {
         self.run(contest);
         let window = self.state.settings.election_window;
         let patience = self.patience(contest.record, &probe.vclock);
+        // A ballot of before, under the same index, was for something else.
         let begun_at = if election.runs() {
-            election.begun_at
+            election.begun_at.max(contest.since)
         } else {
             self.now
         };
@@ -408,8 +412,9 @@ impl Planner<'_> {
         let (patience, silent) = self.silent(contest.record, election, probe, doubt);
         // A member that is bound by a promise casts no vote, and may have what nobody else has.
         let free_at = self.all_are_free_at(contest.record) + window;
-        let closes_at = (election.own_at + patience).max(free_at);
-        let last_came_at = election.own_at.max(election.last_came_at());
+        let own_at = election.own_at.max(contest.since);
+        let closes_at = (own_at + patience).max(free_at);
+        let last_came_at = own_at.max(election.last_came_at());
         let complete = !silent && doubt.is_none();
         let better = self.better(contest, election, probe);
         let ahead = u32::try_from(better.len()).unwrap_or(u32::MAX);
@@ -461,7 +466,7 @@ impl Planner<'_> {
         let ballots = election.counting();
         let silent = |uuid: &&str| match ballots.get(*uuid) {
             None => true,
-            Some(ballot) => lacks && !ballot.is_vote() && ballot.priority >= 0,
+            Some(it) => lacks && it.excluded.is_some() && !it.is_vote() && it.priority >= 0,
         };
         let silent = self.expected(record).iter().any(silent);
         (patience, silent && compares)

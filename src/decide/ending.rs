@@ -315,9 +315,8 @@ impl Planner<'_> {
             Link::Down { since, .. } => Some(*since),
             Link::Unknown | Link::Unsuitable { .. } => None,
         };
-        if target.is_some() {
-            let order = state.hold.handover.as_ref().map(|known| &known.order);
-            return (How::Switchover, order.map(|order| order.by.clone()));
+        if let Some(known) = state.hold.handover.as_ref().filter(|_| target.is_some()) {
+            return (How::Switchover, Some(known.order.by.clone()));
         }
         if let (Some(since), Some((pause, until))) = (gone_since, &state.orders.last_pause)
             && *until > since

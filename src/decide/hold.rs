@@ -39,8 +39,8 @@ pub struct Hold {
     pub reason: String,
     /// The guard has refused to promote since then.
     pub refused_since: Option<Tick>,
-    /// It said so, rather than nothing: then it was not promoted.
-    pub refusal_heard: bool,
+    /// A promotion in this hold got no answer: it may have been carried out.
+    pub promotion_unheard: bool,
     /// We have just given the lock up: until then others go first.
     pub hold_back_until: Option<Tick>,
     /// An acquisition was refused: the next one no earlier than then.

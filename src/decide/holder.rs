@@ -359,9 +359,10 @@ impl Planner<'_> {
             }
             Some(_) | None => self.refresh(record.term, &reason, None),
         }
-        match &self.state.instance.guard_refused {
-            Some(why) if offers => Reason::NotPromoted { why: why.clone() },
-            Some(_) | None => Reason::Promoting,
+        if offers {
+            Reason::NotPromoted
+        } else {
+            Reason::Promoting
         }
     }
 
@@ -465,10 +466,14 @@ impl Planner<'_> {
         record.reason = why.to_owned();
         record.handover_to = target.map(str::to_owned);
         record.paused = false;
-        let refused = state.hold.refused_since.is_some() && state.hold.refusal_heard;
+        let refused = state.hold.refused_since.is_some();
         let surely = self.was_surely_not_promoted(&record);
         record.refused = refused && surely && state.stopping.is_none();
-        if state.hold.refused_since.is_some() {
+        if refused {
+            // All that are there were tried: they take turns from the start.
+            if target.is_some_and(|target| record.tried.contains(target)) {
+                record.tried.clear();
+            }
             record.tried.insert(record.instance.clone());
         }
         record.status = if is_over {

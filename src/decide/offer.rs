@@ -25,6 +25,10 @@ impl Planner<'_> {
 
     /// `None`: nobody is there to give it to, so the guard is asked again.
     pub(super) fn hand_on(&mut self, record: &Record, probe: &Probe) -> Option<Reason> {
+        if self.state.orders.pause.is_some() {
+            // Nothing changes hands by itself.
+            return None;
+        }
         let since = self.is_not_promoted_since()?;
         let timing = &self.state.settings.timing;
         let lease = timing.lease();
@@ -66,12 +70,13 @@ impl Planner<'_> {
     }
 
     /// Nothing that was written under this record's term can have been acknowledged: this agent has had the lock from the
-    /// term's begin, and the guard knows of no promotion.
+    /// term's begin, it heard what became of every promotion, and the guard knows of none.
     pub(super) fn was_surely_not_promoted(&self, record: &Record) -> bool {
         let probe = self.state.instance.probe.as_ref();
         let base = probe.filter(|it| it.guard.term == record.term);
         let served = base.is_some_and(|it| it.guard.base.is_some());
-        self.state.hold.gained.is_some() && !record.was_promoted() && !served
+        let hold = &self.state.hold;
+        hold.gained.is_some() && !hold.promotion_unheard && !record.was_promoted() && !served
     }
 
     /// The best of those whose ballots answer the offer; those first that were not tried yet.

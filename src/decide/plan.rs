@@ -386,10 +386,7 @@ pub enum Reason {
         why: String,
     },
     /// Holding the lock, and the guard has refused for a lease to make the instance writable.
-    NotPromoted {
-        /// Why.
-        why: String,
-    },
+    NotPromoted,
     /// The lock is up for grabs, and somebody else goes first.
     HoldingBack {
         /// Who.
@@ -532,9 +529,7 @@ impl fmt::Display for Reason {
                 f,
                 "there is no master, waits until no acknowledged synchronous row can be missing here (SYNC_LOSS is refuse): {why}"
             ),
-            Self::NotPromoted { why } => {
-                write!(f, "holds the lock, its guard does not promote it, and no member with its rows is there to try: {why}")
-            }
+            Self::NotPromoted => f.write_str("holds the lock, its guard does not promote it, and no member with its rows is there to try"),
             Self::HoldingBack { first, .. } => {
                 write!(f, "there is no master, lets {first} go first")
             }

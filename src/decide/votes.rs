@@ -28,8 +28,6 @@ pub(super) enum Doubt {
     Rows {
         /// The voter that has most of them.
         of: Ballot,
-        /// How many.
-        lacked: u64,
     },
 }
 
@@ -92,7 +90,8 @@ impl Planner<'_> {
         // The last master itself has whatever it acknowledged, and had what was acknowledged before; its last word tells whether
         // its disk is still the same.
         let was_master = record.is_some_and(|last| {
-            let own = last.instance == probe.uuid && last.was_promoted();
+            let word = last.last_masters_word();
+            let own = word.is_some_and(|word| word.instance == probe.uuid);
             own && last.rows_missing(&probe.vclock) == 0
         });
         let needed = if was_master {
@@ -116,10 +115,7 @@ impl Planner<'_> {
         let last = LastMaster::of(record, probe);
         let lacked = |it: &Ballot| rows_lacked(&probe.vclock, &it.vclock, last.as_ref());
         let of = votes.into_iter().max_by_key(|it| lacked(it))?;
-        (lacked(of) > 0).then(|| Doubt::Rows {
-            lacked: lacked(of),
-            of: of.clone(),
-        })
+        (lacked(of) > 0).then(|| Doubt::Rows { of: of.clone() })
     }
 
     /// Until the doubt is over nobody goes on.
@@ -166,11 +162,11 @@ impl Planner<'_> {
                 let names = names.join(", ");
                 format!("{needed} members must say what they have, {cast} did; missing: {names}")
             }
-            Doubt::Rows { of, lacked } if self.receives_from(&of.instance) => {
-                format!("{} has {lacked} more rows", of.name)
+            Doubt::Rows { of } if self.receives_from(&of.instance) => {
+                format!("{} has rows that are not here yet", of.name)
             }
-            Doubt::Rows { of, lacked } => format!(
-                "{} has {lacked} more rows, and the instance does not replicate from it",
+            Doubt::Rows { of } => format!(
+                "{} has rows that are not here, and the instance does not replicate from it",
                 of.name
             ),
         }

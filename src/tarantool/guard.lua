@@ -309,7 +309,7 @@ local function probe()
         promise = promises.now(state),
         age_ns = promises.age_ns(state),
         stood_down = state.stood_down or false,
-        base = state.leased and state.base and state.base.term == state.term and state.base.vclock or nil,
+        base = state.base and state.base.term == state.term and state.base.vclock or nil,
     }
     return word
 end

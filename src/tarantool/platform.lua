@@ -9,7 +9,7 @@ local platform = {}
 -- Up to 2.10 require('box.internal') finds the same table, since 2.11 nothing.
 local internal = rawget(box, 'internal')
 
--- Up to 2.10 require('box.internal') finds the same table, since 2.11 it finds nothing.
+-- Where box.cfg keeps its values: in itself up to 2.10. Since 2.11 box.cfg is an empty table before another one, and a
 -- field that is set in the empty one makes every later box.cfg{} fail ("length of proxy table is not zero").
 local function values()
     local meta = getmetatable(box.cfg)

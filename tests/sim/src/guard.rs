@@ -369,10 +369,7 @@ impl Guard {
                 left_ns,
             })
         });
-        let base = self
-            .base
-            .as_ref()
-            .filter(|(term, _)| self.leased && *term == self.term);
+        let base = self.base.as_ref().filter(|(term, _)| *term == self.term);
         GuardState {
             session: self.session.clone(),
             term: self.term,

@@ -128,6 +128,47 @@ fn boarded(mut node: Node, members: &[&str]) -> Node {
     node
 }
 
+/// A member that comes back behind it may have more rows.
+#[test]
+fn a_member_that_the_last_word_does_not_name_is_waited_for_if_it_is_healthy_and_not_missed() {
+    let alone = Record {
+        following: vec![OWN.to_owned()],
+        ..last_word()
+    };
+    let waits = |change: &dyn Fn(&mut Node)| {
+        let mut node = boarded(after(&alone), &[OTHER, THIRD]);
+        change(&mut node);
+        for _ in 0..3 {
+            node.settles();
+        }
+        !node.holds()
+    };
+    assert!(waits(&|_| {}));
+    // As in a star, where replicas follow the master alone.
+    assert!(waits(&|node| node.instance.replication[1].upstream = None));
+    assert!(!waits(&|node| {
+        let upstream = node.instance.replication[1].upstream.as_mut();
+        upstream.expect("one").status = "disconnected".to_owned();
+    }));
+    // The record may be from before it joined.
+    let unknown = Record {
+        members: vec![OWN.to_owned(), OTHER.to_owned()],
+        ..alone.clone()
+    };
+    for (rows_of_cluster, waited_for) in [(1, false), (2, true)] {
+        let is_waited_for = waits(&|node| {
+            node.instance.replication.truncate(rows_of_cluster);
+            node.lock.put_record(None, &unknown);
+            node.watch_shows_lock();
+        });
+        assert_eq!(is_waited_for, waited_for);
+    }
+    assert!(!waits(&|node| {
+        let third = node.lock.members.get_mut(THIRD).expect("its key");
+        third.health = "critical".to_owned();
+    }));
+}
+
 #[test]
 fn who_gave_the_lock_up_for_one_that_does_not_come_is_waited_for() {
     for (target, waits) in [(None, false), (Some(THIRD.to_owned()), true)] {

@@ -3,7 +3,7 @@
 use super::super::fixtures::*;
 use super::super::toys::follower;
 use super::{THIRD, after, ballot, last_word, vclock};
-use crate::decide::board::{Ballot, Cause};
+use crate::decide::board::{Ballot, Cause, Pause};
 use crate::decide::event::{Event, GuardCommandKind};
 use crate::decide::plan::{Action, GuardCommand, Reason};
 use crate::decide::record::{LastWord, Quorum, Record, Status, Vclock};
@@ -96,7 +96,7 @@ fn a_holder_that_is_not_promoted_keeps_the_lock_and_offers_it() {
     assert!(node.holds());
     let record = node.lock.record().expect("a record");
     assert!(record.offered && record.status == Status::Promoting);
-    assert!(matches!(node.plan().reason, Reason::NotPromoted { .. }));
+    assert!(matches!(node.plan().reason, Reason::NotPromoted));
     // Until it is promoted after all.
     node.passes(250.ms());
     let node = node.settled().serving();
@@ -160,6 +160,30 @@ fn a_member_that_was_not_tried_yet_goes_before_a_better_one_that_was() {
         assert_eq!(record.handover_to.as_deref(), Some(heir));
         assert!(record.tried.contains(OWN));
     }
+}
+
+#[test]
+fn once_all_were_tried_they_take_turns_anew() {
+    let mut node = holder(2);
+    let record = node.state.hold.record.as_mut().expect("its own");
+    record.tried = [OTHER.to_owned(), THIRD.to_owned()].into();
+    node.lock.write_ballot(&answer(10));
+    node.is_refused_for(2);
+    let record = node.lock.record().expect("a record");
+    assert_eq!(record.handover_to.as_deref(), Some(THIRD));
+    assert_eq!(record.tried, [OWN.to_owned()].into());
+}
+
+#[test]
+fn in_an_operators_pause_the_lock_is_offered_to_nobody() {
+    let mut node = holder(2);
+    node.lock.pause = Some(Pause::default());
+    node.lock.write_ballot(&answer(10));
+    node.is_refused_for(6);
+    assert!(node.holds());
+    node.lock.pause = None;
+    node.is_refused_for(2);
+    assert!(!node.holds());
 }
 
 /// Its guard's refusal is of now; an agent before this one may have had it promoted.
@@ -266,6 +290,7 @@ fn a_member_answers_an_offer_with_a_word_of_its_instance_from_after_it() {
 fn the_heir_takes_the_lock_at_once_and_says_that_it_was_given_up() {
     let last = Record {
         handover_to: Some(OWN.to_owned()),
+        tried: [THIRD.to_owned()].into(),
         ..refused_word()
     };
     let mut node = after(&last);

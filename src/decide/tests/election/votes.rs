@@ -65,6 +65,23 @@ fn without_the_votes_of_all_but_a_quorum_and_one_nobody_becomes_master() {
     assert!(node.holds(), "{:?}", node.plan().reason);
 }
 
+/// Else each member would say something else every few seconds, in its log, its key and the catalog.
+#[test]
+fn what_is_waited_for_is_said_also_while_the_board_is_read_anew() {
+    let mut node = after(&synchronous());
+    node.lives_on(2.secs());
+    let before = node.plan().reason;
+    assert!(
+        matches!(before, Reason::WaitingForRows { .. }),
+        "{before:?}"
+    );
+    node.passes(30.secs());
+    node.answers(&Action::Guard(GuardCommand::Probe));
+    let plan = node.turn();
+    assert!(does!(plan, Action::ReadBoard), "{plan:?}");
+    assert_eq!(plan.reason, before);
+}
+
 #[test]
 fn with_them_nobody_waits() {
     assert!(seeing(&synchronous(), &voter(10)).holds());
@@ -124,7 +141,7 @@ fn rows_that_a_voter_has_are_waited_for() {
         let reason = node.plan().reason;
         let words = reason.to_string();
         assert!(
-            words.contains("name of instance-third has 1 more rows"),
+            words.contains("name of instance-third has rows that are not here"),
             "{words}"
         );
         assert_eq!(
@@ -211,7 +228,7 @@ fn where_loss_is_accepted_it_is_said_what_may_be_lost() {
     node.lives_on(2.secs());
     let reason = node.lock.record().expect("a record").reason;
     assert!(
-        node.holds() && reason.contains("name of instance-third has 1 more"),
+        node.holds() && reason.contains("name of instance-third has rows that are not here"),
         "{reason}"
     );
 }
