@@ -51,8 +51,8 @@ impl Planner<'_> {
         self.state.settings.sync_loss == SyncLoss::Refuse
     }
 
-    /// Whether what this instance said last is a vote. A member that was promoted after a take-over by time may have answered an
-    /// offer of the lock before, under the same index: that is none.
+    /// Whether what this instance said last is a vote. An answer to an offer is none: the holder may be promoted after all and
+    /// acknowledge more, and the lock may then be taken over by time, under the same index.
     pub(super) fn may_vote(&self, contest: &Contest<'_>) -> bool {
         let probe = self.state.live_probe().filter(|_| !contest.is_offered);
         let asked_at = self.state.instance.answered_begun_at;
@@ -72,7 +72,7 @@ impl Planner<'_> {
         self.state.promised_until(before, at)
     }
 
-    /// From then on its word is a vote.
+    /// From then on what the instance says is a vote.
     pub(super) fn votes_from(&self, contest: &Contest<'_>) -> Tick {
         let asked_at = self.state.instance.answered_begun_at;
         let bound_until = self.bound_until(contest, asked_at.unwrap_or_default());
