@@ -17,7 +17,6 @@ use super::{Place, Planner, Tick};
 const PAUSE_POLL: Duration = Duration::from_secs(1);
 
 /// How a lock that is up for grabs may be taken.
-#[derive(Clone)]
 struct Claim<'a> {
     term: u64,
     /// No earlier than then.
@@ -225,7 +224,7 @@ impl Planner<'_> {
             };
         }
         if self.state.serving_term().is_some() {
-            self.run_for_lock(seat, claim);
+            self.run_for_lock(seat, claim, claim.reason);
             return self.serve_without_lock().unwrap_or(Reason::TakingLockAgain);
         }
         let contest = Contest {
@@ -285,9 +284,7 @@ impl Planner<'_> {
         if self.is_due(self.state.hold.acquire_retry_at) {
             let may_be_lost = "synchronous rows may be lost";
             let reason = loss.map(|loss| format!("{}; {may_be_lost}: {loss}", claim.reason));
-            let reason = reason.as_deref().unwrap_or(claim.reason);
-            let claim = claim.clone();
-            self.run_for_lock(seat, &Claim { reason, ..claim });
+            self.run_for_lock(seat, claim, reason.as_deref().unwrap_or(claim.reason));
         }
         self.unless_denied(running(seat, claim))
     }
@@ -440,7 +437,7 @@ impl Planner<'_> {
     }
 
     /// A session, written down in the guard, then the lock.
-    fn run_for_lock(&mut self, seat: &Seat<'_>, claim: &Claim<'_>) {
+    fn run_for_lock(&mut self, seat: &Seat<'_>, claim: &Claim<'_>, reason: &str) {
         let Some(session) = self.prepared_session() else {
             return;
         };
@@ -451,7 +448,7 @@ impl Planner<'_> {
             return;
         }
         let gain = Some(claim.gain);
-        let attempt = self.next_record(reading, claim.term, claim.reason, claim.cause, gain);
+        let attempt = self.next_record(reading, claim.term, reason, claim.cause, gain);
         let attempt = Box::new(attempt);
         self.act(match (seat.holder, seat.index) {
             (Some(holder), Some(index)) => Action::TakeOver {

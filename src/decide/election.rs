@@ -47,7 +47,7 @@ impl Election {
     pub(super) fn reads(&mut self, index: u64, ballots: BTreeMap<String, Ballot>, now: Tick) {
         // An index that went backwards is of another store: start over.
         self.ballots_index = if index < self.ballots_index { 0 } else { index };
-        // Whoever removed our ballot has to see it again.
+        // Should somebody have removed our ballot, it is to be written again.
         let is_there = |own: &Ballot| ballots.contains_key(&own.instance);
         self.own = self.own.take().filter(is_there);
         let before = std::mem::replace(&mut self.ballots, ballots);
@@ -239,14 +239,13 @@ impl Planner<'_> {
         election.filter(|known| known.index == contest.index && known.term == contest.term)
     }
 
-    /// Our ballot is in, and says that we run.
+    /// Our ballot is in and says that we run, and it is a vote where votes are needed.
     pub(super) fn has_cast(&self, contest: &Contest<'_>) -> bool {
         let election = self.election(contest);
         let own = election.and_then(|election| election.own.as_ref());
         let runs = own.filter(|own| own.excluded.is_none());
         // A ballot of before, under the same index, may be none.
-        let asked = !contest.is_offered && self.quorum_to_ask(contest.record).is_some();
-        runs.is_some_and(|own| !asked || own.is_vote())
+        runs.is_some_and(|own| !self.needs_votes(contest) || own.is_vote())
     }
 
     /// Says that we do not run, so that nobody waits for our ballot; and what our instance has, once that is a vote.
@@ -541,8 +540,7 @@ impl Planner<'_> {
     /// Writes our ballot, from a word of the instance that was asked for after the lock came up for grabs: only then
     /// has everything arrived that will.
     pub(super) fn run(&mut self, contest: &Contest<'_>) {
-        let asked = !contest.is_offered && self.quorum_to_ask(contest.record).is_some();
-        let from = if asked {
+        let from = if self.needs_votes(contest) {
             self.votes_from(contest)
         } else {
             contest.since

@@ -338,9 +338,9 @@ impl Planner<'_> {
             self.keep_unguarded_word(record);
             return reason;
         }
-        let offers = self.is_not_promoted_since().is_some();
-        if offers {
-            if let Some(reason) = self.hand_on(record, probe) {
+        let refused_since = self.is_not_promoted_since();
+        if let Some(since) = refused_since {
+            if let Some(reason) = self.hand_on(record, probe, since) {
                 return reason;
             }
             self.refresh_when_due(record.term, !record.offered);
@@ -359,7 +359,7 @@ impl Planner<'_> {
             }
             Some(_) | None => self.refresh(record.term, &reason, None),
         }
-        if offers {
+        if refused_since.is_some() {
             Reason::NotPromoted
         } else {
             Reason::Promoting

@@ -24,12 +24,16 @@ impl Planner<'_> {
     }
 
     /// `None`: nobody is there to give it to, so the guard is asked again.
-    pub(super) fn hand_on(&mut self, record: &Record, probe: &Probe) -> Option<Reason> {
+    pub(super) fn hand_on(
+        &mut self,
+        record: &Record,
+        probe: &Probe,
+        since: Tick,
+    ) -> Option<Reason> {
         if self.state.orders.pause.is_some() {
             // Nothing changes hands by itself.
             return None;
         }
-        let since = self.is_not_promoted_since()?;
         let timing = &self.state.settings.timing;
         let lease = timing.lease();
         let is_new = self.now < since + lease * 3;

@@ -3,7 +3,7 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeSet;
 
-use super::board::Ballot;
+use super::board::{Ballot, rows_missing};
 use super::observed::Probe;
 use super::record::{Record, Vclock};
 use super::state::Elector;
@@ -45,21 +45,21 @@ impl LastMaster {
     }
 }
 
-/// How many rows of a component count.
-fn counted(last: Option<&LastMaster>, id: &str, lsn: u64) -> u64 {
-    match last {
-        Some(last) if !last.ids.contains(id) => last.vclock.get(id).copied().unwrap_or(0).min(lsn),
-        Some(_) | None => lsn,
-    }
-}
-
 /// How many of the rows that count `own` lacks and `theirs` has.
 pub(super) fn rows_lacked(own: &Vclock, theirs: &Vclock, last: Option<&LastMaster>) -> u64 {
-    let lacked = theirs.iter().map(|(id, lsn)| {
-        let has = own.get(id).copied().unwrap_or(0);
-        counted(last, id, *lsn).saturating_sub(has)
+    let Some(last) = last else {
+        return rows_missing(theirs, own);
+    };
+    let counts = theirs.iter().map(|(id, lsn)| {
+        let most = last.vclock.get(id).copied().unwrap_or(0);
+        let lsn = if last.ids.contains(id) {
+            *lsn
+        } else {
+            most.min(*lsn)
+        };
+        (id.clone(), lsn)
     });
-    lacked.fold(0, u64::saturating_add)
+    rows_missing(&counts.collect(), own)
 }
 
 /// Who is to go first comes first. The instance UUID makes it one order for all.
@@ -89,6 +89,5 @@ pub fn compare(elector: Elector, last: Option<&LastMaster>, a: &Ballot, b: &Ball
 
 /// How many of the rows that count a vclock has: of two of which one has everything that the other has, no less.
 fn rows(vclock: &Vclock, last: Option<&LastMaster>) -> u64 {
-    let counts = vclock.iter().map(|(id, lsn)| counted(last, id, *lsn));
-    counts.fold(0, u64::saturating_add)
+    rows_lacked(&Vclock::new(), vclock, last)
 }

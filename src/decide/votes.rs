@@ -47,6 +47,11 @@ impl Planner<'_> {
         Some(quorum)
     }
 
+    /// Whether the ballots of a contest are to be votes. Those that answer an offer are none.
+    pub(super) fn needs_votes(&self, contest: &Contest<'_>) -> bool {
+        !contest.is_offered && self.quorum_to_ask(contest.record).is_some()
+    }
+
     pub(super) fn refuses_loss(&self) -> bool {
         self.state.settings.sync_loss == SyncLoss::Refuse
     }
@@ -120,7 +125,7 @@ impl Planner<'_> {
 
     /// Until the doubt is over nobody goes on.
     pub(super) fn wait_for_certainty(&mut self, doubt: &Doubt) -> Reason {
-        if let Doubt::Rows { of, .. } = doubt {
+        if let Doubt::Rows { of } = doubt {
             self.fetch_rows(of);
         }
         Reason::WaitingForRows {

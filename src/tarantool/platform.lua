@@ -131,7 +131,7 @@ end
 -- The same for every probe: the spaces may be many, so they are looked at again only after the schema has changed.
 local last_look = {}
 
-local function has_synchronous_space()
+local function had_synchronous_space()
     local version = box.info.schema_version or box.internal.schema_version()
     if last_look.version ~= version then
         last_look = {version = version, found = platform.has_synchronous_space()}
@@ -163,7 +163,7 @@ end
 -- queue has an owner, a transaction may be synchronous without any synchronous space.
 function platform.quorum()
     local owner = platform.queue_owner()
-    if not has_synchronous_space() and (owner == nil or owner == 0) then
+    if not had_synchronous_space() and (owner == nil or owner == 0) then
         return 0
     end
     local synchro = box.info.synchro

@@ -44,6 +44,13 @@ pub(crate) async fn start(
     Ok(scene)
 }
 
+/// The end of a story: the heir alone came after the story's master, and has every acknowledged write.
+pub(crate) async fn assert_succeeded(scene: Scene, heir: Tenure) -> Result<()> {
+    let history = scene.writers.stop().await?;
+    assert_reigns(&history.judge(), &[scene.master, heir]);
+    assert_nothing_lost(&scene.set, &history, heir).await
+}
+
 /// Every write that was acknowledged is at the new master, and the settings are what they were.
 async fn assert_nothing_lost(set: &ReplicaSet, history: &History, master: Tenure) -> Result<()> {
     let missing = set.missing_writes(master.instance, history).await?;
@@ -59,12 +66,9 @@ async fn what_a_killed_master_acknowledged_is_on_the_next_one() {
     world()
         .story("sync-kill", async |world| {
             let scene = start(world, |_, agent| agent).await?;
-            let old = scene.master;
             scene.master().kill().await?;
             let heir = scene.wait_for_heir(SOON).await?;
-            let history = scene.writers.stop().await?;
-            assert_reigns(&history.judge(), &[old, heir]);
-            assert_nothing_lost(&scene.set, &history, heir).await
+            assert_succeeded(scene, heir).await
         })
         .await;
 }
@@ -184,9 +188,7 @@ async fn what_a_master_acknowledged_before_it_was_cut_from_its_replicas_is_on_th
             .await?;
             scene.master().kill().await?;
             let heir = scene.wait_for_heir(SOON).await?;
-            let history = scene.writers.stop().await?;
-            assert_reigns(&history.judge(), &[old, heir]);
-            assert_nothing_lost(&scene.set, &history, heir).await
+            assert_succeeded(scene, heir).await
         })
         .await;
 }
