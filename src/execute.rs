@@ -530,7 +530,7 @@ impl Executor {
         if grows || !self.has_line(keys, line).await? {
             self.put(&keys.term(line.term), line).await?;
         }
-        let Some(old) = line.term.checked_sub(HISTORY_LINES) else {
+        let Some(old) = line.term.before(HISTORY_LINES) else {
             return Ok(());
         };
         self.consul

@@ -196,7 +196,7 @@ fn say(event: &Event) {
                 uuid = probe.uuid,
                 replicaset = probe.replicaset_uuid,
                 ro = probe.ro,
-                term = probe.guard.term,
+                term = probe.guard.term.get(),
                 leased = probe.guard.leased,
                 "instance attached"
             );
@@ -297,7 +297,11 @@ fn say(event: &Event) {
         Event::HistoryWritten {
             term,
             result: Err(fault),
-        } => warn!(term, why = fault.why, "could not write the history"),
+        } => warn!(
+            term = term.get(),
+            why = fault.why,
+            "could not write the history"
+        ),
         Event::Vshard(event) => vshard::say(event),
         Event::PromisesAnswered { answers, .. } => {
             let refusals = refusals(answers);
@@ -388,13 +392,13 @@ pub(crate) fn reason(from: Option<&Reason>, to: &Reason) {
 /// Says what is being done, where it is more than routine.
 pub(crate) fn action(said: &mut Said, action: &Action) {
     match action {
-        Action::Guard(GuardCommand::Promote { term, .. }) => info!(term, "promoting"),
+        Action::Guard(GuardCommand::Promote { term, .. }) => info!(term = term.get(), "promoting"),
         Action::Guard(GuardCommand::Fence { why }) => info!(why, "fencing"),
         Action::Kill => warn!("killing the hung instance"),
         Action::Acquire { attempt, .. } => {
             let term = attempt.record.term;
             if said.is_news(Topic::Acquiring, &term.to_string()) {
-                info!(term, "acquiring the lock");
+                info!(term = term.get(), "acquiring the lock");
             }
         }
         Action::TakeOver {
@@ -402,11 +406,11 @@ pub(crate) fn action(said: &mut Said, action: &Action) {
         } => {
             let term = attempt.record.term;
             if said.is_news(Topic::Acquiring, &term.to_string()) {
-                warn!(term, %holder, "taking the lock over from a holder that has not been heard of");
+                warn!(term = term.get(), %holder, "taking the lock over from a holder that has not been heard of");
             }
         }
         Action::Release { record, .. } => {
-            info!(term = record.term, status = ?record.status, "releasing the lock")
+            info!(term = record.term.get(), status = ?record.status, "releasing the lock")
         }
         Action::Guard(GuardCommand::Follow { uri, again: false }) => {
             said.forget(&[Topic::Follow]);
@@ -419,7 +423,11 @@ pub(crate) fn action(said: &mut Said, action: &Action) {
             debug!(role = ?entry.registered.role, health = ?entry.health, output = entry.output, "telling the catalog");
         }
         Action::WriteBallot { ballot } => {
-            info!(term = ballot.term, excluded = ballot.excluded, "ballot");
+            info!(
+                term = ballot.term.get(),
+                excluded = ballot.excluded,
+                "ballot"
+            );
         }
         Action::WriteSwitchover { switchover, .. } => self::switchover(switchover),
         Action::Guard(GuardCommand::StandDown { down: true }) => {

@@ -1,6 +1,8 @@
 //! Where each key in Consul is, and how a value is written there: no other file knows how a key is spelled. What stands in
 //! the keys and who writes them is in `docs/PROTOCOL.md`.
 
+use crate::decide::term::Term;
+
 const LOCK: &str = "leader";
 const MEMBERS: &str = "members";
 const BALLOTS: &str = "ballots";
@@ -237,7 +239,7 @@ impl ReplicaSetKeys {
     }
 
     /// The change of hands that began this term.
-    pub(crate) fn term(&self, term: u64) -> String {
+    pub(crate) fn term(&self, term: Term) -> String {
         self.at(&format!("{HISTORY}/{term}"))
     }
 
@@ -287,7 +289,7 @@ mod tests {
             (set.pause(), "5f6a/pause"),
             (set.cluster_pause(), "pause"),
             (set.history(), "5f6a/history/"),
-            (set.term(7), "5f6a/history/7"),
+            (set.term(Term::from(7)), "5f6a/history/7"),
             (set.base(), "5f6a"),
             (cluster.pause(), "pause"),
             (cluster.masters(), "masters/"),
@@ -321,7 +323,7 @@ mod tests {
             (set.ballot("a1"), Ballot("a1")),
             (set.switchover(), Switchover),
             (set.pause(), Pause),
-            (set.term(7), History),
+            (set.term(Term::from(7)), History),
         ] {
             let known = Some(ClusterKey::OfReplicaSet(UUID, kind));
             assert_eq!(cluster.read(&key), known);

@@ -15,6 +15,7 @@ use crate::decide::board::{Ballot, Member, Party, moment_ms};
 use crate::decide::lag::Behind;
 use crate::decide::problems;
 use crate::decide::record::{Record, RecordError, Status};
+use crate::decide::term::Term;
 use crate::keys::ClusterKeys;
 
 /// All that stands under the cluster's prefix, and its lock keys wherever they are.
@@ -206,7 +207,7 @@ impl Set<'_> {
             health: member.map_or("unknown", health).to_owned(),
             reason: member.map_or("", |member| &member.reason).to_owned(),
             dead: member.is_some_and(|member| member.dead),
-            term: member.map_or(0, |member| member.term),
+            term: member.map_or(Term::NONE, |member| member.term),
             behind_rows: behind.map(|behind| behind.rows),
             behind_ms: behind.map(|behind| behind.ms),
             arrival: behind.map(|behind| behind.arrival),

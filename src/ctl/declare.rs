@@ -146,7 +146,7 @@ async fn wait_for_successor(
         .wait_until(deadline, |view| {
             let set = view.set(uuid)?;
             let is_new = set.state == SetState::Master && set.term > Some(old.term);
-            is_new.then(|| (set.holder_name().to_owned(), set.term.unwrap_or(0)))
+            is_new.then(|| (set.holder_name().to_owned(), set.term.unwrap_or_default()))
         })
         .await?;
     match successor {

@@ -62,6 +62,7 @@ fn label(labels: &Labels, instance: &str, name: &mut String) {
 mod tests {
     use crate::ctl::toys::{Keys, line, member, name, party, uuid};
     use crate::decide::board::{HistoryLine, Member, Party};
+    use crate::decide::term::Term;
 
     /// Replicas 2 and 3 share a name.
     fn twins() -> Keys {
@@ -96,7 +97,7 @@ mod tests {
         let line = HistoryLine {
             from: Some(before),
             to: party(2),
-            ..line(7)
+            ..line(Term::from(7))
         };
         let view = Keys::healthy().line(&line).view();
         let set = &view.replicasets[0];

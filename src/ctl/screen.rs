@@ -203,7 +203,7 @@ fn about_master(set: &SetView, at: u64) -> String {
         return "none is known".to_owned();
     };
     let name = clean(&holder.name);
-    let term = set.term.unwrap_or(0);
+    let term = set.term.unwrap_or_default();
     match set.state {
         SetState::Master | SetState::Silent if set.dead_master().is_some() => {
             format!("none; {name} holds the lock, term {term}, and is dead")

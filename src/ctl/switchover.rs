@@ -302,7 +302,7 @@ async fn report(
                 Some(set) => format!(
                     "done: {} is master, term {}",
                     set.holder_name(),
-                    set.term.unwrap_or(0)
+                    set.term.unwrap_or_default()
                 ),
                 None => "done".to_owned(),
             };

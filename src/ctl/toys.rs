@@ -1,5 +1,6 @@
 //! Keys as agents write them, for tests.
 
+use crate::decide::term::Term;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ pub(super) fn vclock(rows: u64) -> Vclock {
 pub(super) fn record() -> Record {
     Record {
         v: Record::VERSION,
-        term: 7,
+        term: Term::from(7),
         instance: uuid(1),
         replicaset: SET.to_owned(),
         name: name(1),
@@ -102,7 +103,7 @@ pub(super) fn member(number: u64) -> Member {
         health: "passing".to_owned(),
         reason: "following the master".to_owned(),
         cut_off: None,
-        term: 7,
+        term: Term::from(7),
         lease_ms: 10_000,
         dead: false,
         shared: BTreeMap::new(),
@@ -137,7 +138,7 @@ pub(super) fn ballot(number: u64) -> Ballot {
         v: VERSION,
         instance: uuid(number),
         name: name(number),
-        term: 8,
+        term: Term::from(8),
         index: INDEX,
         vclock: vclock(1_000),
         following: true,
@@ -173,7 +174,7 @@ pub(super) fn switchover(state: SwitchoverState) -> Switchover {
     }
 }
 
-pub(super) fn line(term: u64) -> HistoryLine {
+pub(super) fn line(term: Term) -> HistoryLine {
     HistoryLine {
         v: VERSION,
         term,

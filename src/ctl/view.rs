@@ -13,6 +13,7 @@ use crate::decide::ids::SessionId;
 use crate::decide::lag::Arrival;
 use crate::decide::record::Record;
 use crate::decide::router::RouterKey;
+use crate::decide::term::Term;
 
 /// The version of `--json`. Fields may be added under the same one.
 pub(crate) const JSON_VERSION: u64 = 1;
@@ -70,7 +71,7 @@ pub(crate) struct SetView {
     /// The agent that holds the lock, or held it last, by its instance.
     pub(crate) holder: Option<Party>,
     /// The record's term.
-    pub(crate) term: Option<u64>,
+    pub(crate) term: Option<Term>,
     /// Wall-clock seconds since the epoch when the term began.
     pub(crate) since: Option<u64>,
     /// The same in milliseconds.
@@ -185,7 +186,7 @@ pub(crate) struct MemberView {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) dead: bool,
     /// The highest term that it knows of.
-    pub(crate) term: u64,
+    pub(crate) term: Term,
     /// Rows that the holder had at its last word before the member's agent wrote this, and that the member lacked when it was
     /// looked at after that word; `None`: unknown.
     pub(crate) behind_rows: Option<u64>,
@@ -260,7 +261,7 @@ pub(crate) enum AgentState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct RowsAtRisk {
     /// The term that began.
-    pub(crate) term: u64,
+    pub(crate) term: Term,
     /// Wall-clock seconds since the epoch.
     pub(crate) at: u64,
     /// The same in milliseconds.

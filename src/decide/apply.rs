@@ -7,9 +7,9 @@ use super::event::{ConsulFault, Event, GuardCommandKind, KillResult, LockStepKin
 use super::ids::SessionId;
 use super::observed::{Heard, Probe};
 use super::plan::{Action, Before, CatalogEntry, GuardCommand};
-use super::record::Record;
 use super::slots::Place;
 use super::state::{Attempt, Granted, Link, MemberTerms, Reading, Session, State};
+use super::term::Term;
 use super::timing::{Tick, Timing};
 
 /// After a failed call to Consul: long enough not to add to its trouble, short against any lease.
@@ -140,12 +140,8 @@ impl State {
     }
 
     /// Whether a term can have been reached by counting, for all that is known here.
-    pub(super) fn believes(&self, term: u64) -> bool {
-        let known = self.highest_term;
-        term < match known {
-            0 => Record::MAX_FIRST_TERM,
-            _ => known + Record::MAX_TERMS_AHEAD,
-        }
+    pub(super) fn believes(&self, term: Term) -> bool {
+        term.is_believable_after(self.highest_term)
     }
 
     /// Takes note of what is being begun, before it is: a call whose answer is lost may still have been carried out.

@@ -9,6 +9,7 @@ use super::event::ConsulFault;
 use super::history::READ_AGAIN;
 use super::slots::Place;
 use super::state::{Handover, State};
+use super::term::Term;
 use super::timing::Tick;
 
 impl State {
@@ -189,7 +190,7 @@ impl State {
 
     pub(super) fn history_written(
         &mut self,
-        term: u64,
+        term: Term,
         result: Result<(), ConsulFault>,
         now: Tick,
     ) {

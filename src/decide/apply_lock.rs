@@ -9,6 +9,7 @@ use super::plan::Before;
 use super::record::{Record, RecordError, Status};
 use super::slots::Place;
 use super::state::{Attempt, Hold, LostHold, Session, State, Unchanged};
+use super::term::Term;
 use super::timing::{Tick, Timing};
 
 /// After a step at the lock that was refused.
@@ -289,7 +290,7 @@ impl State {
             self.hold = Hold {
                 predecessor_over_at: waits.then(|| now + wait),
                 before: Before {
-                    fenced_term: 0,
+                    fenced_term: Term::NONE,
                     guard_age: if waits { wait } else { Duration::ZERO },
                 },
                 reason: record.reason.clone(),

@@ -10,7 +10,8 @@ use super::ending::{How, Known, Outage};
 use super::interruption::Interruption;
 use super::lag::Behind;
 use super::problems;
-use super::record::{Record, Vclock, a_term};
+use super::record::{Record, Vclock};
+use super::term::Term;
 
 /// Everything of one replica set, read in one transaction.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -28,12 +29,12 @@ pub struct Board {
 impl Board {
     /// The longest lease and the highest term that any member mentions and that is `believed`.
     #[must_use]
-    pub fn terms(&self, believed: impl Fn(u64) -> bool) -> (u64, Duration) {
+    pub fn terms(&self, believed: impl Fn(Term) -> bool) -> (Term, Duration) {
         let terms = self.members.values().map(|member| member.term);
         let term = terms.filter(|term| believed(*term)).max();
         let lease = self.members.values().map(|member| member.lease_ms).max();
         (
-            term.unwrap_or(0),
+            term.unwrap_or_default(),
             Duration::from_millis(lease.unwrap_or(0).min(Record::MAX_LEASE_MS)),
         )
     }
@@ -85,8 +86,7 @@ pub struct Member {
     #[serde(default)]
     pub dead: bool,
     /// The highest term that it knows of.
-    #[serde(deserialize_with = "a_term")]
-    pub term: u64,
+    pub term: Term,
     /// Its `MASTER_LEASE`.
     pub lease_ms: u64,
     /// Its settings that every member of the replica set is to have alike, by variable.
@@ -186,8 +186,7 @@ pub struct Ballot {
     /// What operators know it by.
     pub name: String,
     /// The term up for grabs.
-    #[serde(deserialize_with = "a_term")]
-    pub term: u64,
+    pub term: Term,
     /// The lock key's `ModifyIndex` that it rests on; 0: there is no key. With `term`, names the election.
     pub index: u64,
     /// Its vclock without component 0.
@@ -338,8 +337,7 @@ pub struct HistoryLine {
     /// The version of this layout.
     pub v: u64,
     /// The term that began.
-    #[serde(deserialize_with = "a_term")]
-    pub term: u64,
+    pub term: Term,
     /// Wall-clock seconds since the epoch when its instance was writable, for people and for older readers.
     pub at: u64,
     /// The same in milliseconds; 0: its writer was an older one.

@@ -10,6 +10,7 @@ use super::ids::SessionId;
 use super::plan::{Action, GuardCommand, Reason};
 use super::record::{Record, RecordError, Status};
 use super::state::Gain;
+use super::term::Term;
 use super::timing::Timing;
 use super::{Place, Planner, Tick};
 
@@ -18,7 +19,7 @@ const PAUSE_POLL: Duration = Duration::from_secs(1);
 
 /// How a lock that is up for grabs may be taken.
 struct Claim<'a> {
-    term: u64,
+    term: Term,
     /// No earlier than then.
     from: Option<Tick>,
     gain: Gain,
@@ -49,7 +50,7 @@ impl Planner<'_> {
             let why = self.instance_words();
             let contest = Contest {
                 index: seat.index.unwrap_or(0),
-                term: self.state.highest_term + 1,
+                term: self.state.highest_term.next(),
                 record: record.filter(|record| record.term >= self.state.highest_term),
                 since: self.state.lock.stood_since,
                 is_offered: false,
@@ -160,7 +161,7 @@ impl Planner<'_> {
 
     fn claim_after<'a>(&self, record: &'a Record) -> Claim<'a> {
         let claim = Claim {
-            term: self.state.highest_term + 1,
+            term: self.state.highest_term.next(),
             from: None,
             gain: Gain { wait: None },
             reason: "the master before gave the lock up",
@@ -201,7 +202,7 @@ impl Planner<'_> {
             .filter(|known| serving.is_none() && known.record.status != Status::Fenced)
             .map(|known| known.since + Timing::lease_and_margin(known.record.lease()));
         Claim {
-            term: serving.unwrap_or(self.state.highest_term + 1),
+            term: serving.unwrap_or(self.state.highest_term.next()),
             from,
             gain: Gain {
                 wait: Some(Timing::lease_and_margin(longest)),

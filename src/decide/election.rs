@@ -11,6 +11,7 @@ use super::plan::{Action, GuardCommand, Reason};
 use super::ranking::{LastMaster, compare};
 use super::record::{Record, Status, Vclock};
 use super::state::{Elector, Unchanged};
+use super::term::Term;
 use super::timing::{Tick, Timing};
 use super::votes::Doubt;
 use super::{Place, Planner};
@@ -24,7 +25,7 @@ pub struct Election {
     /// The lock key's `ModifyIndex` that it rests on; 0: there is no key.
     pub index: u64,
     /// The term up for grabs.
-    pub term: u64,
+    pub term: Term,
     /// When we began to take part.
     pub begun_at: Tick,
     /// Our ballot, once Consul has it.
@@ -94,7 +95,7 @@ pub(super) struct Contest<'a> {
     /// The key's `ModifyIndex`; 0: there is no key.
     pub(super) index: u64,
     /// The term that whoever gains it begins.
-    pub(super) term: u64,
+    pub(super) term: Term,
     /// Whoever was master before, where a record says so.
     pub(super) record: Option<&'a Record>,
     /// It has been up for grabs since then.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::board::{Cause, Party};
 use super::record::{Record, Status, Vclock};
 use super::state::{Link, State, Unchanged};
+use super::term::Term;
 use super::timing::Tick;
 use super::{Planner, board};
 
@@ -371,7 +372,7 @@ impl State {
     pub(super) fn end_found(&self, cause: Cause, now: Tick) -> End {
         let known = self.lock.unchanged.as_ref();
         let Some(known) = known else {
-            return End::of(if self.highest_term == 0 {
+            return End::of(if self.highest_term == Term::NONE {
                 How::First
             } else {
                 How::ByHand

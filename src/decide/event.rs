@@ -9,6 +9,7 @@ use super::ids::SessionId;
 use super::neighbours::Neighbours;
 use super::observed::Probe;
 use super::state::Reading;
+use super::term::Term;
 use super::timing::Tick;
 use super::unrecorded::Unguarded;
 use super::vshard::VshardEvent;
@@ -154,7 +155,7 @@ pub enum Event {
     /// A line of history was written.
     HistoryWritten {
         /// Its term.
-        term: u64,
+        term: Term,
         /// Whether.
         result: Result<(), ConsulFault>,
     },

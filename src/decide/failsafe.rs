@@ -8,6 +8,7 @@ use super::observed::Probe;
 use super::plan::{Action, Before, Reason};
 use super::record::{Record, Status};
 use super::state::{Asked, Reading, State};
+use super::term::Term;
 use super::timing::{Tick, Timing};
 use super::unrecorded::Unguarded;
 use super::{Place, Planner};
@@ -26,11 +27,11 @@ impl State {
     }
 
     /// What a promotion in `term` has to say of the terms before it, should the lock be gained now.
-    pub(super) fn before(&self, term: u64) -> Before {
+    pub(super) fn before(&self, term: Term) -> Before {
         let own = self.settings.timing.lease();
         // Nobody says who was master, and on whose promises it may still be.
         let unknown = Before {
-            fenced_term: 0,
+            fenced_term: Term::NONE,
             guard_age: Timing::lease_and_margin(self.longest_lease()),
         };
         let uuid = self.instance.probe.as_ref().map(|probe| &probe.uuid);
@@ -44,13 +45,13 @@ impl State {
                 }
             }
             // Brought back from a backup: whoever was master since is not in it.
-            Some(record) if record.term + 1 != term => unknown,
+            Some(record) if record.term.next() != term => unknown,
             Some(record) if record.status == Status::Fenced => Before {
                 fenced_term: record.term,
                 guard_age: Duration::ZERO,
             },
             Some(record) if record.failsafe => Before {
-                fenced_term: 0,
+                fenced_term: Term::NONE,
                 guard_age: Timing::lease_and_margin(own.max(record.lease())),
             },
             Some(_) => Before::default(),
@@ -150,7 +151,7 @@ impl State {
 
     pub(super) fn begin_promises(
         &mut self,
-        term: u64,
+        term: Term,
         members: &BTreeMap<String, String>,
         reading: Reading,
         for_all: bool,
@@ -306,7 +307,7 @@ impl Planner<'_> {
     /// Whether our guard would refuse to be promoted in `term` because somebody may be master on its promise; then we
     /// do not run for the lock. Where promotion waits for a full lease after the lock was gained (`waits_later`), the
     /// guard's age is no matter of now.
-    pub(super) fn wait_for_promise(&mut self, term: u64, waits_later: bool) -> Option<Reason> {
+    pub(super) fn wait_for_promise(&mut self, term: Term, waits_later: bool) -> Option<Reason> {
         let mut before = self.state.before(term);
         if waits_later {
             before.guard_age = Duration::ZERO;

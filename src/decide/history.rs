@@ -12,6 +12,7 @@ use super::observed::Probe;
 use super::plan::Action;
 use super::record::{LastWord, Quorum, Record, Status, Vclock};
 use super::state::{Gained, State};
+use super::term::Term;
 use super::timing::Tick;
 use super::{Place, Planner};
 
@@ -38,7 +39,7 @@ pub struct Past {
     /// Consul denied the last call for want of rights.
     pub denied: bool,
     /// The last term in which the instance was promoted, as far as this agent knows, and which is over.
-    pub reigned: u64,
+    pub reigned: Term,
     /// Its newest line.
     pub last: Option<HistoryLine>,
     /// The last hold that another one ended by taking the lock.
@@ -51,7 +52,7 @@ pub struct Past {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct LostHold {
     /// Its term.
-    pub term: u64,
+    pub term: Term,
     /// Which refresh its last word was.
     pub refresh: u64,
     /// The clock was read then, before that was sent.
@@ -62,7 +63,7 @@ pub struct LostHold {
 
 impl Planner<'_> {
     /// Who was promoted last before `term`, where its record or that of one that was not promoted says so.
-    pub(super) fn last_master(&self, own: Option<&Record>, term: u64) -> Option<LastWord> {
+    pub(super) fn last_master(&self, own: Option<&Record>, term: Term) -> Option<LastWord> {
         if let Some(own) = own {
             let before = own.last_master.clone();
             return before.filter(|_| !own.was_promoted());
@@ -76,7 +77,7 @@ impl Planner<'_> {
     pub(super) fn quorum(
         &self,
         own: Option<&Record>,
-        term: u64,
+        term: Term,
         probe: Option<&Probe>,
     ) -> Option<Quorum> {
         let serves = probe.filter(|probe| probe.is_master(term));
@@ -91,21 +92,21 @@ impl Planner<'_> {
     }
 
     /// Our own of this term, else of the term before it, be it one of ours in which we were not promoted.
-    fn record_before<'r>(&'r self, own: Option<&'r Record>, term: u64) -> Option<&'r Record> {
+    fn record_before<'r>(&'r self, own: Option<&'r Record>, term: Term) -> Option<&'r Record> {
         let seen = self.state.seen_record();
-        let before = own.or_else(|| seen.filter(|seen| seen.term + 1 == term));
+        let before = own.or_else(|| seen.filter(|seen| seen.term.next() == term));
         before.or(self.state.hold.record.as_ref())
     }
 
     /// Whose guards have refused since somebody was promoted.
-    pub(super) fn tried(&self, own: Option<&Record>, term: u64) -> BTreeSet<String> {
+    pub(super) fn tried(&self, own: Option<&Record>, term: Term) -> BTreeSet<String> {
         let before = self.record_before(own, term);
         let unpromoted = before.filter(|record| !record.was_promoted());
         unpromoted.map_or_else(BTreeSet::new, |record| record.tried.clone())
     }
 
     /// The vclock at the promotion that began the term, as the record keeps it.
-    pub(super) fn base(&self, own: Option<&Record>, term: u64) -> Vclock {
+    pub(super) fn base(&self, own: Option<&Record>, term: Term) -> Vclock {
         if let Some(own) = own.filter(|own| !own.base.is_empty()) {
             return own.base.clone();
         }
@@ -196,10 +197,13 @@ impl Planner<'_> {
     /// The same of one that is master again before that was done. What it wrote since is no part of it.
     fn count_rows_from_before(&mut self, record: &Record, probe: &Probe) {
         let gained = self.state.hold.gained.as_ref();
-        if record.term <= 1 || record.base.is_empty() || gained.is_some_and(|gained| !gained.told) {
+        if record.base.is_empty() || gained.is_some_and(|gained| !gained.told) {
             return;
         }
-        let last = record.term - 1;
+        let before = record.term.before(1).filter(|it| *it > Term::NONE);
+        let Some(last) = before else {
+            return;
+        };
         let Some(line) = self.reign_to_count(&probe.uuid, last) else {
             return;
         };
@@ -213,14 +217,15 @@ impl Planner<'_> {
 
     /// The line of the term that followed the last reign of this instance before or in the term `last`, if it is known
     /// which that was and its rows have not been counted yet.
-    fn reign_to_count(&mut self, uuid: &str, last: u64) -> Option<HistoryLine> {
+    fn reign_to_count(&mut self, uuid: &str, last: Term) -> Option<HistoryLine> {
         let past = &self.state.past;
         if !past.returning || !past.untold.is_empty() {
             return None;
         }
         let (reigned, reads) = (past.reigned, past.reads);
         let is_whole = |lines: &&Vec<HistoryLine>| {
-            let known = reigned == 0 || reign_that_ended(lines, uuid, reigned, last).is_some();
+            let known =
+                reigned == Term::NONE || reign_that_ended(lines, uuid, reigned, last).is_some();
             reads >= READS || (known && lines.iter().any(|line| line.term >= last))
         };
         let Some(lines) = past.lines.as_ref().filter(is_whole) else {
@@ -233,7 +238,7 @@ impl Planner<'_> {
 
     /// Of an instance that had so many rows of its own when it came back from the reign that the line ended; it is now
     /// `term`.
-    fn rows_lacked(&self, line: &HistoryLine, has: u64, probe: &Probe, term: u64) -> Returned {
+    fn rows_lacked(&self, line: &HistoryLine, has: u64, probe: &Probe, term: Term) -> Returned {
         let past = &self.state.past;
         let mut rows = has.saturating_sub(own_rows(probe, &line.vclock));
         if line.risk_known == Some(Known::Exact) {
@@ -243,7 +248,7 @@ impl Planner<'_> {
         let lines = past.lines.as_deref().unwrap_or_default();
         let is_told = |term| lines.iter().any(|line| line.term == term);
         let may_have_reigned_since =
-            past.reigned == 0 && (line.term + 1..term).any(|term| !is_told(term));
+            past.reigned == Term::NONE && line.term.until(term).any(|term| !is_told(term));
         let doubtful = rows > 0 && line.risk_known != Some(Known::Exact) && may_have_reigned_since;
         Returned {
             at: self.state.wall_ms / 1000,
@@ -312,8 +317,8 @@ fn own_rows(probe: &Probe, vclock: &Vclock) -> u64 {
 fn reign_that_ended<'a>(
     lines: &'a [HistoryLine],
     uuid: &str,
-    reigned: u64,
-    last: u64,
+    reigned: Term,
+    last: Term,
 ) -> Option<&'a HistoryLine> {
     let is_from = |line: &HistoryLine| line.from.as_ref().is_some_and(|it| it.instance == uuid);
     let newest = lines

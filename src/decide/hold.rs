@@ -12,6 +12,7 @@ use super::interruption::{Interruption, Served};
 use super::plan::Before;
 use super::record::Record;
 use super::state::Reading;
+use super::term::Term;
 use super::timing::Tick;
 use super::unrecorded::Unguarded;
 
@@ -81,7 +82,7 @@ pub struct Hold {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Asked {
     /// The term in which we serve.
-    pub term: u64,
+    pub term: Term,
     /// Taken before they were asked.
     pub reading: Reading,
     /// Instance UUIDs of all that must promise.

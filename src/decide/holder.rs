@@ -5,6 +5,7 @@ use super::observed::Probe;
 use super::plan::{Action, GuardCommand, Reason};
 use super::record::{Record, RecordError, Status};
 use super::state::{Gain, Link};
+use super::term::Term;
 use super::timing::{Tick, Timing};
 use super::{Place, Planner};
 
@@ -224,7 +225,7 @@ impl Planner<'_> {
         let term = self
             .state
             .serving_term()
-            .unwrap_or(self.state.highest_term + 1);
+            .unwrap_or(self.state.highest_term.next());
         self.refresh(term, "the lock key held no record", Some(Gain { wait }));
         Reason::Promoting
     }
@@ -282,7 +283,7 @@ impl Planner<'_> {
     }
 
     /// The next record of a term that goes on; `at_once`: it has something new to say.
-    fn refresh_when_due(&mut self, term: u64, at_once: bool) {
+    fn refresh_when_due(&mut self, term: Term, at_once: bool) {
         let due_at = self.state.hold.accepted_at + self.state.settings.timing.refresh_interval();
         if due_at <= self.now || at_once {
             self.refresh(term, &self.state.hold.reason.clone(), None);
@@ -304,7 +305,7 @@ impl Planner<'_> {
             let wait = Some(Timing::lease_and_margin(
                 self.state.settings.timing.lease().max(record.lease()),
             ));
-            self.refresh(self.state.highest_term + 1, &reason, Some(Gain { wait }));
+            self.refresh(self.state.highest_term.next(), &reason, Some(Gain { wait }));
             return Reason::Promoting;
         }
         if let Some(until) = self
@@ -367,7 +368,7 @@ impl Planner<'_> {
     }
 
     /// R1: a reading of the instance's clock, then a write that Consul accepts, then the grant.
-    pub(super) fn refresh(&mut self, term: u64, reason: &str, gain: Option<Gain>) {
+    pub(super) fn refresh(&mut self, term: Term, reason: &str, gain: Option<Gain>) {
         let (Some(session), Some(index)) = (self.state.session.id.clone(), self.state.key_index())
         else {
             return;
@@ -443,7 +444,7 @@ impl Planner<'_> {
             Some(record) => record.clone(),
             // The key was overwritten: nobody knows who was before us.
             None => {
-                let term = self.state.highest_term.max(1);
+                let term = self.state.highest_term.max(Term::FIRST);
                 self.next_record(reading, term, why, Cause::First, None)
                     .record
             }

@@ -38,6 +38,7 @@ pub mod slots;
 pub mod state;
 mod stop;
 mod switchover;
+pub mod term;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod timing;
@@ -54,6 +55,7 @@ use plan::{Action, Ending, GuardCommand, Plan, Reason};
 use record::{Record, Status};
 use slots::Place;
 use state::{Attempt, Gain, Reading, State};
+use term::Term;
 use timing::Tick;
 
 /// Says what to do about `state` at `now`.
@@ -262,7 +264,7 @@ impl Planner<'_> {
     fn next_record(
         &self,
         reading: Reading,
-        term: u64,
+        term: Term,
         reason: &str,
         cause: Cause,
         gain: Option<Gain>,
@@ -374,7 +376,9 @@ impl Planner<'_> {
         let hold = &self.state.hold;
         let records = hold.record.iter().chain(self.state.seen_record());
         let counted = records.map(|record| record.refresh);
-        let known = counted.filter(|refresh| *refresh < Record::MAX_TERM).max();
+        let known = counted
+            .filter(|refresh| *refresh < Record::MAX_REFRESH)
+            .max();
         known.unwrap_or(0).max(hold.refresh_sent) + 1
     }
 

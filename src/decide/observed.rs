@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::board::rows_missing;
 use super::declared::Declared;
-use super::record::{Vclock, a_term};
+use super::record::Vclock;
 use super::state::Link;
+use super::term::Term;
 use super::timing::{InstanceTime, Tick};
 use super::vshard::Look;
 
@@ -119,8 +120,7 @@ pub struct GuardState {
     #[serde(default)]
     pub session: Option<String>,
     /// The highest term it has seen.
-    #[serde(deserialize_with = "a_term")]
-    pub term: u64,
+    pub term: Term,
     /// Until when it lets the instance be writable.
     pub deadline: InstanceTime,
     /// Promoted and not fenced since.
@@ -175,8 +175,7 @@ pub struct Promise {
     /// Instance UUID of that master.
     pub to: String,
     /// Its term.
-    #[serde(deserialize_with = "a_term")]
-    pub term: u64,
+    pub term: Term,
     /// How long the promise still ran when the guard answered.
     pub left_ns: u64,
 }
@@ -206,7 +205,7 @@ impl Probe {
 
     /// Writable under a lease of `term`.
     #[must_use]
-    pub fn is_master(&self, term: u64) -> bool {
+    pub fn is_master(&self, term: Term) -> bool {
         !self.ro && self.guard.leased && self.guard.term == term
     }
 

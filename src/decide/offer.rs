@@ -65,7 +65,7 @@ impl Planner<'_> {
     fn gives_up_unheard(&mut self, record: &Record, since: Tick) -> Option<Reason> {
         let lease = self.state.settings.timing.lease();
         let (board, _) = self.state.board.as_ref()?;
-        let answers = |it: &Ballot| it.term == record.term + 1;
+        let answers = |it: &Ballot| it.term == record.term.next();
         let unheard = record.members.len() > 1 && !board.ballots.values().any(answers);
         let guard = self.state.instance.guard_refused.clone();
         let why = guard.unwrap_or_default();
@@ -94,7 +94,7 @@ impl Planner<'_> {
         let ballots = board.ballots.values();
         let fit = ballots.filter(|it| {
             let lacked = rows_lacked(&it.vclock, &probe.vclock, last.as_ref());
-            let answers = it.term == record.term + 1 && it.excluded.is_none();
+            let answers = it.term == record.term.next() && it.excluded.is_none();
             answers && it.instance != probe.uuid && (lacked == 0 || may_lack_rows)
         });
         let elector = self.state.settings.elector;
@@ -116,7 +116,7 @@ impl Planner<'_> {
         }
         let contest = Contest {
             index: key.modify_index,
-            term: record.term + 1,
+            term: record.term.next(),
             record: Some(record),
             since: self.state.lock.stood_since,
             is_offered: true,

@@ -11,6 +11,7 @@ use super::event::GuardCommandKind;
 use super::ids::SessionId;
 use super::record::{Record, Vclock};
 use super::state::Reading;
+use super::term::Term;
 use super::timing::{InstanceTime, Tick};
 use super::vshard::VshardAction;
 
@@ -82,7 +83,7 @@ pub enum Action {
     /// Ask the guards of these members to promise our instance another lease (R6).
     AskPromises {
         /// In which we serve.
-        term: u64,
+        term: Term,
         /// Our instance UUID.
         instance: String,
         /// How long each promise is to last, on the member's clock.
@@ -182,7 +183,7 @@ pub enum GuardCommand {
     /// Make the instance writable until `deadline`.
     Promote {
         /// For this term.
-        term: u64,
+        term: Term,
         /// On the instance's clock.
         deadline: InstanceTime,
         /// The reading that the deadline rests on.
@@ -193,7 +194,7 @@ pub enum GuardCommand {
     /// Let it stay writable until `deadline`.
     Grant {
         /// For this term.
-        term: u64,
+        term: Term,
         /// On the instance's clock.
         deadline: InstanceTime,
         /// The reading that the deadline rests on.
@@ -207,7 +208,7 @@ pub enum GuardCommand {
     /// There is a higher term.
     Observe {
         /// Which.
-        term: u64,
+        term: Term,
     },
     /// Replicate from this master alone, or from nobody.
     Follow {
@@ -244,7 +245,7 @@ impl GuardCommand {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Before {
     /// Promises to holders of terms up to this one are void: their record says `fenced`.
-    pub fenced_term: u64,
+    pub fenced_term: Term,
     /// The guard must have been there for so long, for it forgets its promises when the instance restarts; zero where
     /// no promise to another can be running.
     pub guard_age: Duration,
@@ -283,7 +284,7 @@ pub struct Registered {
     /// Replica-set UUID.
     pub replicaset: String,
     /// The highest term known.
-    pub term: u64,
+    pub term: Term,
     /// Tarantool's version.
     pub version: String,
     /// Without a word for that long, Consul calls the service critical.

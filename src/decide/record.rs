@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::board::{Cause, moment_ms, rows_missing};
 use super::ending::End;
+use super::term::Term;
 
 /// What the holder says of itself in the lock key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,7 +15,7 @@ pub struct Record {
     /// The version of this layout.
     pub v: u64,
     /// One higher each time the lock changes hands.
-    pub term: u64,
+    pub term: Term,
     /// The holder's instance UUID.
     pub instance: String,
     /// Its replica set's UUID.
@@ -169,20 +170,6 @@ pub enum RecordError {
     },
 }
 
-/// Reads a term, wherever it stands.
-///
-/// # Errors
-/// No term is that high.
-pub(super) fn a_term<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-    let term = u64::deserialize(from)?;
-    if term < Record::MAX_TERM {
-        Ok(term)
-    } else {
-        let why = format!("term is {term}, below {} is allowed", Record::MAX_TERM);
-        Err(serde::de::Error::custom(why))
-    }
-}
-
 #[derive(Deserialize)]
 struct VersionOnly {
     v: u64,
@@ -193,13 +180,8 @@ impl Record {
     pub const VERSION: u64 = 1;
     /// A replica set has at most 31 members at 36 bytes a UUID; the rest is small. Consul's own limit is 512 KiB.
     pub const MAX_BYTES: usize = 64 * 1024;
-    /// No term is that high: what a Lua number and a reader of JSON hold exactly ends here.
-    pub const MAX_TERM: u64 = 1 << 53;
-    /// The highest term that is believed by an agent that knows none yet.
-    pub const MAX_FIRST_TERM: u64 = 1 << 52;
-    /// By how much a term that is believed may be ahead of the highest one known. Nobody counts that far unheard; and what a hand
-    /// wrote may be exceeded as often again.
-    pub const MAX_TERMS_AHEAD: u64 = 1 << 32;
+    /// No number of writes is that high that was reached by counting: what a reader of JSON holds exactly ends here.
+    pub const MAX_REFRESH: u64 = 1 << 53;
     /// No lease is longer (`Timing::LEASE_MAX`), so no record may make anyone wait longer.
     pub const MAX_LEASE_MS: u64 = 60_000;
 
@@ -291,7 +273,7 @@ impl Record {
             );
             return Err(RecordError::Garbage { why });
         }
-        if record.term == 0 || record.term >= Self::MAX_TERM {
+        if record.term == Term::NONE {
             return Err(RecordError::Garbage {
                 why: format!("term is {}", record.term),
             });
@@ -328,7 +310,7 @@ impl Record {
 /// Two records with the same stamp are one write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Stamp {
-    term: u64,
+    term: Term,
     refresh: u64,
     instance: String,
     agent: String,

@@ -10,6 +10,7 @@ use super::board::{self, ServiceRef};
 use super::event::ConsulFault;
 use super::neighbours::Neighbours;
 use super::plan::{CatalogEntry, Ending, Health, Registered, Role};
+use super::term::Term;
 use super::timing::Tick;
 use super::vshard::{Due, Look, Named, Vshard, VshardAction, VshardEvent, Wanted};
 
@@ -523,7 +524,7 @@ impl Planner<'_> {
                 role: Role::Router,
                 instance: identity.uuid.clone(),
                 replicaset: String::new(),
-                term: 0,
+                term: Term::NONE,
                 version: identity.version.clone(),
                 ttl: TTL,
             },

@@ -17,6 +17,7 @@ use super::observed::{Heard, Probe};
 use super::plan::CatalogEntry;
 use super::record::{Record, Stamp};
 use super::slots::Slots;
+use super::term::Term;
 use super::timing::{InstanceTime, Tick, Timing};
 use super::vshard::Vshard;
 
@@ -95,7 +96,7 @@ pub struct State {
     /// Its session.
     pub session: Session,
     /// The highest term seen anywhere: records, guard, member keys.
-    pub highest_term: u64,
+    pub highest_term: Term,
     /// What the member keys said, if they were asked since the key last held a record.
     pub member_terms: Option<MemberTerms>,
     /// What it did at the lock.
@@ -182,7 +183,7 @@ pub struct Instance {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct MemberTerms {
     /// The highest term that any of them mentions.
-    pub term: u64,
+    pub term: Term,
     /// The longest lease that any of them works with.
     pub lease: Duration,
 }
@@ -274,7 +275,7 @@ pub struct Lock {
     /// while Consul was readable (R3).
     pub unchanged: Option<Unchanged>,
     /// The term of that record, and when it was first seen.
-    pub term_seen: Option<(u64, Tick)>,
+    pub term_seen: Option<(Term, Tick)>,
     /// How old that term was by then, as its record and this machine's wall clock have it.
     pub term_age: Duration,
     /// When the last question about it was sent that was answered, or the record was first seen.
@@ -384,7 +385,7 @@ impl State {
             instance: Instance::default(),
             lock: Lock::default(),
             session: Session::default(),
-            highest_term: 0,
+            highest_term: Term::NONE,
             member_terms: None,
             hold: Hold::default(),
             election: None,
@@ -539,7 +540,7 @@ impl State {
 
     /// The term under which the instance is writable at its last word, while it is attached.
     #[must_use]
-    pub fn serving_term(&self) -> Option<u64> {
+    pub fn serving_term(&self) -> Option<Term> {
         self.live_probe()
             .filter(|probe| !probe.ro && probe.guard.leased)
             .map(|probe| probe.guard.term)

@@ -11,6 +11,7 @@ use super::observed::Probe;
 use super::plan::{Action, GuardCommand, Reason};
 use super::record::{Record, Status};
 use super::state::{Gained, Handover};
+use super::term::Term;
 use super::{Place, Planner};
 
 /// How long the target may take to catch up where the order does not say.
@@ -270,7 +271,7 @@ impl Planner<'_> {
     }
 
     /// Whom the record of `term` is to name.
-    pub(super) fn hands_over_to(&self, term: u64) -> Option<String> {
+    pub(super) fn hands_over_to(&self, term: Term) -> Option<String> {
         let hold = &self.state.hold;
         let ours = hold
             .record
@@ -283,7 +284,7 @@ impl Planner<'_> {
     /// Whether the instance is master of `term` in all but being writable at this moment: fenced for a handover that
     /// may be undone, or left to an operator's hand by a guard that stands down. Whoever was before is over, and that
     /// is what `active` says beyond `promoting`; both count as writable for the whole lease.
-    pub(super) fn reigns(&self, term: u64, probe: &Probe) -> bool {
+    pub(super) fn reigns(&self, term: Term, probe: &Probe) -> bool {
         let stands_down = probe.guard.stood_down && probe.guard.term == term;
         let fenced_for_handover = self.hands_over_to(term).is_some() && probe.guard.term == term;
         probe.is_master(term) || stands_down || fenced_for_handover
@@ -373,7 +374,7 @@ impl Planner<'_> {
         };
         let ballot = self.state.board.as_ref().and_then(|(board, _)| {
             let ballot = board.ballots.get(&handover.to.instance)?;
-            (ballot.term == record.term + 1 && ballot.index >= index).then_some(ballot)
+            (ballot.term == record.term.next() && ballot.index >= index).then_some(ballot)
         });
         match ballot.map(|ballot| &ballot.excluded) {
             Some(Some(why)) => {
@@ -468,7 +469,9 @@ impl Planner<'_> {
             .as_ref()
             .and_then(|election| election.own.as_ref());
         let said = known.is_some_and(|own| {
-            own.term == record.term + 1 && own.index == key.modify_index && own.excluded == excluded
+            own.term == record.term.next()
+                && own.index == key.modify_index
+                && own.excluded == excluded
         });
         if !said && self.may_call(Place::Ballot) {
             self.act(Action::WriteBallot {
@@ -476,7 +479,7 @@ impl Planner<'_> {
                     v: board::VERSION,
                     instance: probe.uuid.clone(),
                     name: self.state.name().to_owned(),
-                    term: record.term + 1,
+                    term: record.term.next(),
                     index: key.modify_index,
                     vclock: probe.vclock.clone(),
                     following: true,

@@ -12,8 +12,9 @@ use super::board::{self, Switchover, SwitchoverState};
 use super::event::{ConsulFault, GuardCommandKind};
 use super::observed::Probe;
 use super::plan::{Action, GuardCommand};
-use super::record::{Status, a_term};
+use super::record::Status;
 use super::state::State;
+use super::term::Term;
 use super::timing::Tick;
 use super::{Place, Planner};
 
@@ -175,8 +176,7 @@ pub struct Master {
     /// The version of this layout.
     pub v: u64,
     /// In which it serves.
-    #[serde(deserialize_with = "a_term")]
-    pub term: u64,
+    pub term: Term,
     /// Instance UUID.
     pub instance: String,
     /// Replica-set UUID.
@@ -200,7 +200,7 @@ impl Master {
     pub fn nobody(replicaset: &str) -> Self {
         Self {
             v: board::VERSION,
-            term: 0,
+            term: Term::NONE,
             instance: String::new(),
             replicaset: replicaset.to_owned(),
             name: String::new(),
@@ -410,7 +410,7 @@ impl Planner<'_> {
 
     /// The term in which we serve, or are being promoted at this moment: whoever was before is over by then, and what
     /// routers and other storages do with our name takes longer than the promotion.
-    fn term_to_name(&self) -> Option<u64> {
+    fn term_to_name(&self) -> Option<Term> {
         let state = self.state;
         let record = state.hold.record.as_ref().filter(|_| state.holds_lock())?;
         let promotes =

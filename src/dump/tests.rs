@@ -1,5 +1,6 @@
 //! What people are shown, as files. After a change on purpose, `WRITE_GOLDEN=1` writes them anew.
 
+use crate::decide::term::Term;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -106,7 +107,7 @@ fn record(instance: &str, name: &str) -> Record {
         instance: instance.to_owned(),
         replicaset: "99999999-0000-4000-8000-000000000009".to_owned(),
         name: name.to_owned(),
-        term: 7,
+        term: Term::from(7),
         refresh: 340,
         reason: "the lock was free".to_owned(),
         ..fixtures::record()
@@ -130,7 +131,7 @@ fn entry(health: Health, role: Role) -> CatalogEntry {
             role,
             instance: OWN.to_owned(),
             replicaset: String::new(),
-            term: 7,
+            term: Term::from(7),
             version: String::new(),
             ttl: Duration::from_secs(7),
         },
@@ -164,7 +165,7 @@ fn state(probe: Probe) -> State {
     state.instance.link = Link::Up;
     state.instance.probe = Some(probe);
     state.instance.probed_at = Some(at(99.6));
-    state.highest_term = 7;
+    state.highest_term = Term::from(7);
     state.board = Some((board(), at(98.0)));
     state
 }

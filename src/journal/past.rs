@@ -20,7 +20,7 @@ pub(super) fn history(said: &mut Said, line: &HistoryLine, over: bool) {
     if newest.is_some() && newest.as_ref() == said.last.get(&Topic::Interruption) {
         return;
     }
-    let (term, to) = (line.term, line.to.name.as_str());
+    let (term, to) = (line.term.get(), line.to.name.as_str());
     match back {
         None => change_of_hands(line, over),
         Some(back) if back.rows > 0 && back.known == Some(Known::AtMost) => warn!(
@@ -66,7 +66,7 @@ pub(crate) fn interruptions(said: &mut Said, state: &State) {
 macro_rules! change_of_hands {
     ($say:ident, $line:ident, $message:literal, $here:expr) => {
         $say!(
-            term = $line.term,
+            term = $line.term.get(),
             ended = $line.ended.map_or("", How::words),
             by = $line.by.as_deref(),
             reason = $line.reason,

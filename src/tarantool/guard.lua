@@ -7,7 +7,7 @@
 -- stays as it is, an older one hands its state over. All times are clock.monotonic64() of this process, never
 -- fiber.clock(), which stands still within a turn of the event loop.
 
-local VERSION = 10
+local VERSION = 11
 
 local clock = require('clock')
 local fiber = require('fiber')

@@ -11,6 +11,7 @@ use crate::config::GuardMode;
 use crate::decide::declared::{Declared, own_rule};
 use crate::decide::observed::Probe;
 use crate::decide::plan::Before;
+use crate::decide::term::Term;
 use crate::decide::timing::InstanceTime;
 
 /// What the instance says of itself, for the guard's answers. Evaluating it again replaces it for whoever comes after.
@@ -264,7 +265,7 @@ impl Guard {
 
     pub(super) async fn promote(
         &self,
-        term: u64,
+        term: Term,
         deadline: InstanceTime,
         before: Before,
         t0: InstanceTime,
@@ -287,7 +288,7 @@ impl Guard {
 
     pub(super) async fn grant(
         &self,
-        term: u64,
+        term: Term,
         deadline: InstanceTime,
     ) -> Result<Answer, GuardError> {
         self.say(
@@ -307,7 +308,7 @@ impl Guard {
         .await
     }
 
-    pub(super) async fn observe(&self, term: u64) -> Result<Answer, GuardError> {
+    pub(super) async fn observe(&self, term: Term) -> Result<Answer, GuardError> {
         self.say(
             "tell the guard of a term",
             "tarsec_guard.observe",
@@ -424,7 +425,7 @@ mod tests {
     fn a_word_of_the_guard_is_read() {
         let reply: Reply = rmp_serde::from_slice(&packed()).unwrap();
         assert_eq!(reply.refused.as_deref(), Some("it is not master here"));
-        assert_eq!(reply.probe.unwrap().guard.term, 1);
+        assert_eq!(reply.probe.unwrap().guard.term.get(), 1);
     }
 
     proptest! {

@@ -20,6 +20,7 @@ use crate::config::{GuardMode, Role, TarantoolConfig, VshardConfig};
 use crate::decide::event::{Event, GuardCommandKind, KillResult};
 use crate::decide::observed::Probe;
 use crate::decide::plan::Before;
+use crate::decide::term::Term;
 use crate::decide::timing::{InstanceTime, Timing};
 use crate::decide::vshard::{Look, VshardEvent};
 use crate::errors::with_causes;
@@ -68,13 +69,13 @@ pub enum Command {
     /// Write the session down.
     Remember(String),
     /// Make the instance writable.
-    Promote(u64, InstanceTime, Before, InstanceTime),
+    Promote(Term, InstanceTime, Before, InstanceTime),
     /// Lengthen its lease.
-    Grant(u64, InstanceTime),
+    Grant(Term, InstanceTime),
     /// Make the instance read-only.
     Fence(String),
     /// Tell the guard of a term.
-    Observe(u64),
+    Observe(Term),
     /// Let it stand down, or up again.
     StandDown(bool),
     /// Re-point replication: the URI with its password, and without.

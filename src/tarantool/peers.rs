@@ -13,6 +13,7 @@ use super::conn::{Connection, RequestError};
 use super::iproto::code;
 use crate::config::{TarantoolAddr, TarantoolConfig};
 use crate::decide::record::Vclock;
+use crate::decide::term::Term;
 use crate::decide::unrecorded::Unguarded;
 use crate::errors::with_causes;
 
@@ -42,7 +43,7 @@ pub(super) struct Reply {
 /// of the instance that asks: each guard is to say that it knows no other member and has no other rows.
 type Question<'a> = (
     &'a str,
-    u64,
+    Term,
     u64,
     Option<Vec<&'a String>>,
     Option<&'a Vclock>,
@@ -119,7 +120,7 @@ impl Peers {
     /// no rows but those.
     pub async fn ask(
         &self,
-        term: u64,
+        term: Term,
         instance: &str,
         lasting: Duration,
         members: BTreeMap<String, String>,
@@ -312,7 +313,13 @@ mod tests {
     async fn nobody_to_ask_is_answered_at_once() {
         let peers = peers(Duration::ZERO);
         let answers = peers
-            .ask(7, "a", LASTING, members([]), Some(Vclock::new()))
+            .ask(
+                Term::from(7),
+                "a",
+                LASTING,
+                members([]),
+                Some(Vclock::new()),
+            )
             .await;
         assert_eq!(answers, Answers::default());
     }
@@ -333,7 +340,7 @@ mod tests {
             ("unknown", ""),
         ]);
         let answers = peers(Duration::from_millis(200))
-            .ask(7, "a", LASTING, asked, None)
+            .ask(Term::from(7), "a", LASTING, asked, None)
             .await;
         assert_eq!(answers.unguarded.silent.len(), 3);
         let why = |uuid: &str| answers.promises[uuid].clone().unwrap_err();

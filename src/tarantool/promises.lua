@@ -9,8 +9,12 @@ local promises = {}
 
 -- No promise is longer: a lease and the margin of a successor, which must not count on this instance's clock.
 local PROMISE_MAX_NS = 64 * 1000000000ULL
--- No term is that high: what a number of Lua holds exactly ends here.
-local TERM_MAX = 2 ^ 53
+-- Which terms are believed, as src/decide/term.rs has it: so far ahead of the highest that is known here, or of none.
+local TERMS_AHEAD = 2 ^ 32
+local TERM_FIRST_MAX = 2 ^ 52
+local TERM_BELIEVED_MAX = 2 ^ 53 - 1 - TERMS_AHEAD
+-- A UUID as text.
+local UUID_LENGTH = 36
 
 -- How long a promise to another instance still runs, in nanoseconds; nil: there is none.
 local function left_ns_of(state)
@@ -55,6 +59,35 @@ function promises.forbid_promotion(state, fenced_term, needed_age_ns, t0)
     end
 end
 
+-- A whole number that a number of Lua holds exactly.
+local function is_count(value)
+    local number = (type(value) == 'number' or type(value) == 'cdata') and tonumber(value) or nil
+    return number ~= nil and number >= 0 and number < 2 ^ 53 and number % 1 == 0
+end
+
+-- What is wrong with a question, as a word for its asker; nil: nothing. Whoever may call the guard may ask anything, and what
+-- is asked here stays in the guard's state, from where its agent reads it.
+local function is_no_question(question)
+    if type(question.to) ~= 'string' or #question.to ~= UUID_LENGTH then
+        return 'the first argument is no UUID of an instance'
+    end
+    if not is_count(question.term) or not is_count(question.lasting_ns) then
+        return 'the term and the nanoseconds must be whole numbers below 2^53'
+    end
+    if question.asked ~= nil and type(question.asked) ~= 'table' then
+        return 'the members that are asked must be a list'
+    end
+    if question.vclock ~= nil and type(question.vclock) ~= 'table' then
+        return 'the vclock must be a map'
+    end
+end
+
+-- Whether nobody can have counted to that term, for all that is known here.
+local function is_out_of_reach(state, term)
+    local limit = state.term == 0 and TERM_FIRST_MAX or math.min(state.term + TERMS_AHEAD, TERM_BELIEVED_MAX)
+    return term > math.max(limit, state.term + 1)
+end
+
 local function cannot_promise(state, to, term, lasting_ns)
     if to == box.info.uuid then
         return 'it is the one that asks'
@@ -68,8 +101,8 @@ local function cannot_promise(state, to, term, lasting_ns)
     if left_ns_of(state) ~= nil and state.promise.to ~= to and state.promise.term >= term then
         return ('it has promised that to %s, master of term %d'):format(state.promise.to, tonumber(state.promise.term))
     end
-    if term >= TERM_MAX then
-        return 'no term is that high'
+    if is_out_of_reach(state, term) then
+        return ('nobody can have counted to term %d, it has seen term %d'):format(term, tonumber(state.term))
     end
     if lasting_ns > PROMISE_MAX_NS then
         return 'no lease is that long'
@@ -104,7 +137,11 @@ end
 -- lock and found no record before its own; `asked` has the UUIDs of all members that it asks, `vclock` what `to` has.
 -- `landed`: no commit of this instance is in flight any more.
 function promises.answer(state, landed, question)
-    local to, term, asked = question.to, question.term, question.asked
+    local wrong = is_no_question(question)
+    if wrong ~= nil then
+        return {uuid = box.info.uuid, promised = false, refused = wrong}
+    end
+    local to, term, asked = question.to, tonumber(question.term), question.asked
     local refused = cannot_promise(state, to, term, question.lasting_ns)
     if refused == nil and asked ~= nil then
         refused = cannot_stand_for_all(landed, to, asked, question.vclock)

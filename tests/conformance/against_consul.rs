@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+use tarsec::decide::term::Term;
 
 use tarsec::config::{ConsulConfig, ConsulTls};
 use tarsec::consul::{Consul, LockOutcome, LockStep, LockView, Renewal};
@@ -46,7 +47,7 @@ fn key(lock: usize) -> String {
 fn record(refresh: u64) -> Record {
     Record {
         v: 1,
-        term: 1,
+        term: Term::from(1),
         instance: "instance".to_owned(),
         replicaset: "set".to_owned(),
         name: "instance".to_owned(),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::time::Duration;
+use tarsec::decide::term::Term;
 
 use serde::Deserialize;
 use tarsec_harness::{Instance, Result, Value, World, json, sources};
@@ -50,13 +51,13 @@ enum Word {
     Promote(usize, Wish),
     BeginPromotion(usize, Wish),
     EndPromotion,
-    Grant(usize, u64, u64),
+    Grant(usize, Term, u64),
     Fence(usize),
-    Observe(usize, u64),
+    Observe(usize, Term),
     StandDown(usize, bool),
     /// The instance that asks, its term, and for how long; and all members that are asked, where the guard is to say
     /// that it knows no other.
-    Promise(String, u64, u64, Option<Vec<String>>),
+    Promise(String, Term, u64, Option<Vec<String>>),
     ByHand,
     /// Whether a barrier comes back before it has reached the WAL.
     Memory(bool),
@@ -65,7 +66,7 @@ enum Word {
 
 #[derive(Debug, Clone, Copy)]
 struct Wish {
-    term: u64,
+    term: Term,
     deadline_ns: u64,
     t0_ns: u64,
     before: Before,
@@ -407,9 +408,9 @@ impl Twin {
             t0_ns: self.now_ns - rng.one_of(&[0, 0, 0, 0, 0, MS, 4 * SEC]),
             before: Before {
                 fenced_term: rng.one_of(&[
-                    0,
-                    0,
-                    self.guard.term.saturating_sub(1),
+                    Term::NONE,
+                    Term::NONE,
+                    self.guard.term.before(1).unwrap_or_default(),
                     self.guard.term,
                 ]),
                 guard_age: rng.one_of(&ages),
@@ -418,15 +419,15 @@ impl Twin {
     }
 
     /// Mostly the term that is served or the next.
-    fn draw_term(&self, rng: &mut Rng) -> u64 {
+    fn draw_term(&self, rng: &mut Rng) -> Term {
         let known = self.guard.term;
         rng.one_of(&[
             known,
             known,
-            known + 1,
-            known + 1,
-            known + 3,
-            known.saturating_sub(1),
+            known.next(),
+            known.next(),
+            known.next().next().next(),
+            known.before(1).unwrap_or_default(),
         ])
     }
 

@@ -39,6 +39,13 @@ impl Guard<'_> {
             .map(|_| ())
     }
 
+    /// Waits until no commit of before the guard can land any more.
+    async fn lands(&self) -> Result<()> {
+        let wait = "local probe = tarsec_guard.probe
+            while not probe('agent').probe.guard.landed do tarsec_guard.changed:wait(0.05) end";
+        self.value(wait, &[]).await.map(|_| ())
+    }
+
     async fn probe(&self) -> Result<Value> {
         self.value("return tarsec_guard.probe('agent').probe.guard", &[])
             .await
@@ -140,6 +147,62 @@ async fn whoever_is_writable_or_knows_a_higher_term_promises_nothing() {
     .await;
 }
 
+/// Whoever may ask for a promise may ask for anything. What is believed stays in the guard, where its agent and every later
+/// promotion read it.
+#[tokio::test]
+async fn a_question_that_makes_no_sense_leaves_no_trace() {
+    guarded("guard-senseless", async |guard| {
+        guard.promise(OTHER, 5, SECOND).await?;
+        let before = guard.probe().await?;
+        let long = "x".repeat(100_000);
+        let ask = "return tarsec_guard.promise(...)";
+        let (term, second) = (json!(6), json!(SECOND));
+        for (question, words) in [
+            ([json!(long), term.clone(), second.clone()], "no UUID"),
+            ([json!([OTHER]), term.clone(), second.clone()], "no UUID"),
+            ([json!(THIRD), json!(6.5), second.clone()], "whole numbers"),
+            ([json!(THIRD), json!("6"), second.clone()], "whole numbers"),
+            ([json!(THIRD), json!(-6), second.clone()], "whole numbers"),
+            (
+                [json!(THIRD), json!(1_u64 << 53), second.clone()],
+                "whole numbers",
+            ),
+            (
+                [json!(THIRD), json!(u64::MAX), second.clone()],
+                "whole numbers",
+            ),
+            ([json!(THIRD), term.clone(), json!(-1)], "whole numbers"),
+            ([json!(THIRD), term.clone(), json!(1e300)], "whole numbers"),
+            (
+                [json!(THIRD), json!((1_u64 << 53) - 1), second.clone()],
+                "counted to term",
+            ),
+            (
+                [json!(THIRD), json!((1_u64 << 32) + 6), second.clone()],
+                "counted to term",
+            ),
+        ] {
+            let answer = guard.value(ask, &question).await?;
+            assert_says(&answer["refused"], words);
+            assert_eq!(answer["promised"], false);
+        }
+        let after = guard.probe().await?;
+        assert_eq!(
+            (&after["term"], &after["promise"]["to"]),
+            (&before["term"], &before["promise"]["to"])
+        );
+        // The furthest that is believed leaves room.
+        let furthest = (1_u64 << 32) + 5;
+        assert_eq!(
+            guard.promise(OTHER, furthest, SECOND).await?["promised"],
+            true
+        );
+        assert_eq!(guard.promote(furthest + 1, furthest, 0).await?, Value::Null);
+        Ok(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_young_guard_is_not_promoted_where_it_may_have_forgotten_a_promise() {
     guarded("guard-age", async |guard| {
@@ -181,6 +244,7 @@ async fn whoever_stands_for_all_knows_nobody_that_was_not_asked_and_has_landed()
             let args = [json!(OTHER), json!(term), json!(SECOND), json!(uuids)];
             guard.value("return tarsec_guard.promise(...)", &args).await
         };
+        guard.lands().await?;
         let answer = asked(5, &[guard.0.uuid()]).await?;
         assert_eq!(
             (&answer["promised"], &answer["for_all"]),
@@ -214,6 +278,7 @@ async fn whoever_stands_for_all_has_no_row_that_the_asking_one_lacks() {
             let args = [json!(OTHER), json!(term), json!(own), json!(behind)];
             guard.value(lua, &args).await
         };
+        guard.lands().await?;
         let refused = asked(5, 1).await?;
         assert_says(&refused["refused"], "it has rows of member 1 that");
         assert_eq!(refused["promised"], false);

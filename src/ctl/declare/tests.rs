@@ -63,7 +63,7 @@ fn a_declaration_is_a_new_record_of_the_same_term_that_bounds_no_successor() {
     let over = over(&was, "me", "anna@ops1");
     assert_eq!((over.status, over.paused), (Status::Fenced, false));
     assert_eq!(over.unguarded, was.unguarded);
-    assert_eq!((over.term, &over.name), (7, &name(1)));
+    assert_eq!((over.term.get(), &over.name), (7, &name(1)));
     assert_eq!(over.vclock, vclock(1_000));
     assert_ne!(over.stamp(), paused().stamp());
     assert!(over.reason.contains("anna@ops1"));

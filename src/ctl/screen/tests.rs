@@ -1,5 +1,6 @@
 //! What the screens look like, as files. After a change on purpose, `WRITE_GOLDEN=1` writes them anew.
 
+use crate::decide::term::Term;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -96,7 +97,9 @@ fn a_cluster_of_vshard() {
 #[test]
 fn a_healthy_cluster_as_json() {
     let order = switchover(SwitchoverState::Done);
-    let keys = Keys::healthy().switchover(&order).line(&line(7));
+    let keys = Keys::healthy()
+        .switchover(&order)
+        .line(&line(Term::from(7)));
     let mut text = serde_json::to_string_pretty(&keys.view()).unwrap();
     text.push('\n');
     // Lines of JSON may be long.
@@ -375,13 +378,16 @@ fn rows_at_risk_and_what_came_back() {
             rows: 1,
             known: None,
         }),
-        ..line(5)
+        ..line(Term::from(5))
     };
     let harmless = HistoryLine {
         rows_at_risk: 0,
-        ..line(6)
+        ..line(Term::from(6))
     };
-    let keys = Keys::healthy().line(&line(7)).line(&harmless).line(&back);
+    let keys = Keys::healthy()
+        .line(&line(Term::from(7)))
+        .line(&harmless)
+        .line(&back);
     assert_screen("rows_at_risk", &keys, Verdict::Well);
     assert_golden("history.txt", &history(Paper::PLAIN, &keys.view()));
 }
@@ -394,7 +400,7 @@ fn a_change_of_hands_says_no_more_than_is_known() {
         outage: Some(Outage::of(Some(23), Some(23))),
         rows_at_risk: 0,
         risk_known: Some(Known::Exact),
-        ..line(6)
+        ..line(Term::from(6))
     };
     let lost = HistoryLine {
         ended: Some(How::MachineLost),
@@ -403,7 +409,7 @@ fn a_change_of_hands_says_no_more_than_is_known() {
         risk_known: Some(Known::AtLeast),
         last_word_age_ms: Some(10_000),
         rate_rows_per_s: Some(700),
-        ..line(7)
+        ..line(Term::from(7))
     };
     let keys = Keys::healthy().line(&lost).line(&planned);
     assert_screen("machine_lost", &keys, Verdict::Well);
@@ -418,12 +424,12 @@ fn a_master_that_follows_itself_is_not_waited_for() {
         rows_at_risk: 0,
         last_word_age_ms: Some(10_000),
         rate_rows_per_s: Some(700),
-        ..line(5)
+        ..line(Term::from(5))
     };
     let lacks_them = HistoryLine {
         from: Some(party(1)),
         risk_known: Some(Known::AtLeast),
-        ..line(6)
+        ..line(Term::from(6))
     };
     let doubtful = HistoryLine {
         returned: Some(Returned {
@@ -432,7 +438,7 @@ fn a_master_that_follows_itself_is_not_waited_for() {
             rows: 3,
             known: Some(Known::AtMost),
         }),
-        ..line(7)
+        ..line(Term::from(7))
     };
     let keys = Keys::healthy().line(&doubtful).line(&lacks_them);
     assert_screen("same_master", &keys.line(&has_them), Verdict::Well);
@@ -593,7 +599,7 @@ fn a_partys_name_may_be_missing() {
             instance: String::new(),
             name: String::new(),
         },
-        ..line(1)
+        ..line(Term::from(1))
     };
     let text = history(Paper::PLAIN, &Keys::healthy().line(&nobody).view());
     assert!(text.contains("nobody ->"), "{text}");

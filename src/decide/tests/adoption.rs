@@ -30,7 +30,10 @@ fn a_restarted_agent_carries_on_with_the_lock_of_the_session_that_the_guard_wrot
             assert!(node.instance.is_writable());
         }
     }
-    assert_eq!(node.serving().lock.record().expect("a record").term, 7);
+    assert_eq!(
+        node.serving().lock.record().expect("a record").term.get(),
+        7
+    );
 }
 
 #[test]
@@ -100,7 +103,7 @@ fn a_restarted_agent_whose_instance_is_under_an_older_lease_waits_for_the_predec
     node.settles();
     node.lives_on(LEASE_AND_MARGIN - 1.secs());
     assert!(
-        node.instance.guard.term < 9 || !node.instance.is_writable(),
+        node.instance.guard.term.get() < 9 || !node.instance.is_writable(),
         "promoted in term 9 without having waited"
     );
 }
@@ -202,7 +205,7 @@ fn a_restarted_agent_puts_a_record_of_its_own_in_the_lock_at_once() {
     node.state.hold.accepted_at = node.now;
     node.settles();
     let record = node.lock.record().expect("a record");
-    assert_eq!((record.agent.as_str(), record.term), ("second", 7));
+    assert_eq!((record.agent.as_str(), record.term.get()), ("second", 7));
     let plan = node.round();
     assert!(!does!(plan, Action::Refresh { .. }), "{plan:?}");
 }

@@ -1,5 +1,6 @@
 //! The values of the keys beside the lock: whatever is in them, reading them does no harm.
 
+use crate::decide::term::Term;
 use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,7 +20,7 @@ fn ballot() -> Ballot {
         v: VERSION,
         instance: "i".to_owned(),
         name: "host:3301".to_owned(),
-        term: 3,
+        term: Term::from(3),
         index: 17,
         vclock: vclock(),
         following: true,
@@ -53,7 +54,7 @@ fn line() -> HistoryLine {
     };
     HistoryLine {
         v: VERSION,
-        term: 3,
+        term: Term::from(3),
         at: 1,
         at_ms: 1_500,
         cause: Cause::TakenOver,

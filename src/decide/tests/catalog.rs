@@ -4,6 +4,7 @@ use super::fixtures::*;
 use crate::decide::event::{Event, GuardCommandKind};
 use crate::decide::plan::{Action, GuardCommand, Health, Role};
 use crate::decide::record::Status;
+use crate::decide::term::Term;
 
 fn is_tell(action: &Action) -> bool {
     matches!(action, Action::Tell { .. })
@@ -16,7 +17,7 @@ fn a_serving_master_is_a_passing_master() {
         (entry.registered.role, entry.health),
         (Role::Master, Health::Passing)
     );
-    assert_eq!(entry.registered.term, 7);
+    assert_eq!(entry.registered.term.get(), 7);
 }
 
 #[test]
@@ -213,7 +214,7 @@ fn the_member_key_is_written_when_something_about_the_member_changed() {
     let mut node = replica();
     assert!(!does!(node.plan(), Action::WriteMember { .. }));
     let mut higher = record();
-    higher.term = 8;
+    higher.term = Term::from(8);
     node.lock
         .put_record(Some(crate::decide::ids::SessionId::new("theirs")), &higher);
     node.watch_shows_lock();
@@ -234,7 +235,7 @@ fn before_the_instance_has_said_who_it_is_the_catalog_hears_nothing() {
 fn a_new_agent_writes_its_member_key_only_after_it_knows_the_terms() {
     let mut node = node().finding(|lock| {
         lock.delete_key();
-        lock.members_term = 11;
+        lock.members_term = Term::from(11);
     });
     node.attaches();
     assert!(!does!(node.plan(), Action::WriteMember { .. }));
@@ -246,7 +247,7 @@ fn a_new_agent_writes_its_member_key_only_after_it_knows_the_terms() {
     let Action::WriteMember { member } = write else {
         unreachable!()
     };
-    assert_eq!(member.term, 12, "its own, one above");
+    assert_eq!(member.term.get(), 12, "its own, one above");
 }
 
 /// A Consul agent that hung carries out late what was given up: the role of then would stand there for good.

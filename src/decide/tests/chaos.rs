@@ -3,6 +3,7 @@
 mod events;
 mod rules;
 
+use crate::decide::term::Term;
 use rules::sound;
 
 use crate::decide::event::KillResult;
@@ -63,7 +64,7 @@ enum Happening {
 enum Foreign {
     Takes {
         status: Status,
-        terms_ahead: u64,
+        terms_ahead: usize,
         held: bool,
     },
     Garbage {
@@ -83,7 +84,7 @@ fn any_status() -> impl Strategy<Value = Status> {
 
 fn any_foreign() -> impl Strategy<Value = Foreign> {
     prop_oneof![
-        (any_status(), 0..3_u64, any::<bool>()).prop_map(|(status, terms_ahead, held)| {
+        (any_status(), 0..3_usize, any::<bool>()).prop_map(|(status, terms_ahead, held)| {
             Foreign::Takes {
                 status,
                 terms_ahead,
@@ -141,9 +142,9 @@ struct Chaos {
     answers: Vec<Event>,
     sights: Vec<(Tick, LockSight)>,
     /// Readings under a record that Consul accepted from us, by term.
-    accepted: Vec<(u64, InstanceTime)>,
+    accepted: Vec<(Term, InstanceTime)>,
     /// Readings under which the other members promised a lease, by term.
-    promised: Vec<(u64, InstanceTime)>,
+    promised: Vec<(Term, InstanceTime)>,
     promising: bool,
     /// Leases handed over: until when they run at most, on the agent's clock.
     handed_until: Option<Tick>,
@@ -448,7 +449,8 @@ impl Chaos {
                 terms_ahead,
                 held,
             } => {
-                let term = self.state.highest_term.max(1) + terms_ahead;
+                let known = self.state.highest_term.max(Term::FIRST);
+                let term = (0..*terms_ahead).fold(known, |term, _| term.next());
                 let written = record().of(OTHER).term(term).says(*status);
                 let holder = held.then(|| SessionId::new("theirs"));
                 self.lock.put_record(holder, &written);

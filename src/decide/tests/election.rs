@@ -1,6 +1,7 @@
 //! Who goes first when the lock is up for grabs, who does not run at all, and that nobody waits in vain.
 
 use crate::decide::slots::Place;
+use crate::decide::term::Term;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
@@ -34,7 +35,7 @@ pub(super) fn ballot(instance: &str) -> Ballot {
         v: VERSION,
         instance: instance.to_owned(),
         name: format!("name of {instance}"),
-        term: 7,
+        term: Term::from(7),
         index: 1,
         vclock: vclock(10),
         following: true,
@@ -206,7 +207,7 @@ fn who_did_not_run_and_may_run_again_waits_for_its_ballot_like_anybody() {
 fn a_ballot_of_another_election_does_not_count() {
     for other in [
         Ballot {
-            term: 6,
+            term: Term::from(6),
             vclock: vclock(99),
             ..ballot(THIRD)
         },
@@ -237,7 +238,7 @@ fn a_ballot_says_what_the_instance_had_after_the_lock_came_up_for_grabs() {
     let own = node.wrote();
     assert_eq!((own.vclock, own.following), (vclock(12), true));
     assert!(own.idle_ms < 200, "{}", own.idle_ms);
-    assert_eq!((own.term, own.index), (7, 1));
+    assert_eq!((own.term.get(), own.index), (7, 1));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod elections;
 mod successors;
 
+use crate::decide::term::Term;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -291,7 +292,7 @@ fn promises_for_another_reading_do_not_count() {
 fn promises_asked_for_another_term_do_not_count() {
     let mut node = safe_master();
     let (members, reading) = asks(&mut node);
-    node.state.hold.record.as_mut().expect("a record").term = 8;
+    node.state.hold.record.as_mut().expect("a record").term = Term::from(8);
     node.hears(Event::PromisesAnswered {
         unguarded: Default::default(),
         reading,
@@ -466,7 +467,7 @@ fn back_with_consul_it_takes_its_own_lock_again_and_nothing_changes_hands() {
     node.watch_shows_lock();
     node.settles();
     let node = node.serving();
-    assert_eq!(node.lock.record().expect("a record").term, 7);
+    assert_eq!(node.lock.record().expect("a record").term.get(), 7);
     assert_eq!(node.plan().reason, Reason::Serving);
     assert_eq!(node.state.hold.unwritten, None);
 }

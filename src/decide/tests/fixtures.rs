@@ -1,5 +1,6 @@
 //! One agent with a toy instance and a toy lock, where the test says what is answered, when, and what gets lost.
 
+use crate::decide::term::Term;
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 
 use crate::decide::event::KillResult;
@@ -96,7 +97,7 @@ pub(crate) fn settings() -> Settings {
 pub(crate) fn record() -> Record {
     Record {
         v: Record::VERSION,
-        term: 6,
+        term: Term::from(6),
         instance: OTHER.to_owned(),
         replicaset: "replicaset".to_owned(),
         name: "10.0.0.2:3301".to_owned(),
@@ -134,8 +135,8 @@ impl Record {
         instance.clone_into(&mut self.instance);
         self
     }
-    pub(super) fn term(mut self, term: u64) -> Self {
-        self.term = term;
+    pub(super) fn term(mut self, term: impl Into<Term>) -> Self {
+        self.term = term.into();
         self
     }
     pub(super) fn refreshed(mut self, refresh: u64) -> Self {

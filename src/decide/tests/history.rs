@@ -1,6 +1,7 @@
 //! Changes of hands as they are written down, and rows that an ex-master brings back.
 
 use crate::decide::slots::Place;
+use crate::decide::term::Term;
 use std::collections::BTreeMap;
 
 use super::fixtures::*;
@@ -24,10 +25,10 @@ fn party(instance: &str) -> Party {
 }
 
 /// The change of hands in which `from` lost to `to`, which had `vclock`.
-pub(super) fn line(term: u64, from: &str, to: &str, vclock: Vclock) -> HistoryLine {
+pub(super) fn line(term: u32, from: &str, to: &str, vclock: Vclock) -> HistoryLine {
     HistoryLine {
         v: VERSION,
-        term,
+        term: Term::from(term),
         at: 0,
         at_ms: 0,
         cause: Cause::Released,
@@ -151,7 +152,7 @@ fn returning(lines: &[HistoryLine], own: u64) -> Node {
             let theirs = SessionId::new("theirs");
             lock.put_record(Some(theirs), &record().term(8));
             for line in lines {
-                lock.history.insert(line.term, line.clone());
+                lock.history.insert(line.term.get(), line.clone());
             }
         })
         .having(|instance| instance.vclock = vclock(own, 4))
@@ -277,7 +278,7 @@ fn a_term_that_was_over_before_its_line_was_written_has_one_all_the_same() {
     node.lives_on(2.secs());
     assert!(!node.state.holds_lock());
     let line = node.lock.history.get(&7).expect("a line");
-    assert_eq!((line.term, line.to.instance.as_str()), (7, OWN));
+    assert_eq!((line.term.get(), line.to.instance.as_str()), (7, OWN));
     assert!(node.state.past.untold.is_empty());
     node.lock.history.clear();
     node.lives_on(5.secs());
@@ -400,7 +401,7 @@ fn an_agent_that_stops_does_not_wait_for_a_line_that_it_may_not_write() {
     };
     assert!(matches!(once_more, Action::WriteHistory { .. }));
     node.hears(Event::HistoryWritten {
-        term: 7,
+        term: Term::from(7),
         result: Err(denied),
     });
     assert!(does!(node.settles(), Action::Exit { .. }));

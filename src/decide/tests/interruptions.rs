@@ -24,7 +24,7 @@ fn is_fenced_for_a_moment(node: &mut Node) {
     node.instance.is_fenced_by_guard("a story");
     node.lives_on(2.secs());
     assert!(node.state.is_serving());
-    assert_eq!(node.lock.record().unwrap().term, 7);
+    assert_eq!(node.lock.record().unwrap().term.get(), 7);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::fixtures::*;
 use crate::decide::plan::{Action, GuardCommand, Reason};
 use crate::decide::record::Status;
+use crate::decide::term::Term;
 
 fn is_acquire(action: &Action) -> bool {
     matches!(action, Action::Acquire { .. })
@@ -44,7 +45,7 @@ fn the_lease_counts_from_the_clock_read_before_the_record_was_sent() {
     let (term, deadline) =
         part!(node.plan(), Action::Guard(GuardCommand::Promote { term, deadline, .. }) => (*term, *deadline))
             .expect("a promotion");
-    assert_eq!(term, 7);
+    assert_eq!(term.get(), 7);
     assert!(deadline <= clock_when_sent + LEASE, "{deadline:?}");
 }
 
@@ -160,7 +161,7 @@ fn a_lease_half_gone_is_not_worth_a_promotion() {
 fn a_promotion_that_the_guard_refused_is_tried_again_after_a_pause() {
     let mut node = node().attached().seeing_lock();
     let promote = node.runs_until(is_promote);
-    node.instance.guard.term = 8;
+    node.instance.guard.term = Term::from(8);
     node.answers(&promote);
     assert!(!node.instance.is_writable());
     assert!(!does!(
@@ -174,11 +175,11 @@ fn a_promotion_that_the_guard_refused_is_tried_again_after_a_pause() {
 fn a_holder_whose_guard_has_seen_a_higher_term_goes_above_it_and_waits() {
     let mut node = node().attached().seeing_lock();
     let promote = node.runs_until(is_promote);
-    node.instance.guard.term = 8;
+    node.instance.guard.term = Term::from(8);
     node.answers(&promote);
     node.settles();
     let record = node.lock.record().expect("a record");
-    assert_eq!((record.term, record.status), (9, Status::Promoting));
+    assert_eq!((record.term.get(), record.status), (9, Status::Promoting));
     assert!(matches!(
         node.plan().reason,
         Reason::WaitingForPredecessor { until } if until.since(node.now) > LEASE
@@ -186,13 +187,13 @@ fn a_holder_whose_guard_has_seen_a_higher_term_goes_above_it_and_waits() {
     node.lives_on(LEASE_AND_MARGIN - 1.secs());
     assert!(!node.instance.is_writable());
     node.lives_on(1500.ms());
-    assert_eq!(node.serving().instance.guard.term, 9);
+    assert_eq!(node.serving().instance.guard.term.get(), 9);
 }
 
 #[test]
 fn a_lease_for_another_term_than_the_lock_is_ended() {
     let mut node = master();
-    node.instance.guard.term = 5;
+    node.instance.guard.term = Term::from(5);
     node.passes(1.secs());
     node.settles();
     node.attaches();
@@ -208,7 +209,7 @@ fn the_record_says_active_as_soon_as_the_instance_is_writable() {
     let node = master();
     let record = node.lock.record().expect("a record");
     assert_eq!(record.status, Status::Active);
-    assert_eq!((record.term, record.instance.as_str()), (7, OWN));
+    assert_eq!((record.term.get(), record.instance.as_str()), (7, OWN));
     assert_eq!(record.lease(), LEASE);
 }
 
@@ -222,7 +223,7 @@ fn a_master_stays_master_for_a_minute_of_nothing_but_refreshes() {
         assert!(node.instance.is_writable());
     }
     let record = node.lock.record().expect("a record");
-    assert_eq!(record.term, 7);
+    assert_eq!(record.term.get(), 7);
     assert!((20..=30).contains(&(record.refresh - refresh)));
 }
 

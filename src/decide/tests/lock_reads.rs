@@ -116,7 +116,7 @@ fn a_lost_acquisition_is_found_by_the_next_read() {
     node.answers(&Action::ReadLock);
     assert!(node.state.holds_lock() && !node.state.lock.outdated);
     node.settles();
-    assert_eq!(node.serving().instance.guard.term, 7);
+    assert_eq!(node.serving().instance.guard.term.get(), 7);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn an_acquisition_that_never_arrived_is_made_again() {
     let acquire = node.runs_until(is_acquire);
     node.loses(&acquire);
     node.lives_on(1.secs());
-    assert_eq!(node.serving().instance.guard.term, 7);
+    assert_eq!(node.serving().instance.guard.term.get(), 7);
 }
 
 #[test]
@@ -322,7 +322,7 @@ fn a_session_that_consul_denies_and_the_key_shows_is_kept() {
     node.lives_on(3.secs());
     assert_eq!(node.lock.holder(), Some(&session));
     assert!(node.state.holds_lock() && node.state.is_serving());
-    assert_eq!(node.lock.record().map(|record| record.term), Some(7));
+    assert_eq!(node.lock.record().map(|record| record.term.get()), Some(7));
 }
 
 #[test]

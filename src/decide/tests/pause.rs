@@ -246,7 +246,7 @@ fn a_dead_instance_keeps_its_lock_and_is_promoted_again_in_the_same_term() {
     assert!(node.instance.is_writable());
     let record = node.lock.record().unwrap();
     assert_eq!(
-        (record.term, record.status, record.paused),
+        (record.term.get(), record.status, record.paused),
         (7, Status::Active, true)
     );
     assert!(node.instance.guard.stood_down);
@@ -334,7 +334,7 @@ fn an_agent_that_restarts_in_a_pause_finds_everything_as_it_was() {
     }
     assert!(says_paused(&node));
     assert!(node.instance.is_writable() && node.instance.guard.stood_down);
-    assert_eq!(node.lock.record().unwrap().term, 7);
+    assert_eq!(node.lock.record().unwrap().term.get(), 7);
 }
 
 #[test]
@@ -443,7 +443,7 @@ fn a_lock_that_was_lost_in_a_pause_is_taken_again() {
     node.lives_on(2.secs());
     assert!(node.state.holds_lock());
     let record = node.lock.record().unwrap();
-    assert_eq!((record.term, record.paused), (7, true));
+    assert_eq!((record.term.get(), record.paused), (7, true));
     assert!(node.instance.is_writable());
 }
 

@@ -59,7 +59,7 @@ fn the_lock_of_a_dead_master_is_released_at_once_as_fenced() {
     assert!(matches!(node.plan().reason, Reason::InstanceDied { .. }));
     node.settles();
     let record = node.lock.record().expect("a record");
-    assert_eq!((record.status, record.term), (Status::Fenced, 7));
+    assert_eq!((record.status, record.term.get()), (Status::Fenced, 7));
     assert_eq!(node.lock.holder(), None);
 }
 
@@ -468,7 +468,7 @@ fn a_higher_term_of_the_agent_that_replaced_us_is_not_written_over() {
     node.watch_shows_lock();
     for _ in 0..20 {
         node.round();
-        assert!(node.lock.record().expect("a record").term >= 8);
+        assert!(node.lock.record().expect("a record").term.get() >= 8);
         node.passes(100.ms());
     }
 }

@@ -1,5 +1,6 @@
 //! A router's agent.
 
+use crate::decide::term::Term;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -63,10 +64,10 @@ impl Agent {
         self.state.apply(event, self.now);
     }
 
-    fn sees(&mut self, master: &str, term: u64) {
+    fn sees(&mut self, master: &str, term: u32) {
         let master = Master {
             v: VERSION,
-            term,
+            term: Term::from(term),
             instance: master.to_owned(),
             replicaset: "first".to_owned(),
             name: master.to_owned(),

@@ -44,7 +44,7 @@ fn a_master_that_dies_is_succeeded_in_tens_of_milliseconds() {
     assert!(took < 100.ms(), "{took:?}");
     let record = world.lock.record().expect("a record");
     assert_eq!(
-        (record.term, record.reason.as_str()),
+        (record.term.get(), record.reason.as_str()),
         (2, "the master before gave the lock up")
     );
     world.plays(30.secs());
@@ -98,7 +98,7 @@ fn an_agent_that_restarts_within_the_lease_changes_nothing() {
         world.plays(100.ms());
         assert_eq!(world.master(), Some(master));
     }
-    assert_eq!(world.lock.record().expect("a record").term, 1);
+    assert_eq!(world.lock.record().expect("a record").term.get(), 1);
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_lost_session_within_the_lease_changes_nothing() {
         world.plays(100.ms());
         assert_eq!(world.master(), Some(master));
     }
-    assert_eq!(world.lock.record().expect("a record").term, 1);
+    assert_eq!(world.lock.record().expect("a record").term.get(), 1);
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_lone_instance_is_its_own_successor() {
     world.kills_instance(master);
     world.plays(10.secs());
     assert_eq!(world.master(), Some(master));
-    assert_eq!(world.lock.record().expect("a record").term, 2);
+    assert_eq!(world.lock.record().expect("a record").term.get(), 2);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::decide::event::Event;
 use crate::decide::ids::SessionId;
 use crate::decide::plan::{Action, GuardCommand, Reason};
 use crate::decide::record::Status;
+use crate::decide::term::Term;
 
 fn is_acquire(action: &Action) -> bool {
     matches!(action, Action::Acquire { .. })
@@ -25,7 +26,7 @@ fn after_a_fenced_master_the_lock_is_taken_and_the_instance_promoted_at_once() {
     let started_at = node.now;
     node.settles();
     let node = node.serving();
-    assert_eq!(node.instance.guard.term, 7);
+    assert_eq!(node.instance.guard.term.get(), 7);
     assert!(node.now.since(started_at) < 10.ms());
 }
 
@@ -41,7 +42,7 @@ fn after_anyone_else_it_waits_for_lease_and_margin_since_the_last_change() {
         node.lives_on(LEASE_AND_MARGIN - 300.ms());
         assert!(!node.state.holds_lock());
         node.lives_on(600.ms());
-        assert_eq!(node.serving().instance.guard.term, 7);
+        assert_eq!(node.serving().instance.guard.term.get(), 7);
     }
 }
 
@@ -198,7 +199,7 @@ fn the_wait_is_for_the_predecessors_lease_not_for_ones_own() {
 fn without_a_key_it_asks_for_the_terms_takes_the_lock_and_waits_a_full_lease() {
     let mut node = node().finding(|lock| {
         lock.delete_key();
-        lock.members_term = 11;
+        lock.members_term = Term::from(11);
     });
     node.attaches();
     node.watch_shows_lock();
@@ -211,7 +212,7 @@ fn without_a_key_it_asks_for_the_terms_takes_the_lock_and_waits_a_full_lease() {
     assert_eq!(*index, None);
     node.answers(&acquire);
     node.settles();
-    assert_eq!(node.lock.record().expect("a record").term, 12);
+    assert_eq!(node.lock.record().expect("a record").term.get(), 12);
     let Reason::WaitingForPredecessor { until } = node.plan().reason else {
         panic!("{:?}", node.plan().reason)
     };
@@ -219,7 +220,7 @@ fn without_a_key_it_asks_for_the_terms_takes_the_lock_and_waits_a_full_lease() {
     node.lives_on(LEASE_AND_MARGIN - 1.secs());
     assert!(!node.instance.is_writable());
     node.lives_on(1500.ms());
-    assert_eq!(node.serving().instance.guard.term, 12);
+    assert_eq!(node.serving().instance.guard.term.get(), 12);
 }
 
 #[test]
@@ -324,7 +325,7 @@ fn a_lost_session_within_the_lease_changes_nothing_but_the_session() {
         }
     }
     let node = node.serving();
-    assert_eq!(node.lock.record().expect("a record").term, 7);
+    assert_eq!(node.lock.record().expect("a record").term.get(), 7);
     assert_ne!(node.own_session(), session);
     assert_eq!(
         node.instance.guard.session.as_deref(),
@@ -344,7 +345,7 @@ fn a_master_whose_lease_ended_takes_its_own_free_lock_again_without_waiting() {
     let started_at = node.now;
     node.settles();
     let node = node.serving();
-    assert_eq!(node.instance.guard.term, 7, "nothing changed hands");
+    assert_eq!(node.instance.guard.term.get(), 7, "nothing changed hands");
     assert!(node.now.since(started_at) < 10.ms());
 }
 
@@ -363,7 +364,7 @@ fn a_hold_that_never_came_to_announce_itself_is_taken_again_with_a_wait() {
     let Action::Acquire { attempt, .. } = &acquire else {
         unreachable!()
     };
-    assert_eq!(attempt.record.term, 7);
+    assert_eq!(attempt.record.term.get(), 7);
     assert_eq!(attempt.gain.expect("a gain").wait, Some(LEASE_AND_MARGIN));
 }
 
@@ -408,7 +409,8 @@ fn a_lock_held_by_somebody_else_is_the_end_of_a_reign() {
     assert!(!node.instance.is_writable());
     assert!(matches!(node.plan().reason, Reason::FollowingMaster { .. }));
     assert_eq!(
-        node.instance.guard.term, 8,
+        node.instance.guard.term.get(),
+        8,
         "its guard has learnt the higher term"
     );
     assert_eq!(

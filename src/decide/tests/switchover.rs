@@ -222,7 +222,7 @@ fn a_target_that_does_not_catch_up_leaves_the_same_master_in_the_same_term() {
     assert_eq!(state, SwitchoverState::Undone);
     assert_eq!(why, "b:3301 still lacked 5 rows after 2000 ms");
     let record = node.lock.record().unwrap();
-    assert_eq!((record.term, record.status), (7, Status::Active));
+    assert_eq!((record.term.get(), record.status), (7, Status::Active));
     assert_eq!(record.handover_to, None);
     assert!(node.state.is_serving());
 }
@@ -457,7 +457,7 @@ fn an_agent_that_restarts_in_the_middle_undoes_it() {
     }
     node.lives_on(3.secs());
     assert_eq!(node.outcome().0, SwitchoverState::Undone);
-    assert_eq!(node.lock.record().unwrap().term, 7);
+    assert_eq!(node.lock.record().unwrap().term.get(), 7);
     assert_eq!(node.lock.record().unwrap().handover_to, None);
 }
 

@@ -74,7 +74,10 @@ fn a_holder_that_is_not_heard_of_for_lease_and_margin_loses_the_lock_at_its_inde
     );
     node.answers(&take_over);
     node.settles();
-    assert_eq!(node.serving().lock.record().expect("a record").term, 7);
+    assert_eq!(
+        node.serving().lock.record().expect("a record").term.get(),
+        7
+    );
 }
 
 #[test]
@@ -199,7 +202,7 @@ fn a_lock_held_with_a_record_from_a_backup_is_no_word_of_the_last_master() {
     node.watch_shows_lock();
     node.lives_on(LEASE_AND_MARGIN + 300.ms());
     assert!(node.state.holds_lock() && !node.instance.is_writable());
-    assert_eq!(node.lock.record().expect("a record").term, 10);
+    assert_eq!(node.lock.record().expect("a record").term.get(), 10);
     node.lives_on(LEASE_AND_MARGIN);
     node.serving();
 }

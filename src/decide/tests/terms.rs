@@ -1,11 +1,14 @@
 //! Which terms are believed, and of whom.
 
+use proptest::prelude::*;
+
 use super::fixtures::*;
 use crate::decide::board::{Member, parse};
-use crate::decide::record::{Record, Status};
+use crate::decide::record::Status;
+use crate::decide::term::Term;
 
 /// An agent that finds no lock key, and members' keys that mention this term, has taken the lock.
-fn after_hearing_of(term: u64) -> Node {
+fn after_hearing_of(term: Term) -> Node {
     let mut node = node().finding(|lock| {
         lock.delete_key();
         lock.members_term = term;
@@ -20,9 +23,13 @@ fn after_hearing_of(term: u64) -> Node {
 /// Anybody who may write a key can write such a term, and no lock protects a member's key.
 #[test]
 fn a_term_that_nobody_can_have_counted_to_is_not_believed() {
-    for term in [Record::MAX_FIRST_TERM, Record::MAX_TERM - 1] {
+    for term in [Term::MAX_FIRST.next(), Term::MAX] {
         let node = after_hearing_of(term);
-        assert_eq!(node.lock.record().expect("a record").term, 1, "{term}");
+        assert_eq!(
+            node.lock.record().expect("a record").term.get(),
+            1,
+            "{term}"
+        );
     }
     let member = |term: u64| {
         format!(
@@ -30,27 +37,27 @@ fn a_term_that_nobody_can_have_counted_to_is_not_believed() {
         )
     };
     let reads = |term: u64| parse::<Member>(member(term).as_bytes()).is_some();
-    assert!(reads(Record::MAX_TERM - 1));
-    assert!(!reads(Record::MAX_TERM));
+    assert!(reads(Term::MAX.get()));
+    assert!(!reads(Term::MAX.get() + 1));
     assert!(!reads(u64::MAX));
 }
 
 /// The highest that is believed leaves room: hands change on.
 #[test]
 fn after_the_highest_term_that_is_believed_terms_go_on() {
-    let node = after_hearing_of(Record::MAX_FIRST_TERM - 1);
+    let node = after_hearing_of(Term::MAX_FIRST);
     let record = node.lock.record().expect("a record that can be read");
-    assert_eq!(record.term, Record::MAX_FIRST_TERM);
+    assert_eq!(record.term, Term::MAX_FIRST.next());
 }
 
 /// Whoever may write the lock key may say there what they like; the master says its own again, and nobody remembers it.
 #[test]
 fn a_term_or_a_refresh_that_a_hand_wrote_into_the_lock_is_no_end() {
     for (term, refresh) in [
-        (Record::MAX_TERM - 1, 1),
+        (Term::MAX.get(), 1),
         (7, u64::MAX),
         (6, u64::MAX),
-        (7 + Record::MAX_TERMS_AHEAD, 40),
+        (8 + Term::MAX_AHEAD, 40),
     ] {
         let mut node = replica();
         node.lock.put_record(None, &record().says(Status::Fenced));
@@ -60,17 +67,68 @@ fn a_term_or_a_refresh_that_a_hand_wrote_into_the_lock_is_no_end() {
         let mut node = node.serving();
         let own = node.lock.record().expect("its own");
         let mut false_one = own.clone();
-        (false_one.term, false_one.refresh) = (term, refresh);
+        false_one.refresh = refresh;
+        false_one.term = Term::try_from(term).expect("one that can be written");
         let holder = node.lock.holder().cloned();
         node.lock.put_record(holder, &false_one);
         node.watch_shows_lock();
         node.lives_on(8.secs());
         assert!(
-            node.state.highest_term < 100,
+            node.state.highest_term.get() < 100,
             "{term}: {}",
             node.state.highest_term
         );
         let last = node.lock.record().expect("a record that can be read");
-        assert!(last.term < 100 && last.refresh < 1000, "{last:?}");
+        assert!(last.term.get() < 100 && last.refresh < 1000, "{last:?}");
+    }
+}
+
+fn term(number: u64) -> Term {
+    Term::try_from(number).expect("one that can be written")
+}
+
+#[test]
+fn what_no_json_reader_holds_exactly_is_no_term() {
+    let read = |text: &str| serde_json::from_str::<Term>(text);
+    assert_eq!(read("9007199254740991").ok(), Some(Term::MAX));
+    for text in [
+        "9007199254740992",
+        "18446744073709551615",
+        "-1",
+        "7.5",
+        "\"7\"",
+    ] {
+        assert!(read(text).is_err(), "{text}");
+    }
+    let why = read("9007199254740992").unwrap_err().to_string();
+    assert!(
+        why.contains("term is 9007199254740992, at most 9007199254740991"),
+        "{why}"
+    );
+}
+
+#[test]
+fn an_agent_that_knows_none_believes_up_to_the_half() {
+    assert!(Term::MAX_FIRST.is_believable_after(Term::NONE));
+    assert!(!Term::MAX_FIRST.next().is_believable_after(Term::NONE));
+}
+
+proptest! {
+    /// Whatever hands write, the next term can be written and is believed by whoever knows the one before.
+    #[test]
+    fn whatever_was_believed_terms_go_on(claims in prop::collection::vec(0..=Term::MAX.get(), 0..64)) {
+        let mut highest = Term::NONE;
+        for claim in claims.into_iter().map(term) {
+            if claim.is_believable_after(highest) {
+                highest = highest.max(claim);
+            }
+        }
+        prop_assert!(highest <= Term::MAX_BELIEVED);
+        prop_assert!(highest.next() > highest && highest.next().is_believable_after(highest));
+    }
+
+    #[test]
+    fn terms_that_were_counted_are_believed_to_the_end(number in 0..Term::MAX.get()) {
+        prop_assert!(term(number).next().is_believable_after(term(number)));
     }
 }

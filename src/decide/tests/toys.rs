@@ -3,6 +3,7 @@
 mod instance;
 
 use crate::decide::event::KillResult;
+use crate::decide::term::Term;
 pub(super) use instance::ToyInstance;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,7 +28,7 @@ pub(super) struct ToyLock {
     pub(super) sessions: BTreeMap<SessionId, Tick>,
     sessions_made: u64,
     /// The highest term that a member key mentions.
-    pub(super) members_term: u64,
+    pub(super) members_term: Term,
     pub(super) members: BTreeMap<String, Member>,
     pub(super) ballots: BTreeMap<String, Ballot>,
     ballots_index: u64,
@@ -37,7 +38,7 @@ pub(super) struct ToyLock {
 }
 
 /// A board on which some member mentions this term.
-pub(super) fn board_with_term(term: u64) -> Board {
+pub(super) fn board_with_term(term: Term) -> Board {
     let member: Member = serde_json::from_value(serde_json::json!({
         "v": 1, "instance": "", "replicaset": "", "name": "", "uri": "", "role": "replica",
         "term": term, "lease_ms": 0,
@@ -202,7 +203,9 @@ impl ToyLock {
 
     /// The ballot of a member whose agent waits for the lock that stands there now.
     pub(super) fn says_ready(&mut self, instance: &str) {
-        let term = self.record().map_or(1, |record| record.term + 1);
+        let term = self
+            .record()
+            .map_or(Term::FIRST, |record| record.term.next());
         let index = self.watch_index();
         let ballot = serde_json::from_value(serde_json::json!({
             "v": 1, "instance": instance, "name": "b:3301", "term": term, "index": index,
@@ -336,7 +339,7 @@ impl ToyLock {
                 result: Ok(self.history.values().cloned().collect()),
             },
             Action::WriteHistory { line, .. } => {
-                self.history.insert(line.term, (**line).clone());
+                self.history.insert(line.term.get(), (**line).clone());
                 Event::HistoryWritten {
                     term: line.term,
                     result: Ok(()),

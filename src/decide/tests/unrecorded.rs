@@ -1,5 +1,6 @@
 //! R3 where no record says who was master: a lease of waiting, unless every known member answers that it is read-only.
 
+use crate::decide::term::Term;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fixtures::*;
@@ -410,7 +411,7 @@ fn a_promise_of_our_own_guard_is_waited_for_all_the_same() {
         .hold
         .record
         .as_ref()
-        .map_or(0, |record| record.term);
+        .map_or(Term::NONE, |record| record.term);
     let promised = node
         .instance
         .promises("instance-third", term, 3.secs(), now);

@@ -1,5 +1,6 @@
 //! vshard: who is told what, and when. Nothing here is about safety.
 
+use crate::decide::term::Term;
 use std::collections::BTreeMap;
 
 use super::fixtures::{
@@ -16,10 +17,10 @@ use crate::decide::vshard::{
 /// The replica set of the fixtures' instance.
 const RS: &str = "replicaset";
 
-fn entry(replicaset: &str, instance: &str, term: u64) -> Master {
+fn entry(replicaset: &str, instance: &str, term: u32) -> Master {
     Master {
         v: VERSION,
-        term,
+        term: Term::from(term),
         instance: instance.to_owned(),
         replicaset: replicaset.to_owned(),
         name: instance.to_owned(),
@@ -106,7 +107,7 @@ fn a_master_writes_itself_down_once_in_its_term_and_not_before_it_has_read() {
     assert_eq!(node.writes_master(), None);
     let mut node = node.knowing(&[entry(RS, OTHER, 6)]);
     let own = node.writes_master().unwrap();
-    assert_eq!((own.instance.as_str(), own.term), (OWN, 7));
+    assert_eq!((own.instance.as_str(), own.term.get()), (OWN, 7));
     node.turn();
     assert_eq!(node.writes_master(), None, "it is being written");
     node.hears(Event::Vshard(VshardEvent::MasterWritten {

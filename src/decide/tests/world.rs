@@ -6,6 +6,7 @@ mod promises;
 mod requests;
 
 use crate::decide::event::KillResult;
+use crate::decide::term::Term;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -94,7 +95,7 @@ struct Question {
     at: usize,
     agent: u32,
     to: String,
-    term: u64,
+    term: Term,
     lasting: Duration,
     for_all: bool,
     reading: Reading,

@@ -9,6 +9,7 @@ use crate::decide::event::{KeySight, LockSight, LockStepKind};
 use crate::decide::ids::SessionId;
 use crate::decide::plan::Action;
 use crate::decide::record::{Record, RecordError};
+use crate::decide::term::Term;
 use crate::time::Time;
 
 /// The value of a lock key.
@@ -57,7 +58,7 @@ pub(crate) struct Beside {
     pub(crate) ballots_index: u64,
     pub(crate) switchover: Option<(u64, Switchover)>,
     pub(crate) pause: Option<Pause>,
-    pub(crate) history: BTreeMap<u64, HistoryLine>,
+    pub(crate) history: BTreeMap<Term, HistoryLine>,
 }
 
 /// The store.

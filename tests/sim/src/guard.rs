@@ -4,6 +4,7 @@
 use crate::decide::observed::{GuardState, Promise};
 use crate::decide::plan::Before;
 use crate::decide::record::Vclock;
+use crate::decide::term::Term;
 use crate::decide::timing::InstanceTime;
 use crate::time::{MS, SEC, Time, ns};
 
@@ -23,7 +24,7 @@ pub(crate) type Owner = (usize, u32);
 #[derive(Debug, Clone)]
 pub(crate) struct Promised {
     pub(crate) to: String,
-    pub(crate) term: u64,
+    pub(crate) term: Term,
     pub(crate) until_ns: u64,
 }
 
@@ -32,7 +33,7 @@ pub(crate) struct Promised {
 pub(crate) struct Guard {
     pub(crate) owner: Owner,
     pub(crate) session: Option<String>,
-    pub(crate) term: u64,
+    pub(crate) term: Term,
     pub(crate) deadline_ns: u64,
     pub(crate) leased: bool,
     pub(crate) epoch: u64,
@@ -53,14 +54,14 @@ pub(crate) struct Guard {
     pub(crate) promised_at_ns: u64,
     pub(crate) born_ns: u64,
     pub(crate) stood_down: bool,
-    pub(crate) base: Option<(u64, Vclock)>,
+    pub(crate) base: Option<(Term, Vclock)>,
     pub(crate) follows: Option<String>,
 }
 
 /// A promotion that may go on to the switch.
 #[derive(Debug, Clone)]
 pub(crate) struct Promotion {
-    pub(crate) term: u64,
+    pub(crate) term: Term,
     pub(crate) deadline: InstanceTime,
     /// What the deadline rests on.
     pub(crate) t0: InstanceTime,
@@ -74,7 +75,7 @@ impl Guard {
         Self {
             owner: (0, 0),
             session: None,
-            term: 0,
+            term: Term::NONE,
             deadline_ns: 0,
             leased: false,
             epoch: 0,
@@ -195,7 +196,7 @@ impl Guard {
 
     pub(crate) fn grant(
         &mut self,
-        term: u64,
+        term: Term,
         deadline: InstanceTime,
         now_ns: u64,
     ) -> Result<(), String> {
@@ -307,6 +308,9 @@ impl Guard {
         {
             return Some("it has promised that to another");
         }
+        if !asked.term.is_believable_after(self.term) {
+            return Some("nobody can have counted to that term");
+        }
         (lasting_ns > PROMISE_MAX_NS).then_some("no lease is that long")
     }
 
@@ -315,7 +319,7 @@ impl Guard {
         &mut self,
         own: &str,
         read_only: bool,
-        (to, term, lasting_ns): (&str, u64, u64),
+        (to, term, lasting_ns): (&str, Term, u64),
         now_ns: u64,
         for_all: Result<(), String>,
     ) -> Result<(), String> {
@@ -354,7 +358,7 @@ impl Guard {
         !self.leased && passed
     }
 
-    pub(crate) fn observe(&mut self, term: u64) {
+    pub(crate) fn observe(&mut self, term: Term) {
         if term > self.term && !self.leased {
             self.term = term;
         }

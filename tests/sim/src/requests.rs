@@ -8,6 +8,7 @@ use crate::decide::board::rows_missing;
 use crate::decide::event::{Event, LockStepKind};
 use crate::decide::plan::Action;
 use crate::decide::record::Vclock;
+use crate::decide::term::Term;
 use crate::decide::timing::Tick;
 use crate::faults::Cut;
 use crate::time::{MS, SEC, Time};
@@ -54,7 +55,7 @@ pub(crate) struct Question {
     pub(crate) agent: usize,
     pub(crate) member: usize,
     pub(crate) to: String,
-    pub(crate) term: u64,
+    pub(crate) term: Term,
     pub(crate) lasting: Time,
     /// R3: and everybody who is asked, where each is to say that it knows nobody else.
     pub(crate) for_all: Option<BTreeSet<String>>,

@@ -250,8 +250,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "a promise to another keeps nobody from being promoted",
         rule: "R6",
         file: "failsafe.rs",
-        original: "Some(record) if record.failsafe => Before {\n                fenced_term: «0»",
-        broken: "u64::MAX",
+        original: "Some(record) if record.failsafe => Before {\n                fenced_term: «Term::NONE»",
+        broken: "Term::MAX",
     },
     Mutant {
         name: "a guard that stands down is one whose lease ends",

@@ -1,5 +1,6 @@
 //! Whatever stands in Consul, a screen comes of it.
 
+use crate::decide::term::Term;
 use proptest::prelude::*;
 
 use super::*;
@@ -8,7 +9,7 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
     let written = vec![
         record().to_bytes(),
         serde_json::to_vec(&member(2)).unwrap(),
-        serde_json::to_vec(&line(3)).unwrap(),
+        serde_json::to_vec(&line(Term::from(3))).unwrap(),
         serde_json::to_vec(&switchover(SwitchoverState::Running)).unwrap(),
     ];
     prop_oneof![
@@ -40,8 +41,9 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
             member.priority = number.cast_signed();
             serde_json::to_vec(&member).unwrap()
         }),
-        any::<u64>().prop_map(|number| {
-            let mut line = line(number);
+        any::<u32>().prop_map(|number| {
+            let mut line = line(Term::from(number));
+            let number = u64::from(number);
             line.at = number;
             line.rows_at_risk = number;
             line.stages_ms.elected = number;

@@ -1,6 +1,7 @@
 //! Any event at all.
 
 use crate::decide::event::KillResult;
+use crate::decide::term::Term;
 use proptest::prelude::*;
 
 use super::super::fixtures::{OTHER, OWN, Span, fault, record};
@@ -14,7 +15,7 @@ use crate::decide::timing::Tick;
 
 fn any_record() -> impl Strategy<Value = Result<Record, RecordError>> {
     prop_oneof![
-        4 => (0..4_u64, 0..4_u64, any_status(), any::<bool>(), 0..60_000_u64).prop_map(
+        4 => (0..4_u32, 0..4_u64, any_status(), any::<bool>(), 0..60_000_u64).prop_map(
             |(term, refresh, status, own, lease_ms)| {
                 let record = record().term(term + 5).refreshed(refresh + 40).says(status);
                 Ok(record.of(if own { OWN } else { OTHER }).lease_of(lease_ms.ms()))
@@ -45,7 +46,7 @@ fn any_guard() -> impl Strategy<Value = ToyInstance> {
     let flags = any::<[bool; 4]>();
     (
         flags,
-        0..9_u64,
+        0..9_u32,
         0..30_000_u64,
         100..103_u32,
         proptest::option::of(any_session()),
@@ -58,11 +59,11 @@ fn any_guard() -> impl Strategy<Value = ToyInstance> {
                 instance.pid = pid;
                 instance.guard.leased = leased;
                 instance.guard.landed = landed;
-                instance.guard.term = term;
+                instance.guard.term = Term::from(term);
                 instance.promise = (term % 2 == 1).then(|| {
                     (
                         OTHER.to_owned(),
-                        term,
+                        Term::from(term),
                         instance.clock(Tick::at(1_000.secs())) + deadline_ms.ms(),
                     )
                 });
@@ -126,7 +127,7 @@ pub(super) fn any_event(now: Tick) -> impl Strategy<Value = Event> {
         6 => (step, outcome).prop_map(|(step, result)| Event::LockStepEnded { step, result }),
         1 => catalog.prop_map(|result| Event::CatalogEnded { result }),
         1 => any::<bool>().prop_map(|ok| Event::MemberEnded { result: if ok { Ok(()) } else { Err(fault()) } }),
-        1 => any::<u64>().prop_map(|term| Event::BoardRead { result: Ok(Box::new(board_with_term(term % 99))) }),
+        1 => any::<u32>().prop_map(|term| Event::BoardRead { result: Ok(Box::new(board_with_term(Term::from(term % 99)))) }),
         1 => (0..2_000_u64, any::<bool>()).prop_map(move |(before_ms, ok)| Event::PromisesAnswered {
             unguarded: Default::default(),
             reading: Reading {

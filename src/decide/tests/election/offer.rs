@@ -8,6 +8,7 @@ use crate::decide::event::{Event, GuardCommandKind};
 use crate::decide::plan::{Action, GuardCommand, Reason};
 use crate::decide::record::{LastWord, Quorum, Record, Status, Vclock};
 use crate::decide::state::{Elector, SyncLoss};
+use crate::decide::term::Term;
 
 fn is_promote(action: &Action) -> bool {
     matches!(action, Action::Guard(GuardCommand::Promote { .. }))
@@ -43,7 +44,7 @@ fn holder(quorum: u64) -> Node {
 
 fn answer(rows: u64) -> Ballot {
     Ballot {
-        term: 8,
+        term: Term::from(8),
         vclock: vclock(rows),
         ..ballot(THIRD)
     }
@@ -53,7 +54,7 @@ fn answer(rows: u64) -> Ballot {
 fn refused_word() -> Record {
     Record {
         instance: THIRD.to_owned(),
-        term: 7,
+        term: Term::from(7),
         following: vec![],
         base: Vclock::new(),
         vclock: vclock(11),
@@ -191,7 +192,7 @@ fn in_an_operators_pause_the_lock_is_offered_to_nobody() {
 fn a_holder_that_may_have_been_promoted_does_not_say_that_it_was_not() {
     let adopted: fn(&mut Node) = |node| node.state.hold.gained = None;
     let served: fn(&mut Node) = |node| {
-        node.instance.guard.term = 7;
+        node.instance.guard.term = Term::from(7);
         node.instance.guard.base = Some(vclock(10));
     };
     let never: fn(&mut Node) = |_| {};
@@ -235,7 +236,7 @@ fn a_member_that_does_not_run_or_answers_nothing_gets_nothing() {
             ..answer(10)
         },
         Ballot {
-            term: 7,
+            term: Term::from(7),
             ..answer(10)
         },
         Ballot {
@@ -279,7 +280,7 @@ fn a_member_answers_an_offer_with_a_word_of_its_instance_from_after_it() {
         assert_eq!(own.is_some(), answers);
         if let Some(own) = own {
             assert_eq!(own.excluded.is_none(), runs);
-            assert!(own.term == 7 && own.vote == Some(false), "{own:?}");
+            assert!(own.term.get() == 7 && own.vote == Some(false), "{own:?}");
             assert!(!runs || own.vclock == vclock(12), "{own:?}");
         }
     }
@@ -334,9 +335,9 @@ fn the_last_master_s_word_is_handed_on() {
         last_master: Some(before.clone()),
         ..refused_word()
     };
-    let gained = |last: &Record, highest_term: u64| {
+    let gained = |last: &Record, highest_term: u32| {
         let mut node = after(last);
-        node.state.highest_term = highest_term;
+        node.state.highest_term = Term::from(highest_term);
         node.state.settings.elector = Elector::First;
         let acquire = node.comes_to(|action| matches!(action, Action::Acquire { .. }));
         node.answers(&acquire);

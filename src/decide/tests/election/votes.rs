@@ -7,6 +7,7 @@ use crate::decide::board::Ballot;
 use crate::decide::plan::{Action, GuardCommand, Reason};
 use crate::decide::record::{LastWord, Quorum, Record, Status, Vclock};
 use crate::decide::state::{Elector, SyncLoss};
+use crate::decide::term::Term;
 
 fn quorum(size: u64, members: &[&str]) -> Option<Quorum> {
     Some(Quorum {
@@ -307,7 +308,7 @@ fn a_member_that_does_not_run_votes_once_no_promise_binds_it() {
     node.state.settings.priority = Some(-1);
     node.instance.guard.promise = None;
     let until = node.instance.clock(node.now + LEASE * 3);
-    node.instance.promise = Some((OTHER.to_owned(), 6, until));
+    node.instance.promise = Some((OTHER.to_owned(), Term::from(6), until));
     node.attaches();
     node.lives_on(LEASE * 2);
     let own = node.lock.ballots.get(OWN).expect("its word");
@@ -331,7 +332,7 @@ fn a_word_for_a_switchover_is_no_vote_after_a_take_over() {
     let mut node = after(&synchronous());
     let election = crate::decide::election::Election {
         index: node.lock.watch_index(),
-        term: 7,
+        term: Term::from(7),
         own: Some(Ballot {
             instance: OWN.to_owned(),
             ..ready
@@ -373,7 +374,7 @@ fn a_vote_is_a_word_from_after_the_end_of_the_promise() {
     };
     let mut node = after(&last.says(Status::Active));
     let until = node.instance.clock(node.now + LEASE * 2);
-    node.instance.promise = Some((OTHER.to_owned(), 6, until));
+    node.instance.promise = Some((OTHER.to_owned(), Term::from(6), until));
     node.attaches();
     node.lives_on(LEASE * 2 - 250.ms());
     node.instance.vclock = vclock(12);

@@ -1,6 +1,7 @@
 //! Whoever has promised, and whoever was promised.
 
 use super::*;
+use crate::decide::term::Term;
 
 /// Seen long ago, so that R3's wait is over; the record is what is tested.
 fn facing(record: &Record) -> Node {
@@ -32,7 +33,7 @@ fn whoever_has_promised_does_not_run_until_the_promise_is_over() {
     ));
     assert_eq!(node.lock.holder(), None);
     node.lives_on(4.secs());
-    assert_eq!(node.serving().instance.guard.term, 7);
+    assert_eq!(node.serving().instance.guard.term.get(), 7);
 }
 
 #[test]
@@ -70,7 +71,7 @@ fn the_guard_is_told_which_terms_are_fenced_and_how_old_it_must_be() {
             unreachable!()
         };
         let expected = Before {
-            fenced_term,
+            fenced_term: Term::from(fenced_term),
             guard_age,
         };
         assert_eq!(before, expected, "{record:?}");
@@ -109,7 +110,7 @@ fn a_promise_given_between_lock_and_promotion_is_waited_out_without_giving_up() 
         Reason::WaitingForPromise { .. }
     ));
     node.lives_on(3.secs());
-    assert_eq!(node.serving().instance.guard.term, 7);
+    assert_eq!(node.serving().instance.guard.term.get(), 7);
 }
 
 #[test]
@@ -125,7 +126,7 @@ fn a_holder_that_was_not_promoted_never_says_fenced_for_the_one_before_it() {
     node.settles();
     let record = node.lock.record().expect("a record");
     assert_eq!(node.lock.holder(), None);
-    assert_eq!((record.term, record.status), (7, Status::Promoting));
+    assert_eq!((record.term.get(), record.status), (7, Status::Promoting));
     assert!(record.failsafe);
 }
 
@@ -161,7 +162,7 @@ fn an_instance_that_may_have_forgotten_a_promise_waits_until_none_can_run() {
     ));
     assert!(!node.instance.is_writable() && !node.state.holds_lock());
     node.lives_on(1.secs());
-    assert_eq!(node.serving().instance.guard.term, 7);
+    assert_eq!(node.serving().instance.guard.term.get(), 7);
 }
 
 #[test]
@@ -174,7 +175,7 @@ fn its_youth_is_no_matter_after_a_fenced_record_or_one_with_failsafe_off() {
         node.instance.restart(node.now);
         node.attaches();
         node.settles();
-        assert_eq!(node.serving().instance.guard.term, 7);
+        assert_eq!(node.serving().instance.guard.term.get(), 7);
     }
 }
 
@@ -185,7 +186,7 @@ fn a_master_restarted_under_its_own_lock_is_promoted_again_at_once() {
     node.attaches();
     node.settles();
     let node = node.serving();
-    assert_eq!(node.instance.guard.term, 7);
+    assert_eq!(node.instance.guard.term.get(), 7);
 }
 
 // The core among others of its kind.
@@ -212,7 +213,7 @@ fn consul_gone_for_a_minute_goes_unnoticed_with_all_members_up() {
     let (mut world, master) = reigned();
     cut_off_from_consul(&mut world, 0..3, 60.secs());
     stays_master(&mut world, master, 90.secs());
-    assert_eq!(world.lock.record().expect("a record").term, 1);
+    assert_eq!(world.lock.record().expect("a record").term.get(), 1);
 }
 
 #[test]
@@ -239,7 +240,7 @@ fn a_master_alone_cut_off_from_consul_stays_master_and_nobody_takes_its_lock() {
         .count();
     assert_eq!(waits, 2, "{:?}", reasons(&world));
     stays_master(&mut world, master, 30.secs());
-    assert_eq!(world.lock.record().expect("a record").term, 1);
+    assert_eq!(world.lock.record().expect("a record").term.get(), 1);
 }
 
 #[test]

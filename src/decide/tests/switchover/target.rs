@@ -23,7 +23,7 @@ fn the_target_has_its_session_before_the_lock_is_free() {
         Some(node.own_session().to_string())
     );
     let ballot = node.lock.ballots.get(OWN).expect("a ballot");
-    assert_eq!((ballot.term, ballot.excluded.clone()), (7, None));
+    assert_eq!((ballot.term.get(), ballot.excluded.clone()), (7, None));
     assert_eq!(ballot.index, node.lock.watch_index());
     // And keeps it while it is named.
     node.lives_on(3.secs());

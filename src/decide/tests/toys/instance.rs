@@ -3,6 +3,7 @@
 use super::*;
 use crate::decide::declared::Declared;
 use crate::decide::plan::GuardCommand;
+use crate::decide::term::Term;
 use crate::decide::vshard::Look;
 
 /// An instance with its guard. Its clock is its own.
@@ -29,7 +30,7 @@ pub(in crate::decide::tests) struct ToyInstance {
     /// When its guard was installed, on its own clock.
     pub(in crate::decide::tests) born: InstanceTime,
     /// To whom, in which term, until when on its own clock.
-    pub(in crate::decide::tests) promise: Option<(String, u64, InstanceTime)>,
+    pub(in crate::decide::tests) promise: Option<(String, Term, InstanceTime)>,
     /// When it promised last: no lease rests on a reading from before.
     pub(in crate::decide::tests) promised_at: InstanceTime,
     /// No barrier that it begins comes back.
@@ -57,7 +58,7 @@ impl ToyInstance {
             vshard: None,
             guard: GuardState {
                 session: None,
-                term: 0,
+                term: Term::NONE,
                 deadline: InstanceTime::default(),
                 leased: false,
                 landed: true,
@@ -208,10 +209,11 @@ impl ToyInstance {
     pub(in crate::decide::tests) fn promises(
         &mut self,
         to: &str,
-        term: u64,
+        term: impl Into<Term>,
         lasting: Duration,
         now: Tick,
     ) -> Result<(), String> {
+        let term = term.into();
         self.guard_wakes(now);
         if !self.alive || self.frozen {
             return Err("no answer".to_owned());

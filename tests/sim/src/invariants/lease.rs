@@ -2,6 +2,7 @@
 //! that was taken before Consul accepted a write, or before all members promised (R6).
 
 use crate::agent::duration;
+use crate::decide::term::Term;
 use crate::time::{MS, Time};
 use crate::world::World;
 
@@ -16,7 +17,7 @@ impl World {
         let term = self.instances[at]
             .guard
             .as_ref()
-            .map_or(0, |guard| guard.term);
+            .map_or(Term::NONE, |guard| guard.term);
         let place = &mut self.checks.places[at];
         let t0 = deadline_ns.saturating_sub(lease);
         let accepted = place

@@ -12,6 +12,7 @@ mod switchover;
 mod sync;
 mod terms;
 
+use crate::decide::term::Term;
 use crate::decide::timing::InstanceTime;
 use crate::time::Time;
 use crate::world::World;
@@ -33,7 +34,7 @@ struct Place {
     /// No fault has touched it since then.
     disturbed_until: Time,
     /// Readings of its present process under a write that Consul accepted, with their terms.
-    accepted: Vec<(u64, InstanceTime)>,
+    accepted: Vec<(Term, InstanceTime)>,
     /// The same under which all members promised.
     promised: Vec<InstanceTime>,
     /// When the last of either came.
@@ -54,8 +55,8 @@ struct Place {
 #[derive(Debug, Clone, Default)]
 struct Memory {
     /// The highest term of a record that was accepted, and that was ever served, and by whom.
-    written: u64,
-    served: Option<(u64, usize)>,
+    written: Term,
+    served: Option<(Term, usize)>,
     /// When the last record was accepted.
     written_at: Time,
     /// A pause was in force until then at least.

@@ -6,6 +6,7 @@ use crate::decide::decide;
 use crate::decide::event::{Event, GuardCommandKind, KillResult, LockStepKind};
 use crate::decide::plan::{Action, GuardCommand};
 use crate::decide::record::{Record, Status};
+use crate::decide::term::Term;
 use crate::guard::{Guard, Promotion};
 use crate::time::ns;
 use crate::world::{Sent, World, fault, name, seen};
@@ -334,7 +335,7 @@ impl World {
         }
     }
 
-    fn note_promotion(&mut self, n: usize, term: u64) {
+    fn note_promotion(&mut self, n: usize, term: Term) {
         let rows = &self.nodes[n].rows;
         let mut needed = rows.iter().zip(&self.acknowledged);
         if needed.any(|(has, acknowledged)| has < acknowledged) {

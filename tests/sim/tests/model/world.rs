@@ -12,6 +12,7 @@ use crate::decide::observed::{Peer, Probe, Upstream};
 use crate::decide::plan::Action;
 use crate::decide::record::{Status, Vclock};
 use crate::decide::state::{Elector, Settings, State, SyncLoss};
+use crate::decide::term::Term;
 use crate::decide::timing::{InstanceTime, Tick, Timing};
 use crate::guard::Guard;
 use crate::time::{MS, SEC, Time};
@@ -122,7 +123,7 @@ pub(crate) struct World {
     /// The rows that were acknowledged, by the node that wrote them.
     pub(crate) acknowledged: Vec<u64>,
     /// Which node served which term.
-    pub(crate) served: Vec<(u64, usize)>,
+    pub(crate) served: Vec<(Term, usize)>,
     pub(crate) seen: u16,
     /// Events that are yet to be heard; empty between two moves.
     pub(crate) queue: VecDeque<(usize, Event)>,
