@@ -86,6 +86,9 @@ pub enum Order {
     /// Show past changes of hands
     #[command(after_help = below(Topic::History))]
     History(HistoryArgs),
+    /// Remove the keys of a member that is gone
+    #[command(after_help = below(Topic::Forget))]
+    Forget(ForgetArgs),
 }
 
 /// What `status` shows.
@@ -174,6 +177,20 @@ pub struct HistoryArgs {
     /// One JSON object, replica set UUID -> the last 64 changes of hands, the newest first
     #[arg(long)]
     pub json: bool,
+}
+
+/// Whom `forget` forgets.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ForgetArgs {
+    /// The member, by any part of its name, address or UUID
+    #[arg(value_name = "MEMBER", value_parser = word)]
+    pub member: String,
+    /// The replica set that it was in
+    #[arg(long, value_parser = word, allow_hyphen_values = true)]
+    pub replicaset: Option<String>,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
 }
 
 /// Which replica set is shown, in either spelling.

@@ -152,7 +152,8 @@ fn values_stand_behind_a_space_or_an_equals_sign() {
 fn a_pause_is_of_a_replica_set_unless_the_cluster_is_named() {
     let reach = |line| match order(line) {
         Order::Pause(PauseArgs { reach, .. }) | Order::Resume(ResumeArgs { reach, .. }) => reach,
-        other @ (Order::Status(_) | Order::Switchover(_) | Order::History(_)) => {
+        other
+        @ (Order::Status(_) | Order::Switchover(_) | Order::History(_) | Order::Forget(_)) => {
             panic!("{other:?}")
         }
     };

@@ -17,6 +17,8 @@ pub enum Topic {
     Resume,
     /// `tarsec history`
     History,
+    /// `tarsec forget`
+    Forget,
 }
 
 /// What stands below the arguments in `tarsec COMMAND --help`; `clap` breaks its lines.
@@ -43,6 +45,7 @@ fn can_end(topic: Topic, outcome: Outcome) -> bool {
         Outcome::Undone => topic == Topic::Switchover,
         Outcome::Refused | Outcome::NotInTime | Outcome::Declined => {
             matches!(topic, Topic::Switchover | Topic::Pause | Topic::Resume)
+                || (topic == Topic::Forget && outcome != Outcome::NotInTime)
         }
     }
 }
@@ -58,6 +61,7 @@ fn body(topic: Topic) -> &'static str {
         Topic::Pause => PAUSE,
         Topic::Resume => RESUME,
         Topic::History => HISTORY,
+        Topic::Forget => FORGET,
     }
 }
 
@@ -75,6 +79,11 @@ const SWITCHOVER: &str = "\
 const PAUSE: &str = "\
     Until tarsec resume no master is replaced by itself, and masters stay writable whatever becomes of their agents or \
     of Consul. While a master is paused, nothing bounds for how long it may be writable.";
+
+const FORGET: &str = "\
+    For a member that was taken out of the replica set, and for a key that no agent wrote. A member is refused while its \
+    agent lives, while it holds the lock or held it last, and while the master's space _cluster names it: the refusal says \
+    which line of Lua takes it out there. The highest term that an agent knows stays what it is.";
 
 const RESUME: &str = "\
     --cluster ends the pause of the cluster; those of single replica sets stay.\n\n\

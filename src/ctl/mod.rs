@@ -12,13 +12,14 @@
 //! | `terminal` | what is said and asked |
 //! | `choose` | which replica set and which member are meant |
 //! | `context` | what every command works with |
-//! | `status`, `switchover`, `pause`, `declare` | the commands |
+//! | `status`, `switchover`, `pause`, `declare`, `forget` | the commands |
 
 mod agents;
 mod build;
 mod choose;
 mod context;
 mod declare;
+mod forget;
 pub mod help;
 mod labels;
 mod notes;
@@ -70,6 +71,7 @@ pub async fn run(order: Order, config: OperatorConfig, terminal: Terminal<'_>) -
         Order::Switchover(args) => switchover::run(&mut context, &args).await,
         Order::Pause(args) => pause::pause(&mut context, &args).await,
         Order::Resume(args) => resume(&mut context, &args).await,
+        Order::Forget(args) => forget::run(&mut context, &args).await,
     };
     match ended {
         Ok(outcome) => outcome,

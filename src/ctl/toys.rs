@@ -1,6 +1,5 @@
 //! Keys as agents write them, for tests.
 
-use crate::decide::term::Term;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use crate::decide::ids::SessionId;
 use crate::decide::lag::{Arrival, Behind};
 use crate::decide::record::{Record, Status, Vclock};
 use crate::decide::router::RouterKey;
+use crate::decide::term::Term;
 use crate::keys::ClusterKeys;
 
 /// 2026-11-21 14:03:12 UTC.

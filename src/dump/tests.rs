@@ -1,6 +1,5 @@
 //! What people are shown, as files. After a change on purpose, `WRITE_GOLDEN=1` writes them anew.
 
-use crate::decide::term::Term;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use crate::decide::plan::{CatalogEntry, Health, Registered, Role};
 use crate::decide::record::Record;
 use crate::decide::router::{Identity, RouterSettings};
 use crate::decide::state::{Granted, Link, Unchanged};
+use crate::decide::term::Term;
 use crate::decide::tests::fixtures;
 use crate::decide::timing::InstanceTime;
 

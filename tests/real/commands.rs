@@ -231,6 +231,56 @@ async fn status_tells_what_is_wrong_by_its_exit_code() {
 }
 
 #[tokio::test]
+async fn a_member_that_is_gone_is_forgotten_and_no_other() {
+    let story = async |world: &World| {
+        let stage = Stage::set(world).await?;
+        let gone = "aaaaaaa3-0000-4000-8000-000000000000";
+        let member = json!({
+            "v": 1, "instance": gone, "replicaset": SET, "name": "db-3:3301", "uri": "db-3:3301", "role": "replica",
+            "term": 7, "lease_ms": 2000,
+        });
+        stage.put(&format!("members/{gone}"), &member).await?;
+        stage.put(&format!("ballots/{gone}"), &json!({})).await?;
+        // A key that no agent wrote: no value of it is a member's.
+        stage
+            .put("members/anything", &json!({"term": u64::MAX}))
+            .await?;
+        let output = stage.run(&["forget", "db-1:3301", "--yes"]).await;
+        assert_ended(&output, 6, "holds the lock");
+        let output = stage.run(&["forget", "db-2:3301", "--yes"]).await;
+        assert_ended(
+            &output,
+            6,
+            &format!("box.space._cluster.index.uuid:delete('{REPLICA}')"),
+        );
+        let output = stage.run(&["forget", "db-3"]).await;
+        assert_ended(&output, 2, "--yes");
+        assert_eq!(stage.value(&format!("members/{gone}")).await?, member);
+        let output = stage.run(&["forget", "db-3", "--yes"]).await;
+        assert_ended(&output, 0, "db-3:3301 is forgotten");
+        let output = stage.run(&["forget", "anything", "--yes"]).await;
+        assert_ended(&output, 0, "anything is forgotten");
+        for key in [
+            format!("members/{gone}"),
+            format!("ballots/{gone}"),
+            "members/anything".to_owned(),
+        ] {
+            assert_eq!(stage.value(&key).await?, Value::Null, "{key}");
+        }
+        assert!(
+            stage
+                .value(&format!("members/{REPLICA}"))
+                .await?
+                .is_object()
+        );
+        let output = stage.run(&["forget", "db-3", "--yes"]).await;
+        assert_ended(&output, 2, "neither a replica set nor a member");
+        Ok(())
+    };
+    world().story("commands-forget", story).await;
+}
+
+#[tokio::test]
 async fn a_lock_key_of_its_own_is_found() {
     let story = async |world: &World| {
         let stage = Stage::set(world).await?;

@@ -111,12 +111,16 @@ async fn an_instance_that_comes_becomes_master_and_one_that_goes_leaves_nothing_
             }
             let gone_for_good = "delete its row in _cluster";
             wait_for_status(world, &scene, 10, |text| text.contains(gone_for_good)).await?;
+            let forget = ["forget", gone_name.as_str()];
+            order(world, &scene, &forget, 6, "_cluster.index.uuid:delete").await?;
             let expel = "local name = ...
                 for _, row in box.space._cluster:pairs() do
                     if row[3] == name then box.space._cluster:delete(row[1]) end
                 end";
             scene.master().eval(expel, &[json!(gone_name)]).await?;
             wait_for_status(world, &scene, 0, |text| text.contains(LEFT)).await?;
+            order(world, &scene, &forget, 0, "is forgotten").await?;
+            wait_for_status(world, &scene, 0, |text| !text.contains(LEFT)).await?;
             assert_eq!(
                 wait_for_master(&scene.set, |_| true, SOON).await?,
                 scene.master

@@ -1,6 +1,5 @@
 //! What the screens look like, as files. After a change on purpose, `WRITE_GOLDEN=1` writes them anew.
 
-use crate::decide::term::Term;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -16,6 +15,7 @@ use crate::decide::ids::SessionId;
 use crate::decide::lag::{Arrival, Behind};
 use crate::decide::record::{Record, Status};
 use crate::decide::router::RouterKey;
+use crate::decide::term::Term;
 use crate::keys::ClusterKeys;
 
 mod properties;

@@ -1,6 +1,5 @@
 //! The values of the keys beside the lock: whatever is in them, reading them does no harm.
 
-use crate::decide::term::Term;
 use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -10,6 +9,7 @@ use crate::decide::board::{
     SwitchoverState, VERSION, parse,
 };
 use crate::decide::record::{Record, Vclock};
+use crate::decide::term::Term;
 
 fn vclock() -> Vclock {
     [("1".to_owned(), 7), ("2".to_owned(), u64::MAX)].into()

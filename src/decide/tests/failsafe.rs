@@ -4,7 +4,6 @@
 mod elections;
 mod successors;
 
-use crate::decide::term::Term;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use crate::decide::observed::{Peer, Upstream};
 use crate::decide::plan::{Action, Before, GuardCommand, Plan, Reason};
 use crate::decide::record::{Record, Status};
 use crate::decide::state::Reading;
+use crate::decide::term::Term;
 use crate::decide::timing::InstanceTime;
 
 const THIRD: &str = "instance-third";

@@ -1,9 +1,9 @@
 //! One agent with a toy instance and a toy lock, where the test says what is answered, when, and what gets lost.
 
-use crate::decide::term::Term;
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 
 use crate::decide::event::KillResult;
+use crate::decide::term::Term;
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -1,12 +1,12 @@
 //! The record's bytes: whatever is in the key, reading it does no harm.
 
-use crate::decide::term::Term;
 use proptest::prelude::*;
 
 use super::fixtures::{Span, record};
 use crate::decide::board::Cause;
 use crate::decide::ending::End;
 use crate::decide::record::{LastWord, Quorum, Record, RecordError, Status, Vclock};
+use crate::decide::term::Term;
 
 fn any_record() -> impl Strategy<Value = Record> {
     let status = prop_oneof![

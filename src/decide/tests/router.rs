@@ -1,6 +1,5 @@
 //! A router's agent.
 
-use crate::decide::term::Term;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use crate::decide::plan::{Ending, Health, Role};
 use crate::decide::router::{
     Identity, RouterAction, RouterEvent, RouterPlan, RouterSettings, RouterState, decide,
 };
+use crate::decide::term::Term;
 use crate::decide::timing::Tick;
 use crate::decide::vshard::{Look, Master, Report, Routes, VshardAction, VshardEvent};
 

@@ -1,6 +1,5 @@
 //! R3 where no record says who was master: a lease of waiting, unless every known member answers that it is read-only.
 
-use crate::decide::term::Term;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fixtures::*;
@@ -9,6 +8,7 @@ use crate::decide::observed::Peer;
 use crate::decide::plan::{Action, GuardCommand, Reason};
 use crate::decide::record::{Record, Status};
 use crate::decide::state::{Reading, State};
+use crate::decide::term::Term;
 use crate::decide::unrecorded::Unguarded;
 
 fn peer(uuid: &str) -> Peer {

@@ -1,6 +1,5 @@
 //! vshard: who is told what, and when. Nothing here is about safety.
 
-use crate::decide::term::Term;
 use std::collections::BTreeMap;
 
 use super::fixtures::{
@@ -10,6 +9,7 @@ use crate::decide::board::{Switchover, VERSION};
 use crate::decide::event::Event;
 use crate::decide::plan::{Action, GuardCommand};
 use crate::decide::record::Status;
+use crate::decide::term::Term;
 use crate::decide::vshard::{
     Central, Look, Master, Named, Report, VshardAction, VshardEvent, Wanted,
 };
