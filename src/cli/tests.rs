@@ -95,6 +95,7 @@ fn help_of_a_command_fits_a_terminal_and_lists_its_exit_codes() {
     assert_eq!(codes("pause"), ["0", "1", "2", "6", "8", "9", "11"]);
     assert_eq!(codes("resume"), codes("pause"));
     assert_eq!(codes("history"), ["0", "1", "2", "9"]);
+    assert_eq!(codes("forget"), ["0", "1", "2", "6", "9", "11"]);
 }
 
 #[test]
@@ -126,7 +127,7 @@ fn refuses_everything_else_with_a_sentence() {
         let error = parsed(&[argument]).expect_err("not an argument");
         let expected = format!(
             "{argument} is not an argument{nearest}, allowed are --help, --version and the commands status, \
-             switchover, pause, resume, history and completion; settings come from the environment"
+             switchover, pause, resume, history, forget and completion; settings come from the environment"
         );
         assert_eq!(error.to_string(), expected);
     }
