@@ -561,7 +561,7 @@ fn unknown_arguments_are_refused() {
         assert_eq!(output.status.code(), Some(2));
         let expected = format!(
             "tarsec: {argument} is not an argument, allowed are --help, --version and the commands status, switchover, \
-             pause, resume, history and completion; settings come from the environment\n"
+             pause, resume, history, forget and completion; settings come from the environment\n"
         );
         assert_eq!(text(&output.stderr), expected);
         assert_eq!(text(&output.stdout), "");
