@@ -110,6 +110,7 @@ impl Agent {
             failover_cooldown: config.election.cooldown,
             member_interval: config.member_interval,
             failsafe: config.failsafe,
+            peer_addrs: config.peers.addrs.clone(),
             shared: config.shared(),
             announce: config.announce.id.clone(),
             agent: agent_id.clone(),
@@ -124,7 +125,11 @@ impl Agent {
             config: Arc::clone(config),
             consul,
             instance,
-            peers: Peers::new(config.tarantool.clone(), config.timing.promise_timeout()),
+            peers: Peers::new(
+                config.tarantool.clone(),
+                &config.peers,
+                config.timing.promise_timeout(),
+            ),
             events: sender,
             clock,
             keys: None,
@@ -258,6 +263,7 @@ impl Agent {
                 info!(key = keys.lock(), "lock key");
                 tokio::spawn(watch(self.executor.clone(), keys.lock()));
                 tokio::spawn(watch_switchover(self.executor.clone(), keys.switchover()));
+                tokio::spawn(self.executor.clone().watch_members());
                 let replicaset = Some(probe.replicaset_uuid.as_str());
                 let neighbours = NeighbourWatch::new(config, &self.executor.consul, replicaset);
                 tokio::spawn(neighbours.watch(self.executor.events.clone()));

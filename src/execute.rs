@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::clock::Clock;
 use crate::config::{Config, ReplicationMode};
@@ -20,6 +20,7 @@ use crate::decide::vshard::{VshardAction, VshardEvent};
 use crate::errors::with_causes;
 use crate::execute_catalog::{OwnService, deregister, service_ref, tell};
 use crate::keys::{ClusterKey, ReplicaSetKey, ReplicaSetKeys, json_bytes};
+use crate::neighbours::LOOKS_APART;
 use crate::tarantool::link::{Command, Instance};
 use crate::tarantool::peers::Peers;
 use crate::tarantool::uri::Unfit;
@@ -437,6 +438,20 @@ impl Executor {
             .await
             .map_err(ConsulFault::from)?;
         Ok(Box::new(board_of(keys, found)))
+    }
+
+    /// Looks from time to time at where the members are by their own agents' words, so that an agent can say in time that
+    /// it will not log in there. Whoever holds the lock reads the same with each refresh.
+    pub(crate) async fn watch_members(self) {
+        while !self.events.is_closed() {
+            // A failed read is no news.
+            if let Ok(board) = self.read_board().await {
+                let seen = Event::MembersSeen(board.announced());
+                // The receiver is gone only when the agent ends.
+                let _ = self.events.send(seen).await;
+            }
+            sleep(self.config.member_interval * LOOKS_APART).await;
+        }
     }
 
     async fn write_ballot(

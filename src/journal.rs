@@ -183,6 +183,7 @@ fn is_news(said: &mut Said, event: &Event) -> bool {
         | Event::BoardSeen { .. }
         | Event::SwitchoverSeen { .. }
         | Event::NeighboursSeen(_)
+        | Event::MembersSeen(_)
         | Event::StopRequested { .. }
         | Event::Woke
         | Event::Overslept => true,
@@ -329,6 +330,7 @@ fn say(event: &Event) {
         | Event::HistoryRead { result: Ok(_) }
         | Event::HistoryWritten { result: Ok(()), .. }
         | Event::NeighboursSeen(_)
+        | Event::MembersSeen(_)
         | Event::StopRequested { .. }
         | Event::Woke => {}
         Event::Overslept => warn!("this agent did not run for a while"),

@@ -13,7 +13,7 @@ use crate::execute_catalog::service_name;
 
 /// Between two looks, in `MEMBER_INTERVAL`s: a minute by default. A neighbour stays for hours and nobody waits for this, while
 /// an agent at rest has few requests to spend.
-const LOOKS_APART: u32 = 6;
+pub(crate) const LOOKS_APART: u32 = 6;
 
 /// Whose neighbours are looked for.
 pub(crate) struct NeighbourWatch {

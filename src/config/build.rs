@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::error::{AndAlso, ConfigError, SettingError};
 use super::names::{check_names, check_operators_names};
+use super::peer::peer;
 use super::settings::{OPERATORS, RawConfig, Var, settings};
 use super::{
     Announce, CatalogConfig, Config, ConsulConfig, ConsulTls, ElectionConfig, LogConfig,
@@ -123,7 +124,8 @@ fn build(raw: &RawConfig) -> Result<Config, ConfigError> {
     let instance = tarantool(raw)
         .and_also(raw.hung_instance_action().required(parse::hung_instance))
         .and_also(raw.replication().required(parse::replication))
-        .and_also(raw.guard().required(parse::guard));
+        .and_also(raw.guard().required(parse::guard))
+        .and_also(peer(raw));
     let replica_set = not_blank(raw.cluster_name(), parse::name)
         .and_also(raw.priority().optional(parse::integer));
     let (((((((instance, vshard), replica_set), succession), timing), consul), catalog), log) =
@@ -136,7 +138,7 @@ fn build(raw: &RawConfig) -> Result<Config, ConfigError> {
             .and_also(catalog(raw))
             .and_also(log(raw))?;
 
-    let ((((tarantool, announce), hung_instance), replication), guard) = instance;
+    let (((((tarantool, announce), hung_instance), replication), guard), peers) = instance;
     let ((election, failsafe), member_interval) = succession;
     let (cluster, priority) = replica_set;
     let (variable, name) = match &catalog.naming {
@@ -151,6 +153,7 @@ fn build(raw: &RawConfig) -> Result<Config, ConfigError> {
     }
     Ok(Config {
         tarantool,
+        peers,
         consul,
         catalog,
         announce,
@@ -400,7 +403,7 @@ fn consul_tls(raw: &RawConfig) -> Result<ConsulTls, ConfigError> {
     })
 }
 
-fn lone(name: &'static str, missing: &'static str) -> ConfigError {
+pub(super) fn lone(name: &'static str, missing: &'static str) -> ConfigError {
     SettingError::Without { name, missing }.into()
 }
 
@@ -479,7 +482,11 @@ fn not_blank<T>(var: Var<'_>, parse: impl Fn(&str) -> Result<T, String>) -> Resu
 }
 
 /// A secret, from its own variable or from the file that its `*_FILE` variable names.
-fn secret(direct: Var<'_>, file: Var<'_>, check: Check) -> Result<Option<Secret>, ConfigError> {
+pub(super) fn secret(
+    direct: Var<'_>,
+    file: Var<'_>,
+    check: Check,
+) -> Result<Option<Secret>, ConfigError> {
     match (direct.verbatim(), file.set()) {
         (None, None) => Ok(None),
         (Some(_), Some(_)) => Err(SettingError::Both {
@@ -496,7 +503,7 @@ fn secret(direct: Var<'_>, file: Var<'_>, check: Check) -> Result<Option<Secret>
 }
 
 /// Where a secret came from.
-fn secret_name(direct: Var<'_>, file: Var<'_>) -> &'static str {
+pub(super) fn secret_name(direct: Var<'_>, file: Var<'_>) -> &'static str {
     if direct.set().is_some() {
         direct.setting.name
     } else {

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::decide::problems::REPLICASET;
 use crate::decide::state::{Elector, SyncLoss};
+use crate::secrets::Secret;
 
 const NONE: &str = "";
 /// `MASTER_LEASE` belongs to these, too, and has a field of its own in a member's key. Two lock keys are two masters;
@@ -73,6 +74,11 @@ impl Config {
                 .clone()
                 .unwrap_or_else(|| "guest".to_owned()),
             "TARANTOOL_PASSWORD" => redacted(!self.tarantool.password.get().is_empty()),
+            "PEER_ADDRS" => self.peers.addrs.to_string(),
+            "PEER_USER" => self.peer_login(|(user, _)| user.clone()),
+            "PEER_PASSWORD" => {
+                self.peer_login(|(_, password)| redacted(!password.get().is_empty()))
+            }
             "TARANTOOL_CONTROL" => self.tarantool.control.as_deref().map_or_else(none, shown),
             "ANNOUNCE_ADDR" => self.announced(),
             "HUNG_INSTANCE_ACTION" => match self.hung_instance {
@@ -147,6 +153,10 @@ impl Config {
                 format!("{}:{port}", self.announce.host)
             }
         }
+    }
+
+    fn peer_login(&self, shown: impl Fn(&(String, Secret)) -> String) -> String {
+        self.peers.login.as_ref().map_or_else(none, shown)
     }
 
     fn consul_value(&self, name: &str) -> Option<String> {

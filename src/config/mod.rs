@@ -6,6 +6,7 @@ pub mod error;
 pub mod help;
 mod names;
 mod parse;
+mod peer;
 pub(crate) mod service;
 pub mod settings;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::decide::addresses::PeerAddrs;
 use crate::decide::state::{Elector, SyncLoss};
 use crate::decide::timing::Timing;
 use crate::keys::ClusterKeys;
@@ -26,6 +28,8 @@ pub use error::ConfigError;
 pub struct Config {
     /// How to reach the instance beside us.
     pub tarantool: TarantoolConfig,
+    /// How to ask the other members.
+    pub peers: PeerConfig,
     /// How to reach Consul.
     pub consul: ConsulConfig,
     /// What is written to the catalog.
@@ -113,6 +117,15 @@ impl fmt::Debug for TarantoolConfig {
             .field("user", &self.user)
             .finish_non_exhaustive()
     }
+}
+
+/// How to ask the other members' guards.
+#[derive(Clone)]
+pub struct PeerConfig {
+    /// `PEER_ADDRS`.
+    pub addrs: PeerAddrs,
+    /// `PEER_USER` and its password; `None`: as the instance beside us is talked to.
+    pub login: Option<(String, Secret)>,
 }
 
 /// Where the instance listens.

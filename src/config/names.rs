@@ -22,6 +22,7 @@ const PREFIXES: &[&str] = &[
     "LIVENESS_",
     "MASTER_",
     "MEMBER_",
+    "PEER_",
     "REPLICA_",
     "SYNC_",
     "TARANTOOL_",

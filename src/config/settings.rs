@@ -162,6 +162,10 @@ settings! {
         announce_addr = derived("ANNOUNCE_ADDR", "`TARANTOOL_ADDR`, only its port where its host is local", "Where others reach the instance: `host:port`, or `:port` for the address of the node's Consul agent.");
         hung_instance_action = value("HUNG_INSTANCE_ACTION", "kill", "What to do with an instance that has not answered and whose lease has passed: `kill` it, or `wait` for it. With `wait`, writes that were queued in it may still land late when it wakes up.");
         guard = value("GUARD", "lease", "`lease` fences when the lease is over. `strict` also refuses every single write past the lease, and kills the process rather than acknowledge one late: for machines that may be frozen as a whole, agent and all. It costs each transaction some microseconds.");
+        peer_addrs = unset("PEER_ADDRS", "Where the agent may log in besides the addresses in the instance's own `box.cfg.replication`: a list with commas of `host:port`, `host` (every port), networks such as `10.1.0.0/16` (every port) and paths of unix sockets. An address that only Consul names gets no login. Names are compared as they are written.");
+        peer_user = derived("PEER_USER", "`TARANTOOL_USER`", "The user as whom the agent asks the other members for promises, by their function `tarsec_promise`; it needs no other right.");
+        peer_password = secret("PEER_PASSWORD", "That user's password.");
+        peer_password_file = unset("PEER_PASSWORD_FILE", "A file that holds the password; a newline at its end does not count. It is read again when the password is refused.");
         replication = value("REPLICATION", "keep", "`keep` leaves `box.cfg.replication` as it is; `follow` points replicas at the master alone.");
     }
     "The replica set" {

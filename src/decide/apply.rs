@@ -123,6 +123,7 @@ impl State {
                 self.stopping = self.stopping.or(Some((signal, now)))
             }
             Event::NeighboursSeen(seen) => self.catalog.neighbours = Some(seen),
+            Event::MembersSeen(announced) => self.announced = announced,
             Event::Woke => {}
             Event::Overslept => self.overslept(now),
         }

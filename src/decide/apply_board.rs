@@ -19,6 +19,7 @@ impl State {
             self.orders.last_pause = Some((pause.clone(), asked_at));
         }
         self.switchover_seen(board.switchover.clone(), asked_at);
+        self.announced = board.announced();
         self.board = Some((board, asked_at));
     }
 

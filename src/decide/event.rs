@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::addresses::Announced;
 use super::board::{Ballot, Board, HistoryLine, Switchover};
 use super::ids::SessionId;
 use super::neighbours::Neighbours;
@@ -170,6 +171,8 @@ pub enum Event {
     },
     /// Others are found under our service's name, or are found there no more.
     NeighboursSeen(Neighbours),
+    /// What the members' agents say of them in Consul.
+    MembersSeen(BTreeMap<String, Announced>),
     /// Something about vshard.
     Vshard(VshardEvent),
     /// Somebody asked us to stop.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::addresses::Whereabouts;
 use super::observed::Probe;
 use super::plan::{Action, Before, Reason};
 use super::record::{Record, Status};
@@ -111,10 +112,10 @@ impl State {
         }
     }
 
-    /// Everybody who could be promoted while we serve, and where it is reached; an empty address is an unknown one.
+    /// Everybody who could be promoted while we serve, and where it is reached.
     /// Whom the last accepted record names, whom the record in the key may name, should a lost write have arrived, and
     /// whom the instance itself knows: who joins now is asked from its first moment on.
-    pub(super) fn members_to_ask(&self, record: &Record) -> BTreeMap<String, String> {
+    pub(super) fn members_to_ask(&self, record: &Record) -> BTreeMap<String, Whereabouts> {
         let Some(probe) = self.live_probe() else {
             return BTreeMap::new();
         };
@@ -131,28 +132,10 @@ impl State {
             .collect()
     }
 
-    /// As the instance follows it, else as its agent announces it, else as the instance followed it last.
-    pub(super) fn address(&self, probe: &Probe, uuid: &str) -> String {
-        let followed = probe.upstream(uuid).is_some();
-        let last = self.instance.peers.get(uuid);
-        let announced = self
-            .board
-            .as_ref()
-            .and_then(|(board, _)| board.members.get(uuid))
-            .map(|member| &member.uri)
-            .filter(|uri| !uri.starts_with(':'));
-        let address = if followed {
-            last.or(announced)
-        } else {
-            announced.or(last)
-        };
-        address.cloned().unwrap_or_default()
-    }
-
     pub(super) fn begin_promises(
         &mut self,
         term: Term,
-        members: &BTreeMap<String, String>,
+        members: &BTreeMap<String, Whereabouts>,
         reading: Reading,
         for_all: bool,
     ) {

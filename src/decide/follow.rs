@@ -33,14 +33,22 @@ impl Planner<'_> {
         }
     }
 
-    /// Replicates from that member alone; from none, if it is our own instance.
-    pub(super) fn point_at(&mut self, instance: &str, uri: &str) {
+    /// Replicates from that member alone; from none, if it is our own instance. Where nobody vouches for any address of
+    /// it, the instance stays with its present upstream (`unvouched` says so).
+    pub(super) fn point_at(&mut self, instance: &str, named: &str) {
         let Some(probe) = self.state.live_probe() else {
             return;
         };
         let is_own = instance == probe.uuid;
-        let wanted = if is_own { "" } else { uri };
-        let again = probe.guard.follows.as_deref() == Some(wanted);
+        let wanted = if is_own {
+            String::new()
+        } else {
+            match self.state.address_to_follow(probe, instance, named) {
+                Some(address) => address,
+                None => return,
+            }
+        };
+        let again = probe.guard.follows.as_ref() == Some(&wanted);
         if again && (is_own || !probe.may_be_locked_out_by(instance)) {
             return;
         }
@@ -48,7 +56,7 @@ impl Planner<'_> {
         let again_at = again.then(|| begun_at + LOCKED_OUT_RETRY);
         if self.may_call(Place::Replication) && self.is_due(again_at) {
             self.tell_guard(GuardCommand::Follow {
-                uri: (!is_own).then(|| uri.to_owned()),
+                uri: (!is_own).then_some(wanted),
                 again,
             });
         }

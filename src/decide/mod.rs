@@ -3,6 +3,7 @@
 //! [`State::apply`] writes facts down, [`decide`] says what to do about them and why, [`State::begin`] notes what
 //! is being started. The loop in `agent.rs` calls the three in turn and owns the clock.
 
+pub mod addresses;
 mod apply;
 mod apply_board;
 mod apply_lock;

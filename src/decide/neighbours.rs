@@ -123,7 +123,8 @@ impl State {
             )
         });
         let unguarded = self.unguarded_words();
-        foreign.into_iter().chain(other).chain(unguarded).collect()
+        let own = foreign.into_iter().chain(other).chain(unguarded);
+        own.chain(self.unvouched()).collect()
     }
 
     /// The record in the lock key, if it is another replica set's.

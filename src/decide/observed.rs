@@ -41,6 +41,10 @@ pub struct Probe {
     /// Its peers, itself among them.
     #[serde(default)]
     pub replication: Vec<Peer>,
+    /// Where others are by its own configuration, without logins and without what its agent put there: `host:port`, or
+    /// `unix/:` and a path.
+    #[serde(default)]
+    pub configured: Vec<String>,
     /// `box.cfg.election_mode` (2.6 and later).
     #[serde(default)]
     pub election_mode: Option<String>,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::addresses::Whereabouts;
 use super::board::{Ballot, HistoryLine, Member, Party, Switchover};
 use super::event::GuardCommandKind;
 use super::ids::SessionId;
@@ -88,8 +89,8 @@ pub enum Action {
         instance: String,
         /// How long each promise is to last, on the member's clock.
         lasting: Duration,
-        /// Instance UUID → where it accepts iproto connections.
-        members: BTreeMap<String, String>,
+        /// Instance UUID → where its guard is asked, or why it is not.
+        members: BTreeMap<String, Whereabouts>,
         /// The reading that the lease will rest on, taken before.
         reading: Reading,
         /// R3: no record says who was master. Each is to say besides that it knows nobody else, that its last commits have

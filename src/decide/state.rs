@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::addresses::{Announced, PeerAddrs};
 use super::board::{Board, Member, Party, Pause, Switchover};
 use super::election::Election;
 use super::event::{GuardCommandKind, LockSight};
@@ -50,6 +51,8 @@ pub struct Settings {
     pub member_interval: Duration,
     /// `FAILSAFE=on`.
     pub failsafe: bool,
+    /// `PEER_ADDRS`.
+    pub peer_addrs: PeerAddrs,
     /// Settings that every member of the replica set is to have alike, by variable.
     pub shared: BTreeMap<String, String>,
     /// The name and the address that the record carries.
@@ -105,6 +108,8 @@ pub struct State {
     pub election: Option<Election>,
     /// The board as last read, and when it was asked for, or came unasked.
     pub board: Option<(Board, Tick)>,
+    /// What the members' agents say in Consul, by instance UUID, as it was seen last.
+    pub announced: BTreeMap<String, Announced>,
     /// What operators asked for.
     pub orders: Orders,
     /// What is known of changes of hands.
@@ -390,6 +395,7 @@ impl State {
             hold: Hold::default(),
             election: None,
             board: None,
+            announced: BTreeMap::new(),
             orders: Orders::default(),
             past: Past::default(),
             catalog: Catalog::default(),

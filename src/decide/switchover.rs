@@ -96,11 +96,8 @@ impl Planner<'_> {
         }
     }
 
-    /// What to call a member in sentences: two members never alike.
     pub(super) fn name_of(&self, instance: &str) -> String {
-        let board = self.state.board.as_ref();
-        let label = board.and_then(|(board, _)| board.labels().remove(instance));
-        label.unwrap_or_else(|| instance.to_owned())
+        self.state.known_as(instance)
     }
 
     fn consider_order(&mut self, index: u64, order: &Switchover, probe: &Probe) {

@@ -1,5 +1,6 @@
 //! The core, rule by rule, and the core among others of its kind.
 
+mod addresses;
 mod adoption;
 mod board;
 mod candidacy;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::addresses::Whereabouts;
 use super::board::{Board, Cause};
 use super::observed::Probe;
 use super::plan::{Action, Reason};
@@ -42,7 +43,12 @@ impl State {
     }
 
     /// Whom our instance knows, whom the record names, and whose agent has a key; and where they are reached.
-    fn everybody(&self, record: &Record, probe: &Probe, board: &Board) -> BTreeMap<String, String> {
+    fn everybody(
+        &self,
+        record: &Record,
+        probe: &Probe,
+        board: &Board,
+    ) -> BTreeMap<String, Whereabouts> {
         let mut members = self.members_to_ask(record);
         let named = self.hold.unguarded.iter().flat_map(Unguarded::names);
         let others = board.members.keys().chain(named);
@@ -102,7 +108,10 @@ impl State {
     pub(super) fn unguarded_words(&self) -> Option<String> {
         let unguarded = self.hold.unguarded.as_ref()?;
         let probe = self.instance.probe.as_ref()?;
-        let named = |uuid: &String| format!("{uuid} ({})", self.address(probe, uuid));
+        let named = |uuid: &String| match self.address(probe, uuid) {
+            Ok(address) => format!("{uuid} ({address})"),
+            Err(_) => uuid.clone(),
+        };
         let named: Vec<String> = unguarded.names().map(named).collect();
         (!named.is_empty()).then(|| {
             format!(

@@ -143,11 +143,7 @@ impl Planner<'_> {
                 self.look_for_rows();
             }
         } else if self.state.settings.follow {
-            let board = self.state.board.as_ref().map(|(board, _)| board);
-            let member = board.and_then(|board| board.members.get(&of.instance));
-            if let Some(uri) = member.map(|member| member.uri.clone()) {
-                self.point_at(&of.instance, &uri);
-            }
+            self.point_at(&of.instance, "");
         }
     }
 

@@ -7,7 +7,7 @@
 -- stays as it is, an older one hands its state over. All times are clock.monotonic64() of this process, never
 -- fiber.clock(), which stands still within a turn of the event loop.
 
-local VERSION = 11
+local VERSION = 12
 
 local clock = require('clock')
 local fiber = require('fiber')
@@ -290,6 +290,7 @@ end
 local function probe()
     replication.free_master(state)
     local word = look.at_instance()
+    word.configured = replication.configured(state)
     word.guard = {
         session = state.session,
         term = state.term,

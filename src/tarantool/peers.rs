@@ -11,7 +11,8 @@ use tokio::time::timeout;
 
 use super::conn::{Connection, RequestError};
 use super::iproto::code;
-use crate::config::{TarantoolAddr, TarantoolConfig};
+use crate::config::{PeerConfig, TarantoolAddr, TarantoolConfig};
+use crate::decide::addresses::Whereabouts;
 use crate::decide::record::Vclock;
 use crate::decide::term::Term;
 use crate::decide::unrecorded::Unguarded;
@@ -21,16 +22,39 @@ use crate::errors::with_causes;
 #[derive(Clone)]
 pub struct Peers {
     config: TarantoolConfig,
+    asks: Way,
     deadline: Duration,
     /// Connections to the members that were asked last, by address.
     connections: Arc<Mutex<BTreeMap<String, Connection>>>,
+}
+
+/// How a member's guard is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Itself, and by an eval the instance that has none, as the user as whom our own agent installed its guard.
+    Guard,
+    /// By the function that an operator made for `PEER_USER`, who may do nothing else.
+    Function,
+}
+
+impl Way {
+    const fn function(self) -> &'static str {
+        match self {
+            Self::Guard => "tarsec_guard.promise",
+            Self::Function => "tarsec_promise",
+        }
+    }
 }
 
 /// A guard's answer to the agent that asks for its promise.
 #[derive(Debug, Deserialize)]
 pub(super) struct Reply {
     uuid: String,
+    #[serde(default)]
     promised: bool,
+    /// The word of `tarsec_promise` in an instance without a guard: whether it is read-only.
+    #[serde(default)]
+    ro: Option<bool>,
     /// The guard knows no member that was not asked, and its commits have landed. A guard of an earlier version does
     /// not say so.
     #[serde(default)]
@@ -85,12 +109,33 @@ enum Unanswered {
 }
 
 impl Unanswered {
-    fn of(error: &RequestError, connection: Connection) -> Self {
-        match error.code() {
-            Some(code::NO_SUCH_PROC) => Self::NoGuard(connection),
-            Some(_) | None => Self::Because(with_causes(error)),
+    fn of(error: &RequestError, connection: Connection, way: Way) -> Self {
+        match (way, error.code()) {
+            (Way::Guard, Some(code::NO_SUCH_PROC)) => Self::NoGuard(connection),
+            // Whether it has a guard nobody says then: it counts as not heard.
+            (Way::Function, Some(code::NO_SUCH_PROC | code::ACCESS_DENIED)) => {
+                Self::Because(format!(
+                    "{}; PEER_USER needs the function that docs/tarantool-grants-peer.lua makes and grants",
+                    with_causes(error)
+                ))
+            }
+            (Way::Guard | Way::Function, Some(_) | None) => Self::Because(with_causes(error)),
         }
     }
+}
+
+/// What is known of an instance that has no guard.
+fn without_guard(address: &str, ro: bool) -> Refused {
+    let why = |besides: &str| format!("{}{besides}", no_guard(address));
+    if ro {
+        Refused::Said(why(""))
+    } else {
+        Refused::Unguarded(why(", and it is writable"))
+    }
+}
+
+fn no_guard(address: &str) -> String {
+    format!("{address}: it has no guard, since no agent of this version ever attached")
 }
 
 /// The question to an instance without a guard.
@@ -104,12 +149,26 @@ struct Bare {
 }
 
 impl Peers {
-    /// Connects to no member before it is asked. `config` has the login for all of them; each question has `deadline`
-    /// to be answered.
+    /// Connects to no member before it is asked. `config` has the login for all of them, unless `peers` does; each
+    /// question has `deadline` to be answered.
     #[must_use]
-    pub fn new(config: TarantoolConfig, deadline: Duration) -> Self {
+    pub fn new(config: TarantoolConfig, peers: &PeerConfig, deadline: Duration) -> Self {
+        let (config, asks) = match &peers.login {
+            Some((user, password)) => {
+                let user = Some(user.clone());
+                let password = password.clone();
+                let config = TarantoolConfig {
+                    user,
+                    password,
+                    ..config
+                };
+                (config, Way::Function)
+            }
+            None => (config, Way::Guard),
+        };
         Self {
             config,
+            asks,
             deadline,
             connections: Arc::default(),
         }
@@ -123,16 +182,19 @@ impl Peers {
         term: Term,
         instance: &str,
         lasting: Duration,
-        members: BTreeMap<String, String>,
+        members: BTreeMap<String, Whereabouts>,
         for_all: Option<Vclock>,
     ) -> Answers {
         self.connections()
-            .retain(|known, _| members.values().any(|address| address == known));
+            .retain(|known, _| members.values().any(|it| it.as_ref() == Ok(known)));
         let lasting_ns = u64::try_from(lasting.as_nanos()).unwrap_or(u64::MAX);
         let asked = for_all.as_ref().map(|_| members.keys().collect());
         let question = (instance, term, lasting_ns, asked, for_all.as_ref());
         let answers = members.iter().map(async |(uuid, address)| {
-            let answer = self.ask_one(uuid, address, &question).await;
+            let answer = match address {
+                Ok(address) => self.ask_one(uuid, address, &question).await,
+                Err(why) => Err(Refused::Silent(why.clone())),
+            };
             (uuid.clone(), answer)
         });
         let mut all = Answers::default();
@@ -158,10 +220,6 @@ impl Peers {
         address: &str,
         question: &Question<'_>,
     ) -> Result<(), Refused> {
-        if address.is_empty() {
-            let why = "where it can be reached is not known";
-            return Err(Refused::Silent(why.to_owned()));
-        }
         let Ok(reply) = timeout(self.deadline, self.exchange(address, question)).await else {
             // Whatever that connection is good for, the next question comes over a new one.
             self.connections().remove(address);
@@ -171,7 +229,7 @@ impl Peers {
         let reply = match reply {
             Ok(reply) => reply,
             Err(Unanswered::NoGuard(connection)) => {
-                return Err(self.without_guard(uuid, address, &connection).await);
+                return Err(self.look_at_bare(uuid, address, &connection).await);
             }
             Err(Unanswered::Because(why)) => {
                 return Err(Refused::Silent(format!("{address}: {why}")));
@@ -182,6 +240,7 @@ impl Peers {
                 let why = format!("another instance ({found}) answers at {address}");
                 return Err(Refused::Silent(why));
             }
+            Reply { ro: Some(ro), .. } => return Err(without_guard(address, ro)),
             Reply {
                 promised: true,
                 for_all,
@@ -196,20 +255,13 @@ impl Peers {
     }
 
     /// No agent has attached there since its process began: nothing would make it read-only.
-    async fn without_guard(&self, uuid: &str, address: &str, connection: &Connection) -> Refused {
+    async fn look_at_bare(&self, uuid: &str, address: &str, connection: &Connection) -> Refused {
         let word: Result<Bare, _> = connection.eval(UNGUARDED, &(), self.deadline).await;
-        let why = |besides: &str| {
-            format!(
-                "{address}: it has no guard, since no agent of this version ever attached{besides}"
-            )
-        };
+        let why = |besides: &str| format!("{}; {besides}", no_guard(address));
         match word {
-            Ok(word) if word.uuid != uuid => {
-                Refused::Silent(why("; another instance answers there"))
-            }
-            Ok(Bare { ro: false, .. }) => Refused::Unguarded(why(", and it is writable")),
-            Ok(_) => Refused::Said(why("")),
-            Err(error) => Refused::Silent(why(&format!("; {}", with_causes(&error)))),
+            Ok(word) if word.uuid != uuid => Refused::Silent(why("another instance answers there")),
+            Ok(Bare { ro, .. }) => without_guard(address, ro),
+            Err(error) => Refused::Silent(why(&with_causes(&error))),
         }
     }
 
@@ -220,7 +272,7 @@ impl Peers {
             match self.call(&connection, question).await {
                 Err(RequestError::Closed(_)) => {}
                 answered => {
-                    return answered.map_err(|error| Unanswered::of(&error, connection));
+                    return answered.map_err(|error| Unanswered::of(&error, connection, self.asks));
                 }
             }
         }
@@ -235,7 +287,7 @@ impl Peers {
             .insert(address.to_owned(), connection.clone());
         self.call(&connection, question)
             .await
-            .map_err(|error| Unanswered::of(&error, connection))
+            .map_err(|error| Unanswered::of(&error, connection, self.asks))
     }
 
     async fn call(
@@ -244,7 +296,7 @@ impl Peers {
         question: &Question<'_>,
     ) -> Result<Reply, RequestError> {
         connection
-            .call("tarsec_guard.promise", question, self.deadline)
+            .call(self.asks.function(), question, self.deadline)
             .await
     }
 
@@ -270,6 +322,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::decide::addresses::PeerAddrs;
     use crate::secrets::Secret;
 
     const LASTING: Duration = Duration::from_secs(10);
@@ -291,12 +344,16 @@ mod tests {
             password: Secret::default(),
             control: None,
         };
-        Peers::new(config, deadline)
+        let peers = PeerConfig {
+            addrs: PeerAddrs::default(),
+            login: None,
+        };
+        Peers::new(config, &peers, deadline)
     }
 
-    fn members<const N: usize>(members: [(&str, &str); N]) -> BTreeMap<String, String> {
+    fn members<const N: usize>(members: [(&str, &str); N]) -> BTreeMap<String, Whereabouts> {
         members
-            .map(|(uuid, address)| (uuid.to_owned(), address.to_owned()))
+            .map(|(uuid, address)| (uuid.to_owned(), Ok(address.to_owned())))
             .into()
     }
 
@@ -334,11 +391,8 @@ mod tests {
             closed.local_addr().unwrap().to_string(),
         ];
         drop(closed);
-        let asked = members([
-            ("silent", &addresses[0]),
-            ("closed", &addresses[1]),
-            ("unknown", ""),
-        ]);
+        let mut asked = members([("silent", &addresses[0]), ("closed", &addresses[1])]);
+        asked.insert("unknown".to_owned(), Err("it is not known".to_owned()));
         let answers = peers(Duration::from_millis(200))
             .ask(Term::from(7), "a", LASTING, asked, None)
             .await;
@@ -349,6 +403,16 @@ mod tests {
         assert!(said.contains("within 200ms"), "{said}");
         let said = why("closed");
         assert!(said.contains("nothing listens there"), "{said}");
-        assert!(why("unknown").contains("not known"));
+        assert_eq!(why("unknown"), "it is not known");
+    }
+
+    /// What `tarsec_promise` answers in an instance without a guard, and what a guard answers.
+    #[test]
+    fn a_member_without_a_guard_is_told_from_a_guard_that_refuses() {
+        let word = |json: &str| serde_json::from_str::<Reply>(json).unwrap();
+        assert_eq!(word(r#"{"uuid":"u","ro":true}"#).ro, Some(true));
+        assert_eq!(word(r#"{"uuid":"u","promised":false}"#).ro, None);
+        assert!(matches!(without_guard("a:1", true), Refused::Said(_)));
+        assert!(matches!(without_guard("a:1", false), Refused::Unguarded(_)));
     }
 }

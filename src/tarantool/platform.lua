@@ -301,6 +301,31 @@ function platform.declared()
     return with_isolation(said)
 end
 
+-- The addresses at which that configuration has the instances of this one's replica set accept each other, and the
+-- configuration from which they were read.
+local known_uris, known_uris_for = {}, nil
+
+local function read_uris()
+    local own, uris = box.info.replicaset.name, {}
+    for name, instance in pairs(config:instances()) do
+        local uri = instance.replicaset_name == own and config:instance_uri('peer', {instance = name})
+        if uri then
+            table.insert(uris, uri.uri)
+        end
+    end
+    return uris
+end
+
+-- None where there is no such configuration, or its version cannot tell (before 3.1).
+function platform.declared_uris()
+    local applied = has_config and rawget(config, '_configdata_applied')
+    if applied and applied ~= known_uris_for and box.info.replicaset ~= nil and box.info.replicaset.name ~= nil then
+        local got, uris = pcall(read_uris)
+        known_uris, known_uris_for = got and uris or {}, applied
+    end
+    return known_uris
+end
+
 -- Whether the configuration is being applied for the first time, so that what it says of modules may not be so yet.
 function platform.is_starting()
     local got, info = pcall(function() return config:info() end)

@@ -5,7 +5,7 @@
 -- in this one is pure: tables in, tables out, nothing of vshard needed. The code that looks and applies is in the
 -- other.
 
-local VERSION = 2
+local VERSION = 3
 
 local digest = require('digest')
 local json = require('json')

@@ -252,7 +252,12 @@ local function follow_peers(old, cfg, replicaset_id)
     local entries = vshard.peers(box.cfg.replication, before, cfg.sharding[replicaset_id].replicas)
     if entries ~= nil then
         log.info('tarsec: the replica set has other instances, replicating from all of them')
-        platform.replicate_from(entries)
+        local guard = rawget(_G, 'tarsec_guard')
+        if guard ~= nil then
+            require('tarsec.replication').add(guard.state, entries)
+        else
+            platform.replicate_from(entries)
+        end
     end
 end
 

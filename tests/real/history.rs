@@ -114,7 +114,12 @@ async fn a_returning_ex_master_counts_its_rows_exactly_with_replication_follow()
             let scene = Scene::start_with(
                 world,
                 ReplicaSetOptions::of(2),
-                |_, agent| agent.announced().env("REPLICATION", "follow"),
+                |_, agent| {
+                    agent
+                        .announced()
+                        .env("REPLICATION", "follow")
+                        .env("PEER_ADDRS", "127.0.0.1")
+                },
                 |writers| writers,
             )
             .await?;

@@ -66,3 +66,35 @@ fn a_password_that_is_refused_is_not_shown() {
     ]);
     assert!(!lines.concat().contains("secret"), "{lines:?}");
 }
+
+#[test]
+fn a_login_for_other_members_is_whole_or_the_instances_own() {
+    assert!(good(&[]).peers.login.is_none());
+    // It never travels in a URI, whatever REPLICATION says.
+    let config = good(&[
+        ("PEER_USER", "asks"),
+        ("PEER_PASSWORD", "very@secret"),
+        ("REPLICATION", "follow"),
+    ]);
+    let (user, password) = config.peers.login.clone().unwrap();
+    assert_eq!((&*user, &**password.get()), ("asks", "very@secret"));
+    assert!(!format!("{config:?}").contains("very@secret"));
+    let alone = [("PEER_PASSWORD", "x")];
+    assert_bad(&alone, &["PEER_PASSWORD", "PEER_USER"]);
+    let both = [
+        ("PEER_USER", "asks"),
+        ("PEER_PASSWORD", "x"),
+        ("PEER_PASSWORD_FILE", "/nowhere"),
+    ];
+    assert_bad(&both, &["PEER_PASSWORD", "PEER_PASSWORD_FILE"]);
+}
+
+#[test]
+fn addresses_of_other_members_are_refused_with_what_is_allowed() {
+    let wrong = [("PEER_ADDRS", "db-1:3301, db-2:port")];
+    assert_bad(
+        &wrong,
+        &["PEER_ADDRS", "db-2:port", "host:port", "address/bits"],
+    );
+    assert_bad(&[("PEER_ADRS", "db-1")], &["PEER_ADRS", "PEER_ADDRS"]);
+}

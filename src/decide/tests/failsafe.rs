@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use super::fixtures::*;
 use super::scenarios::{any_fault, any_weather, reasons, strike};
 use super::world::{Broken, FAIR, World, failsafe_world};
+use crate::decide::addresses::Whereabouts;
 use crate::decide::board::Board;
 use crate::decide::event::Event;
 use crate::decide::observed::{Peer, Upstream};
@@ -62,7 +63,7 @@ fn safe_master() -> Node {
 }
 
 /// Who is asked, and the reading that the lease is to rest on.
-fn question(plan: &Plan) -> Option<(BTreeMap<String, String>, Reading)> {
+fn question(plan: &Plan) -> Option<(BTreeMap<String, Whereabouts>, Reading)> {
     part!(plan, Action::AskPromises { members, reading, .. } => (members.clone(), *reading))
 }
 
@@ -115,7 +116,7 @@ fn refused(_: &str) -> Result<(), String> {
 }
 
 /// Until the members are asked; the question is under way.
-fn asks(node: &mut Node) -> (BTreeMap<String, String>, Reading) {
+fn asks(node: &mut Node) -> (BTreeMap<String, Whereabouts>, Reading) {
     for _ in 0..400 {
         node.passes(50.ms());
         let plan = node.turn();
@@ -127,7 +128,7 @@ fn asks(node: &mut Node) -> (BTreeMap<String, String>, Reading) {
     panic!("nobody is asked: {:?}", node.plan());
 }
 
-fn all_promise(members: &BTreeMap<String, String>) -> Answers {
+fn all_promise(members: &BTreeMap<String, Whereabouts>) -> Answers {
     members.keys().map(|uuid| (uuid.clone(), Ok(()))).collect()
 }
 
@@ -138,7 +139,10 @@ fn a_master_without_consul_asks_every_member_on_a_fresh_reading() {
     let (members, reading) = asks(&mut node);
     let expected = [(OTHER, "10.0.0.2:3301"), (THIRD, "10.0.0.3:3301")];
     let expected = expected.map(|(uuid, address)| (uuid.to_owned(), address.to_owned()));
-    assert_eq!(members, BTreeMap::from(expected));
+    assert_eq!(
+        members,
+        BTreeMap::from(expected.map(|(uuid, address)| (uuid, Ok(address))))
+    );
     assert!(node.now.since(reading.reply_at) <= LEASE / 40);
     assert!(node.now.since(lease_from) <= LEASE / 2);
 }
@@ -416,7 +420,7 @@ fn whoever_joins_while_consul_is_away_is_asked_too() {
     node.instance.replication.push(peer(NEW, None));
     goes_without(&mut node, 1.secs(), promised);
     let (members, _) = asks(&mut node);
-    assert_eq!(members.get(NEW).map(String::as_str), Some(""));
+    assert!(members[NEW].is_err());
 }
 
 #[test]
@@ -477,7 +481,7 @@ fn members_are_reached_where_they_are_followed_else_where_their_agents_say() {
     let mut node = safe_master();
     let mut board = Board::default();
     for (uuid, uri) in [
-        (OTHER, "10.9.9.9:3301"),
+        (OTHER, "10.0.0.99:3301"),
         (THIRD, "10.0.0.33:3301"),
         (NEW, ":3301"),
     ] {
@@ -495,11 +499,10 @@ fn members_are_reached_where_they_are_followed_else_where_their_agents_say() {
     node.instance.replication.push(peer(NEW, None));
     goes_without(&mut node, 1.secs(), promised);
     let (members, _) = asks(&mut node);
-    let found = |uuid: &str| members[uuid].clone();
-    assert_eq!(
-        [found(OTHER), found(THIRD), found(NEW)],
-        ["10.0.0.2:3301", "10.0.0.33:3301", ""]
-    );
+    let found = |uuid: &str| members[uuid].as_ref().map(String::as_str);
+    assert_eq!(found(OTHER), Ok("10.0.0.2:3301"));
+    assert_eq!(found(THIRD), Ok("10.0.0.33:3301"));
+    assert!(found(NEW).unwrap_err().contains("not known"));
 }
 
 // The other side: who has promised.

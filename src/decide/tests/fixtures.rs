@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::toys::{ToyInstance, ToyLock, lost};
+use crate::decide::addresses::PeerAddrs;
 use crate::decide::apply_lock::change_index;
 use crate::decide::board::Cause;
 use crate::decide::decide;
@@ -87,6 +88,7 @@ pub(crate) fn settings() -> Settings {
         failover_cooldown: Duration::ZERO,
         member_interval: Duration::from_secs(10),
         failsafe: false,
+        peer_addrs: PeerAddrs::parse("10.0.0.0/24").unwrap(),
         shared: BTreeMap::new(),
         agent: "first".to_owned(),
         announce: "10.0.0.1:3301".to_owned(),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fixtures::*;
+use crate::decide::addresses::Whereabouts;
 use crate::decide::event::Event;
 use crate::decide::observed::Peer;
 use crate::decide::plan::{Action, GuardCommand, Reason};
@@ -30,7 +31,7 @@ fn first_of_two() -> Node {
         .seeing_lock()
 }
 
-type Question = (BTreeMap<String, String>, Reading);
+type Question = (BTreeMap<String, Whereabouts>, Reading);
 
 fn is_question(action: &Action) -> bool {
     matches!(

@@ -149,6 +149,7 @@ impl World {
             failover_cooldown: params.cooldown,
             member_interval: params.member_interval,
             failsafe: params.failsafe,
+            peer_addrs: Default::default(),
             shared: BTreeMap::new(),
             announce: name,
             agent: format!("agent-{number}"),

@@ -129,6 +129,10 @@ impl World {
             .clone()
             .map(|peer| self.peer(instance, peer))
             .collect();
+        let names = self.sets[set].members.clone();
+        let configured = names
+            .map(|peer| self.instances[peer].name.clone())
+            .collect();
         let it = &self.instances[instance];
         Some(Box::new(Probe {
             now: it.clock.instance(self.now),
@@ -142,6 +146,7 @@ impl World {
             vshard: None,
             id: it.n as u64 + 1,
             replication,
+            configured,
             election_mode: None,
             quorum: Some(self.params.sets[set].quorum()),
             pid: it.pid,

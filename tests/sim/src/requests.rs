@@ -430,7 +430,7 @@ impl World {
             answers: BTreeMap::new(),
         });
         for (name, address) in members {
-            let member = self.find(set, name).filter(|_| !address.is_empty());
+            let member = self.find(set, name).filter(|_| address.is_ok());
             let Some(member) = member else {
                 continue;
             };

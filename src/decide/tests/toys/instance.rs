@@ -25,6 +25,8 @@ pub(in crate::decide::tests) struct ToyInstance {
     pub(in crate::decide::tests) name: Option<String>,
     pub(in crate::decide::tests) vclock: Vclock,
     pub(in crate::decide::tests) replication: Vec<Peer>,
+    /// Its configuration names these besides the UUIDs of `replication`, which are the toys' addresses.
+    pub(in crate::decide::tests) configured: Vec<String>,
     pub(in crate::decide::tests) vshard: Option<Look>,
     pub(in crate::decide::tests) guard: GuardState,
     /// When its guard was installed, on its own clock.
@@ -55,6 +57,7 @@ impl ToyInstance {
             name: None,
             vclock: Vclock::from([("1".to_owned(), 10)]),
             replication: Vec::new(),
+            configured: Vec::new(),
             vshard: None,
             guard: GuardState {
                 session: None,
@@ -156,6 +159,7 @@ impl ToyInstance {
             fast_ppm: self.fast_ppm,
             vclock: self.vclock.clone(),
             replication: self.replication.clone(),
+            configured: self.configured.clone(),
             ..fresh
         };
         self.born = self.clock(now);
@@ -173,6 +177,10 @@ impl ToyInstance {
             vclock: self.vclock.clone(),
             id: 1,
             replication: self.replication.clone(),
+            configured: {
+                let peers = self.replication.iter().map(|peer| peer.uuid.clone());
+                self.configured.iter().cloned().chain(peers).collect()
+            },
             election_mode: self.election_mode.clone(),
             quorum: self.quorum,
             pid: self.pid,

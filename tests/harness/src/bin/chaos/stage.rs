@@ -111,6 +111,8 @@ impl<'a> Stage<'a> {
             let agents = world
                 .agents_with(&set, &consul, |_, agent| {
                     let agent = agent.linked().announced().env("GUARD", guard);
+                    // Announced addresses are those of links.
+                    let agent = agent.env("PEER_ADDRS", "127.0.0.1");
                     agent.env("SYNC_LOSS", sync_loss)
                 })
                 .await?;
