@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests measure real time")]
 #![allow(clippy::unwrap_used, reason = "a story may stop at what is not there")]
 
+mod addresses;
 mod agent_frozen;
 mod agent_killed;
 mod anonymous;
@@ -39,6 +40,7 @@ mod operator;
 mod pause;
 mod platform;
 mod problems;
+mod relay;
 mod reloads;
 mod replica_broken;
 mod scene;
