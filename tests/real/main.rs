@@ -41,6 +41,7 @@ mod platform;
 mod problems;
 mod reloads;
 mod replica_broken;
+mod rights;
 mod scene;
 mod secrets;
 mod settings;
