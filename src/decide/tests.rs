@@ -33,6 +33,7 @@ mod switchover;
 mod takeover;
 mod terms;
 mod toys;
+mod unread;
 mod unrecorded;
 mod vshard;
 mod world;

@@ -24,6 +24,7 @@ mod endings;
 mod example_tarantool3;
 mod failsafe;
 mod first_start;
+mod flooded_keys;
 mod full_memory;
 mod guard_promises;
 mod hang;
