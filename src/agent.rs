@@ -23,6 +23,7 @@ use crate::decide::vshard::VshardEvent;
 use crate::dump::Dump;
 use crate::errors::with_causes;
 use crate::execute::{Executor, KnownIndex, lock_read};
+use crate::execute_board::BoardReader;
 use crate::execute_catalog::OwnService;
 use crate::exit::Exit;
 use crate::journal;
@@ -133,6 +134,7 @@ impl Agent {
             events: sender,
             clock,
             keys: None,
+            board: BoardReader::default(),
             config_text: ConfigText::default(),
             service: OwnService::default(),
             member_index: KnownIndex::default(),
@@ -202,6 +204,9 @@ impl Agent {
         {
             journal::reason(self.plan.as_ref().map(|old| &old.reason), &plan.reason);
         }
+        let needs_all = self.state.rests_on_all_members();
+        let known = self.state.known_members();
+        self.executor.board.knows(known, needs_all);
         let mut ending = None;
         for action in &plan.actions {
             journal::action(&mut self.said, action);

@@ -242,6 +242,7 @@ fn outside(view: &View<'_>) -> Document {
                 "session": state.session,
                 "catalog": state.catalog,
                 "fault": state.consul_fault,
+                "unread": state.unread,
             }),
         ),
         ("last_error", last_error(head.last_fault.as_ref())),

@@ -1,6 +1,5 @@
 //! One flat match: action → adapter call → event. Nothing is decided here.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,8 +8,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::clock::Clock;
 use crate::config::{Config, ReplicationMode};
-use crate::consul::{Consul, ConsulError, Found, LockOutcome, LockStep, LockView, Renewal};
-use crate::decide::board::{self, Ballot, Board, HISTORY_LINES, HistoryLine, Member, Switchover};
+use crate::consul::{Consul, ConsulError, LockOutcome, LockStep, LockView, Renewal};
+use crate::decide::board::{HISTORY_LINES, HistoryLine, Member, Switchover};
 use crate::decide::event::{
     ConsulFault, Event, GuardCommandKind, KeySight, LockSight, LockStepKind,
 };
@@ -18,8 +17,9 @@ use crate::decide::plan::{Action, Ending, GuardCommand, Role};
 use crate::decide::record::Record;
 use crate::decide::vshard::{VshardAction, VshardEvent};
 use crate::errors::with_causes;
+use crate::execute_board::BoardReader;
 use crate::execute_catalog::{OwnService, deregister, service_ref, tell};
-use crate::keys::{ClusterKey, ReplicaSetKey, ReplicaSetKeys, json_bytes};
+use crate::keys::{ReplicaSetKeys, json_bytes};
 use crate::neighbours::LOOKS_APART;
 use crate::tarantool::link::{Command, Instance};
 use crate::tarantool::peers::Peers;
@@ -31,60 +31,6 @@ use crate::watch_vshard::{ConfigText, note_refusal};
 /// at another master.
 const REREADING: Duration = Duration::from_millis(500);
 
-/// What the board is read from, in one transaction.
-fn board_keys(keys: &ReplicaSetKeys) -> Vec<String> {
-    vec![
-        keys.members(),
-        keys.ballots(),
-        keys.switchover(),
-        keys.pause(),
-        keys.cluster_pause(),
-    ]
-}
-
-/// The board as it was found. A value that is not what its key says counts as absent.
-fn board_of(keys: &ReplicaSetKeys, found: Vec<Found>) -> Board {
-    let mut board = Board::default();
-    for Found {
-        key,
-        modify_index,
-        session: _,
-        value,
-    } in found
-    {
-        let Some(known) = keys.read(&key) else {
-            continue;
-        };
-        match known {
-            ClusterKey::OfReplicaSet(_, ReplicaSetKey::Member(uuid)) => board
-                .members
-                .extend(board::parse(&value).map(|member| (uuid.to_owned(), member))),
-            ClusterKey::OfReplicaSet(_, ReplicaSetKey::Ballot(uuid)) => board
-                .ballots
-                .extend(board::parse(&value).map(|ballot| (uuid.to_owned(), ballot))),
-            ClusterKey::OfReplicaSet(_, ReplicaSetKey::Switchover) => {
-                board.switchover = board::parse(&value).map(|order| (modify_index, order));
-            }
-            ClusterKey::OfReplicaSet(_, ReplicaSetKey::Pause) => {
-                board.pause = Some(pause(&value, false));
-            }
-            // The replica set's own goes first.
-            ClusterKey::Pause if board.pause.is_none() => board.pause = Some(pause(&value, true)),
-            ClusterKey::Pause
-            | ClusterKey::Waiting
-            | ClusterKey::Router
-            | ClusterKey::OfReplicaSet(_, ReplicaSetKey::Lock | ReplicaSetKey::History) => {}
-        }
-    }
-    board
-}
-
-/// Present is enough, whatever somebody wrote there.
-fn pause(value: &[u8], cluster: bool) -> board::Pause {
-    let pause: board::Pause = serde_json::from_slice(value).unwrap_or_default();
-    board::Pause { cluster, ..pause }
-}
-
 /// What actions are carried out with.
 #[derive(Clone)]
 pub(crate) struct Executor {
@@ -95,6 +41,7 @@ pub(crate) struct Executor {
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) clock: Clock,
     pub(crate) keys: Option<ReplicaSetKeys>,
+    pub(crate) board: BoardReader,
     pub(crate) config_text: ConfigText,
     pub(crate) service: OwnService,
     /// The `ModifyIndex` of the member's key.
@@ -336,23 +283,12 @@ impl Executor {
 
     async fn lock_step(&self, kind: LockStepKind, step: LockStep) -> Option<Event> {
         let keys = self.keys.as_ref()?;
-        // A holder reads its orders with each refresh, in the same request.
-        let beside = match kind {
-            LockStepKind::Refresh => board_keys(keys),
-            LockStepKind::Acquire | LockStepKind::TakeOver | LockStepKind::Release => Vec::new(),
-        };
-        let result = match self.consul.transact(&keys.lock(), &step, &beside).await {
-            Ok(LockOutcome::Done {
-                modify_index,
-                beside: found,
-            }) => {
-                if !beside.is_empty() {
-                    let board = Box::new(board_of(keys, found));
-                    // The receiver is gone only when the agent ends.
-                    let _ = self.events.send(Event::BoardSeen { board }).await;
-                }
-                Ok(Ok(modify_index))
-            }
+        match kind {
+            LockStepKind::Refresh => self.look_beside(),
+            LockStepKind::Acquire | LockStepKind::TakeOver | LockStepKind::Release => {}
+        }
+        let result = match self.consul.transact(&keys.lock(), &step).await {
+            Ok(LockOutcome::Done { modify_index }) => Ok(Ok(modify_index)),
             Ok(LockOutcome::Refused { why }) => Ok(Err(why)),
             Err(error) => Err(error.into()),
         };
@@ -428,18 +364,6 @@ impl Executor {
             .map_err(ConsulFault::from)
     }
 
-    async fn read_board(&self) -> Result<Box<Board>, ConsulFault> {
-        let Some(keys) = &self.keys else {
-            return Ok(Box::default());
-        };
-        let found = self
-            .consul
-            .read_trees("read members, ballots and orders", &board_keys(keys))
-            .await
-            .map_err(ConsulFault::from)?;
-        Ok(Box::new(board_of(keys, found)))
-    }
-
     /// Looks from time to time at where the members are by their own agents' words, so that an agent can say in time that
     /// it will not log in there. Whoever holds the lock reads the same with each refresh.
     pub(crate) async fn watch_members(self) {
@@ -452,39 +376,6 @@ impl Executor {
             }
             sleep(self.config.member_interval * LOOKS_APART).await;
         }
-    }
-
-    async fn write_ballot(
-        &self,
-        ballot: &Ballot,
-    ) -> Result<(u64, BTreeMap<String, Ballot>), ConsulFault> {
-        let Some(keys) = &self.keys else {
-            return Ok((1, BTreeMap::new()));
-        };
-        let key = keys.ballot(&ballot.instance);
-        let bytes = json_bytes(ballot);
-        let (index, found) = self
-            .consul
-            .put_and_read(&key, &bytes, &keys.ballots())
-            .await
-            .map_err(ConsulFault::from)?;
-        Ok((index, board_of(keys, found).ballots))
-    }
-
-    async fn read_ballots(
-        &self,
-        after: u64,
-        wait: Duration,
-    ) -> Result<(u64, BTreeMap<String, Ballot>), ConsulFault> {
-        let Some(keys) = &self.keys else {
-            return Ok((1, BTreeMap::new()));
-        };
-        let (index, found) = self
-            .consul
-            .watch_prefix(&keys.ballots(), after, wait)
-            .await
-            .map_err(ConsulFault::from)?;
-        Ok((index, board_of(keys, found).ballots))
     }
 
     async fn write_switchover(
@@ -500,23 +391,6 @@ impl Executor {
             .put_key_if(&keys.switchover(), index, &bytes)
             .await
             .map_err(ConsulFault::from)
-    }
-
-    async fn read_history(&self) -> Result<Vec<HistoryLine>, ConsulFault> {
-        let Some(keys) = &self.keys else {
-            return Ok(Vec::new());
-        };
-        let found = self
-            .consul
-            .read_prefix(&keys.history())
-            .await
-            .map_err(ConsulFault::from)?;
-        let mut lines: Vec<HistoryLine> = found
-            .iter()
-            .filter_map(|(_, value)| board::parse(value))
-            .collect();
-        lines.sort_by_key(|line| line.term);
-        Ok(lines)
     }
 
     /// A line whose reply was lost stands there already, and may say by now what its ex-master brought back.

@@ -141,7 +141,10 @@ fn is_news(said: &mut Said, event: &Event) -> bool {
             said.forget(&[Topic::Member]);
             true
         }
-        Event::BoardRead { result: Err(fault) } => said.is_news(Topic::Board, &fault.why),
+        Event::BoardRead { result: Err(fault) }
+        | Event::BoardSeen {
+            result: Err(fault), ..
+        } => said.is_news(Topic::Board, &fault.why),
         Event::BallotWritten {
             result: Err(fault), ..
         }
@@ -151,7 +154,7 @@ fn is_news(said: &mut Said, event: &Event) -> bool {
         | Event::HistoryWritten {
             result: Err(fault), ..
         } => said.is_news(Topic::History, &fault.why),
-        Event::BoardRead { result: Ok(_) } => {
+        Event::BoardRead { result: Ok(_) } | Event::BoardSeen { result: Ok(_), .. } => {
             said.forget(&[Topic::Board]);
             true
         }
@@ -180,7 +183,6 @@ fn is_news(said: &mut Said, event: &Event) -> bool {
         | Event::Superseded { .. }
         | Event::KillEnded { .. }
         | Event::SessionDestroyed
-        | Event::BoardSeen { .. }
         | Event::SwitchoverSeen { .. }
         | Event::NeighboursSeen(_)
         | Event::MembersSeen(_)
@@ -277,7 +279,10 @@ fn say(event: &Event) {
         Event::MemberEnded { result: Err(fault) } => {
             warn!(why = fault.why, "could not write the member key")
         }
-        Event::BoardRead { result: Err(fault) } => {
+        Event::BoardRead { result: Err(fault) }
+        | Event::BoardSeen {
+            result: Err(fault), ..
+        } => {
             warn!(why = fault.why, "could not read the board")
         }
         Event::BallotWritten {
@@ -322,7 +327,7 @@ fn say(event: &Event) {
         | Event::CatalogEnded { result: Ok(true) }
         | Event::MemberEnded { result: Ok(()) }
         | Event::BoardRead { result: Ok(_) }
-        | Event::BoardSeen { .. }
+        | Event::BoardSeen { result: Ok(_), .. }
         | Event::BallotWritten { result: Ok(_), .. }
         | Event::BallotsRead { result: Ok(_) }
         | Event::SwitchoverSeen { .. }
@@ -505,6 +510,7 @@ pub(crate) fn describe(state: &State) -> Value {
         "stopping": state.stopping.map(|(signal, since)| json!({"signal": signal, "since": since})),
         "superseded_by": state.superseded,
         "consul_fault": state.consul_fault,
+        "unread": state.unread,
         "denied": state.denied,
     })
 }

@@ -257,6 +257,15 @@ impl ReplicaSetKeys {
     }
 }
 
+/// Whether this can be an instance's UUID, as Tarantool spells it: other names are no member's.
+pub(crate) fn is_uuid(name: &str) -> bool {
+    let is_fit = |(at, c): (usize, char)| match at {
+        8 | 13 | 18 | 23 => c == '-',
+        _ => c.is_ascii_hexdigit(),
+    };
+    name.len() == 36 && name.chars().enumerate().all(is_fit)
+}
+
 /// A value as it is written to a key. Structs of strings, numbers and maps with string keys always serialise.
 pub(crate) fn json_bytes(value: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()

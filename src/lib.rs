@@ -19,6 +19,7 @@ pub mod decide;
 mod dump;
 pub mod errors;
 mod execute;
+mod execute_board;
 mod execute_catalog;
 pub mod exit;
 mod journal;

@@ -7,10 +7,11 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
 
 use crate::config::VshardConfig;
-use crate::consul::{Consul, Found};
+use crate::consul::{Consul, ConsulError, NAMES_LIMIT_BYTES, VALUE_LIMIT_BYTES, Values};
 use crate::decide::board;
 use crate::decide::vshard::{Look, Master, Masters, VshardEvent};
-use crate::keys::ClusterKeys;
+use crate::errors::with_causes;
+use crate::keys::{ClusterKeys, is_uuid};
 use crate::tarantool::vshard::Text;
 
 /// How long a watch on the masters' keys or on the central configuration is held. Nothing but a change, the end of the
@@ -67,13 +68,16 @@ pub(crate) async fn watch_login<E: From<VshardEvent>>(
 }
 
 /// The masters as their keys name them. A value that is no master names nobody.
-fn masters(keys: &ClusterKeys, found: &[Found]) -> Masters {
-    let entries = found.iter().filter_map(|entry| {
-        let replicaset = keys.master_of(&entry.key)?;
-        let master = board::parse(&entry.value);
+fn masters(keys: &ClusterKeys, values: &Values) -> Masters {
+    let read = values.found.iter();
+    let read = read.map(|it| (&*it.key, it.modify_index, board::parse(&it.value)));
+    let unread = values.too_long.iter();
+    let unread = unread.map(|(key, index)| (&**key, *index, None));
+    let entries = read.chain(unread).filter_map(|(key, index, master)| {
+        let replicaset = keys.master_of(key)?;
         let master = master.filter(|master: &Master| master.replicaset == replicaset);
         let master = master.unwrap_or_else(|| Master::nobody(replicaset));
-        Some((replicaset.to_owned(), (entry.modify_index, master)))
+        Some((replicaset.to_owned(), (index, master)))
     });
     entries.collect()
 }
@@ -95,6 +99,52 @@ impl Watcher {
     }
 }
 
+/// The masters of a cluster as they stand.
+struct MastersSeen {
+    /// Where the next look goes on.
+    index: u64,
+    masters: Masters,
+    /// What was too much to be read, in words.
+    unread: Option<String>,
+}
+
+impl Watcher {
+    /// Names first, then the keys that can be a master's: what else is put there keeps nobody from seeing them. `None`:
+    /// there is no key at all.
+    async fn look_at_masters(
+        &self,
+        keys: &ClusterKeys,
+        prefix: &str,
+        after: u64,
+    ) -> Result<Option<MastersSeen>, ConsulError> {
+        let (index, names) = self.consul.watch_names(prefix, after, LONG_WAIT).await?;
+        let Some(mut names) = names else {
+            // Those that were seen before stay as they were seen.
+            return Err(ConsulError::TooLong {
+                what: format!("list keys {prefix}"),
+                limit_bytes: NAMES_LIMIT_BYTES,
+            });
+        };
+        if names.is_empty() {
+            return Ok(None);
+        }
+        names.retain(|name| keys.master_of(name).is_some_and(is_uuid));
+        let values = self.consul.read_keys("read masters", &names).await?;
+        let too_long: Vec<&str> = values.too_long.iter().map(|(key, _)| &**key).collect();
+        let unread = (!too_long.is_empty()).then(|| {
+            format!(
+                "{} has more than {VALUE_LIMIT_BYTES} bytes and is not read: remove it",
+                too_long.join(", ")
+            )
+        });
+        Ok(Some(MastersSeen {
+            index,
+            masters: masters(keys, &values),
+            unread,
+        }))
+    }
+}
+
 /// Watches the masters of a cluster until nobody listens any more.
 pub(crate) async fn watch_masters<E: From<VshardEvent>>(
     watcher: &Watcher,
@@ -105,30 +155,42 @@ pub(crate) async fn watch_masters<E: From<VshardEvent>>(
     let prefix = keys.masters();
     let mut after = 0;
     let mut failures = 0_usize;
+    let mut said = None;
     loop {
-        let question = consul.watch_prefix(&prefix, after, LONG_WAIT);
+        let question = watcher.look_at_masters(keys, &prefix, after);
         let Some(answer) = watcher.unless_back(question).await else {
             after = 0;
             continue;
         };
         match answer {
-            Ok((_, found)) if found.is_empty() => {
+            Ok(None) => {
                 let key = keys.masters_watched();
                 if consul.put_key_if(&key, 0, b"{}").await.is_err() {
                     sleep(RETRY_PAUSES[1]).await;
                 }
                 after = 0;
             }
-            Ok((index, found)) => {
+            Ok(Some(seen)) => {
                 failures = 0;
-                after = if index < after { 0 } else { index };
-                let masters = masters(keys, &found);
+                after = if seen.index < after { 0 } else { seen.index };
+                if said != seen.unread {
+                    if let Some(why) = &seen.unread {
+                        tracing::warn!(why, "not all masters of the cluster are seen");
+                    }
+                    said = seen.unread;
+                }
+                let masters = seen.masters;
                 let event = VshardEvent::MastersSeen { masters };
                 if events.send(event.into()).await.is_err() {
                     return;
                 }
             }
-            Err(_) => {
+            Err(error) => {
+                let why = with_causes(&error);
+                if matches!(error, ConsulError::TooLong { .. }) && said.as_ref() != Some(&why) {
+                    tracing::warn!(why, "the masters of the cluster are not seen");
+                    said = Some(why);
+                }
                 // An index of a store that is gone says nothing.
                 after = 0;
                 sleep(RETRY_PAUSES[failures.min(1)]).await;

@@ -66,6 +66,8 @@ impl Advisor {
             return "it does not know the token of CONSUL_HTTP_TOKEN or CONSUL_HTTP_TOKEN_FILE: set one that it knows"
                 .to_owned();
         }
+        let named = service_denied(message).map(service_rule);
+        let rule = named.as_deref().unwrap_or(rule);
         if self.has_token {
             format!("the token lacks a right: grant it {rule}")
         } else {
@@ -158,10 +160,53 @@ pub(super) fn list_rule(prefix: &str) -> String {
 }
 
 /// The rule for sessions: Consul asks for the right on the node of its agent, whose name is unknown here.
-pub(super) const SESSION_RULE: &str = "session_prefix \"\" { policy = \"write\" }";
+pub(super) const SESSION_RULE: &str = "session \"NODE\" { policy = \"write\" }, where NODE is the name of the node of that Consul agent";
 
-/// The rule for the services of an id, which is `<name or prefix>@<address>@<instance UUID>`.
-pub(super) fn service_rule(id: &str) -> String {
+/// The rule for a service of this name.
+pub(super) fn service_rule(name: &str) -> String {
+    format!("service \"{name}\" {{ policy = \"write\" }}")
+}
+
+/// The rule for the service of an id, which is `<name or prefix>@<address>@<instance UUID>`: only Consul's own words have the
+/// name that it is registered by.
+pub(super) fn service_rule_of(id: &str) -> String {
     let base = id.split('@').next().unwrap_or(id);
-    format!("service_prefix \"{base}\" {{ policy = \"write\" }}")
+    format!("service \"…\" {{ policy = \"write\" }} for each name of {base}")
+}
+
+/// The service's name in a denial: `Missing service:write on web` (1.8), `lacks permission 'service:write' on "web"` (since
+/// 1.13, by its source).
+fn service_denied(message: &str) -> Option<&str> {
+    let (_, rest) = message.split_once("service:write")?;
+    let (_, name) = rest.split_once(" on ")?;
+    let name = name.split(|c: char| c.is_whitespace() || c == ',').next()?;
+    let name = name.trim_matches(|c| matches!(c, '"' | '\'' | ')' | '.'));
+    (!name.is_empty()).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::service_denied;
+
+    #[test]
+    fn a_denial_names_its_service_in_old_and_in_new_words() {
+        for (words, name) in [
+            (
+                "Permission denied: Missing service:write on tarantool-shop-master",
+                Some("tarantool-shop-master"),
+            ),
+            (
+                "Permission denied: token with AccessorID '7a' lacks permission 'service:write' on \"tarantool-shop-master\"",
+                Some("tarantool-shop-master"),
+            ),
+            (
+                "rpc error: lacks permission 'service:write' on \"web\" in partition \"default\"",
+                Some("web"),
+            ),
+            ("Permission denied", None),
+            ("Permission denied: Missing service:write on ", None),
+        ] {
+            assert_eq!(service_denied(words), name, "{words}");
+        }
+    }
 }

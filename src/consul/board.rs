@@ -1,4 +1,4 @@
-//! What stands beside the lock key: read as a whole in one transaction, watched, written if nobody else has.
+//! What stands beside the lock key: written if nobody else has, and read as a whole by the operator's commands.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::Consul;
-use super::advice::{key_rule, list_rule, prefix_rule};
+use super::advice::{key_rule, list_rule};
 use super::error::{Advice, BodyError, ConsulError};
-use super::txn::{Found, KvOperation, TxnAnswer, found, trees};
+use super::txn::{Found, KvOperation, TxnAnswer, found};
 use super::wire::{Call, Entry, key_path, or_at_once};
 use crate::decide::ids::SessionId;
 
@@ -16,45 +16,9 @@ use crate::decide::ids::SessionId;
 const CLUSTER_LIMIT_BYTES: usize = 64 * 1024 * 1024;
 
 impl Consul {
-    /// Everything under these prefixes, as it stands at one moment, confirmed by a quorum.
-    ///
-    /// # Errors
-    /// What stands there is unknown.
-    pub async fn read_trees(
-        &self,
-        what: &str,
-        prefixes: &[String],
-    ) -> Result<Vec<Found>, ConsulError> {
-        let rule = prefix_rule(prefixes.first().map_or("", String::as_str));
-        let operations = trees(prefixes, self.inner.namespace.as_deref()).collect();
-        let answer = self
-            .transaction(what.to_owned(), operations, &rule, &["consistent"])
-            .await?;
-        match answer {
-            TxnAnswer::Done { answer, results } => found(&answer, results),
-            TxnAnswer::Refused { why } => Err(refused(what, why)),
-        }
-    }
-
-    /// Waits until a key under `prefix` has changed since `after`, at most for `wait` and a sixteenth and never longer than
-    /// 25 s, and reads them all; with `after` 0 it does not wait. The index to go on from comes with them. Where something
-    /// on the way ends the wait, they are read at once.
-    ///
-    /// # Errors
-    /// What stands there is unknown.
-    pub async fn watch_prefix(
-        &self,
-        prefix: &str,
-        after: u64,
-        wait: Duration,
-    ) -> Result<(u64, Vec<Found>), ConsulError> {
-        let what = format!("watch keys {prefix}");
-        let call = Call::get(&*what, key_path(&what, prefix)?);
-        self.watch_tree(call.allowed_by(prefix_rule(prefix)), after, wait)
-            .await
-    }
-
-    /// The same for all keys of a cluster, which may be many, with a token that may only list them.
+    /// Waits until a key of a cluster has changed since `after`, at most for `wait` and a sixteenth and never longer than
+    /// 25 s, and reads them all, which may be many, with a token that may only list them; with `after` 0 it does not wait.
+    /// The index to go on from comes with them. Where something on the way ends the wait, they are read at once.
     ///
     /// # Errors
     /// What stands there is unknown.
@@ -130,7 +94,7 @@ impl Consul {
             ..KvOperation::new("cas", key, self.inner.namespace.as_deref())
         };
         let answer = self
-            .transaction(what, vec![operation], &key_rule(key), &[])
+            .transaction(what, vec![operation], &key_rule(key))
             .await?;
         Ok(match answer {
             TxnAnswer::Done { results, .. } => results.last().map(|entry| entry.modify_index),
@@ -156,47 +120,32 @@ impl Consul {
             ..KvOperation::new("lock", key, self.inner.namespace.as_deref())
         };
         let answer = self
-            .transaction(what.clone(), vec![operation], &key_rule(key), &[])
+            .transaction(what.clone(), vec![operation], &key_rule(key))
             .await?;
         match answer {
             TxnAnswer::Done { .. } => Ok(()),
-            TxnAnswer::Refused { why } => Err(refused(&what, why)),
+            TxnAnswer::Refused { why, .. } => Err(refused(&what, why)),
         }
     }
 
-    /// Writes a key, and reads in the same transaction what then stands under `prefix`; with it comes the key's new
-    /// `ModifyIndex`, from which a watch on the prefix goes on.
+    /// Writes a key, whatever stands there; its new `ModifyIndex`.
     ///
     /// # Errors
     /// Unless it is a denial, it may have been written.
-    pub async fn put_and_read(
-        &self,
-        key: &str,
-        value: &[u8],
-        prefix: &str,
-    ) -> Result<(u64, Vec<Found>), ConsulError> {
+    pub async fn set_key(&self, key: &str, value: &[u8]) -> Result<u64, ConsulError> {
         let what = format!("write key {key}");
         key_path(&what, key)?;
-        let namespace = self.inner.namespace.as_deref();
         let write = KvOperation {
             value: Some(BASE64.encode(value)),
-            ..KvOperation::new("set", key, namespace)
+            ..KvOperation::new("set", key, self.inner.namespace.as_deref())
         };
-        let read = KvOperation::new("get-tree", prefix, namespace);
-        let rule = prefix_rule(prefix);
-        let answer = self
-            .transaction(what.clone(), vec![write, read], &rule, &[])
-            .await?;
-        match answer {
-            TxnAnswer::Done {
-                answer,
-                mut results,
-            } if !results.is_empty() => {
-                let written = results.remove(0);
-                Ok((written.modify_index, found(&answer, results)?))
-            }
-            TxnAnswer::Done { answer, .. } => Err(answer.senseless(BodyError::Empty)),
-            TxnAnswer::Refused { why } => Err(refused(&what, why)),
+        let rule = key_rule(key);
+        match self.transaction(what.clone(), vec![write], &rule).await? {
+            TxnAnswer::Done { answer, results } => match results.first() {
+                Some(written) => Ok(written.modify_index),
+                None => Err(answer.senseless(BodyError::Empty)),
+            },
+            TxnAnswer::Refused { why, .. } => Err(refused(&what, why)),
         }
     }
 
@@ -208,7 +157,7 @@ impl Consul {
         let what = format!("remove key {key}");
         key_path(&what, key)?;
         let operation = KvOperation::new("delete", key, self.inner.namespace.as_deref());
-        self.transaction(what, vec![operation], &key_rule(key), &[])
+        self.transaction(what, vec![operation], &key_rule(key))
             .await
             .map(|_| ())
     }
@@ -231,18 +180,6 @@ mod tests {
     use crate::consul::testing;
 
     #[tokio::test]
-    async fn trees_are_read_in_one_transaction_and_empty_ones_are_no_error() {
-        let consul = testing::plain().client();
-        consul.put_key("board/a/x", b"1").await.unwrap();
-        consul.put_key("board/b/y", b"\xff").await.unwrap();
-        let prefixes = ["board/a/", "board/none/", "board/b/"].map(str::to_owned);
-        let found = consul.read_trees("read it", &prefixes).await.unwrap();
-        let keys: Vec<_> = found.iter().map(|found| found.key.as_str()).collect();
-        assert_eq!(keys, ["board/a/x", "board/b/y"]);
-        assert_eq!(found[1].value, b"\xff");
-    }
-
-    #[tokio::test]
     async fn a_key_is_written_only_as_it_was_seen() {
         let consul = testing::plain().client();
         let key = "board if/key";
@@ -258,37 +195,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_key_is_written_and_its_neighbours_are_read_at_one_moment() {
+    async fn a_key_is_written_whatever_stands_there_and_its_index_is_told() {
         let consul = testing::plain().client();
-        let prefix = "board beside/";
-        consul.put_key("board beside/a", b"1").await.unwrap();
-        let (index, found) = consul
-            .put_and_read("board beside/b", b"2", prefix)
-            .await
-            .unwrap();
-        let values: Vec<_> = found.iter().map(|found| &found.value[..]).collect();
-        assert_eq!(values, [b"1", b"2"]);
-        assert_eq!(found[1].modify_index, index);
-        // A watch that goes on from there has nothing to tell.
-        let wait = Duration::from_millis(50);
-        let (later, _) = consul.watch_prefix(prefix, index, wait).await.unwrap();
-        assert_eq!(later, index);
+        let first = consul.set_key("board set", b"1").await.unwrap();
+        let second = consul.set_key("board set", b"2").await.unwrap();
+        assert!(second > first);
+        let found = consul.read_key("board set").await.unwrap().key.unwrap();
+        assert_eq!((found.modify_index, &found.value[..]), (second, &b"2"[..]));
     }
 
     #[tokio::test]
-    async fn a_watch_on_a_prefix_wakes_for_its_keys() {
+    async fn a_watch_on_a_cluster_wakes_for_its_keys() {
         let consul = testing::plain().client();
         let prefix = "board watch/";
         consul.put_key("board watch/a", b"1").await.unwrap();
         let (index, found) = consul
-            .watch_prefix(prefix, 0, Duration::ZERO)
+            .watch_cluster(prefix, 0, Duration::ZERO)
             .await
             .unwrap();
         assert_eq!(found.len(), 1);
         let watching = consul.clone();
         let watch = tokio::spawn(async move {
             watching
-                .watch_prefix(prefix, index, Duration::from_secs(20))
+                .watch_cluster(prefix, index, Duration::from_secs(20))
                 .await
         });
         consul.put_key("board watch/b", b"2").await.unwrap();

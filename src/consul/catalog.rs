@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Consul;
-use super::advice::service_rule;
+use super::advice::{service_rule, service_rule_of};
 use super::error::ConsulError;
 use super::session::json;
 use super::wire::{Call, encode};
@@ -228,7 +228,7 @@ impl Consul {
         let body = json(&what, &definition)?;
         let call = Call::put(what, "/v1/agent/service/register", body)
             .query("replace-existing-checks=true")
-            .allowed_by(service_rule(&service.id));
+            .allowed_by(service_rule(&service.name));
         self.wire().send(call).await?.ok()?;
         Ok(())
     }
@@ -249,7 +249,7 @@ impl Consul {
         let what = format!("update the check of service {service_id}");
         let body = json(&what, &CheckState { status, output })?;
         let path = format!("/v1/agent/check/update/{}", encode(&check_id(service_id)));
-        let call = Call::put(what, path, body).allowed_by(service_rule(service_id));
+        let call = Call::put(what, path, body).allowed_by(service_rule_of(service_id));
         let answer = self.wire().send(call).await?;
         // 1.8 says 500 (two ways, with ACLs on and off), later ones 404.
         let unknown = answer.code == 404
@@ -273,8 +273,7 @@ impl Consul {
         let filter = format!("Meta.instance_uuid == \"{instance}\" and tarsec_version in Meta");
         let query = format!("filter={}", encode(&filter));
         let call = Call::get(what, "/v1/agent/services").query(query);
-        let rule = "service_prefix \"\" { policy = \"read\" }";
-        let answer = self.wire().send(call.allowed_by(rule)).await?.ok()?;
+        let answer = self.wire().send(call).await?.ok()?;
         let services = answer.json::<BTreeMap<String, serde::de::IgnoredAny>>()?;
         Ok(services.into_keys().collect())
     }
@@ -286,7 +285,7 @@ impl Consul {
     pub async fn deregister(&self, service_id: &str) -> Result<(), ConsulError> {
         let path = format!("/v1/agent/service/deregister/{}", encode(service_id));
         let what = format!("deregister service {service_id}");
-        let call = Call::put(what, path, Vec::new()).allowed_by(service_rule(service_id));
+        let call = Call::put(what, path, Vec::new()).allowed_by(service_rule_of(service_id));
         let answer = self.wire().send(call).await?;
         // 1.8 says 200 with ACLs off and 500 with ACLs on, later ones 404.
         if answer.code == 404 || answer.code == 500 && answer.says("Unknown service") {

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use super::Consul;
 use super::advice::key_rule;
 use super::error::{BodyError, ConsulError};
-use super::txn::{Found, KvOperation, TxnAnswer, found, trees};
+use super::txn::{KvOperation, TxnAnswer};
 use super::wire::{Answer, Call, Entry, key_path, or_at_once};
 use crate::decide::ids::SessionId;
 
@@ -108,8 +108,6 @@ pub enum LockOutcome {
     Done {
         /// The key's index from now on.
         modify_index: u64,
-        /// What stood under the prefixes that were asked for.
-        beside: Vec<Found>,
     },
     /// Nothing has changed, because what the step rests on was not so.
     Refused {
@@ -271,26 +269,18 @@ impl Consul {
         or_at_once(wait, self.watch_lock(key, after, wait), self.read_lock(key)).await
     }
 
-    /// Makes one change of the lock key, and in the same transaction reads what stands under the prefixes `beside`.
+    /// Makes one change of the lock key. The transaction reads nothing, so that whatever others put into Consul cannot keep
+    /// its outcome from being known.
     ///
     /// # Errors
     /// Unless it is a denial, the step may have been done: read the lock and see.
-    pub async fn transact(
-        &self,
-        key: &str,
-        step: &LockStep,
-        beside: &[String],
-    ) -> Result<LockOutcome, ConsulError> {
+    pub async fn transact(&self, key: &str, step: &LockStep) -> Result<LockOutcome, ConsulError> {
         let what = format!("{} lock {key}", step.name());
         // A key that could not be read back is refused.
         key_path(&what, key)?;
         let namespace = self.inner.namespace.as_deref();
-        let operations = trees(beside, namespace)
-            .chain(step.operations(key, namespace))
-            .collect();
-        let answer = self
-            .transaction(what, operations, &key_rule(key), &[])
-            .await?;
+        let operations = step.operations(key, namespace);
+        let answer = self.transaction(what, operations, &key_rule(key)).await?;
         outcome(key, answer)
     }
 
@@ -345,17 +335,15 @@ fn lock_key(key: &str, entries: &[Entry]) -> Result<LockKey, BodyError> {
 
 fn outcome(key: &str, answer: TxnAnswer) -> Result<LockOutcome, ConsulError> {
     let (answer, results) = match answer {
-        TxnAnswer::Refused { why } => return Ok(LockOutcome::Refused { why }),
+        TxnAnswer::Refused { why, .. } => return Ok(LockOutcome::Refused { why }),
         TxnAnswer::Done { answer, results } => (answer, results),
     };
-    let (own, beside): (Vec<Entry>, Vec<Entry>) =
-        results.into_iter().partition(|entry| entry.key == key);
-    let last = own
-        .last()
+    let last = results
+        .iter()
+        .rfind(|entry| entry.key == key)
         .ok_or_else(|| answer.senseless(BodyError::Empty))?;
     Ok(LockOutcome::Done {
         modify_index: last.modify_index,
-        beside: found(&answer, beside)?,
     })
 }
 

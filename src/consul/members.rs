@@ -1,24 +1,24 @@
-//! Plain keys: members, ballots, history. Through `rs-consul`, where it can.
+//! Plain writes of keys: history. Through `rs-consul`, where it can.
 //!
-//! Where it cannot, the same two calls go over our own wire (all of this found in 0.15.0):
+//! Where it cannot, the same call goes over our own wire, and so do all reads (all of this found in 0.15.0):
 //!
 //! - it has no basic authentication, and no way to add a header;
 //! - `create_or_update_key` with a namespace and no other parameter asks for `…/key&ns=name`, a path without a query:
 //!   Consul would answer `true` and write a key of that name;
-//! - `read_key` fails as a whole on one value that is not UTF-8, and nobody can stop others from writing one.
+//! - `read_key` reads an answer to its end however long it is, and fails as a whole on one value that is not UTF-8; nobody
+//!   can stop others from writing either.
 //!
-//! And this is how the other faults are kept away from us: keys and namespaces go into URLs as they are, so they are
-//! encoded here; `recurse=false` means recursive to Consul, so only prefixes are read; no call for keys has a deadline, so
-//! it gets one here; an answer is read to its end however long it is, and only that deadline bounds it.
+//! And this is how the other faults are kept away from us: keys go into URLs as they are, so they are encoded here; no call
+//! for keys has a deadline, so it gets one here.
 
 use std::time::Duration;
 
-use rs_consul::{CreateOrUpdateKeyRequest, ReadKeyRequest, ReadKeyResponse};
+use rs_consul::CreateOrUpdateKeyRequest;
 
 use super::Consul;
 use super::advice::{about_status, prefix_rule};
 use super::error::{Advice, BodyError, ConsulError};
-use super::wire::{Answer, Call, Entry, is_denial, key_path, quoted};
+use super::wire::{Call, is_denial, key_path, quoted};
 
 impl Consul {
     /// Writes a key, also where a session holds it as a lock.
@@ -64,92 +64,11 @@ impl Consul {
             })
         }
     }
-
-    /// The keys that begin with `prefix` and their values, in the keys' order; none is no error.
-    ///
-    /// Consul leaves out what the token may not read, so a token that may read nothing here finds nothing.
-    /// Where a value is not UTF-8 this takes two requests, each with its own deadline.
-    ///
-    /// # Errors
-    /// The keys are unknown.
-    pub async fn read_prefix(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, ConsulError> {
-        let what = format!("read keys {prefix}");
-        let path = key_path(&what, prefix)?;
-        let clients = self.wire().clients();
-        let Some(client) = &clients.for_keys else {
-            return self.read_prefix_over_wire(what, path, prefix).await;
-        };
-        let request = ReadKeyRequest {
-            key: encoded_key(&path),
-            namespace: self.wire().namespace(),
-            recurse: true,
-            ..Default::default()
-        };
-        let read =
-            tokio::time::timeout(self.wire().request_timeout(), client.read_key(request)).await;
-        match read {
-            Ok(Ok(found)) => Ok(found.response.into_iter().map(pair).collect()),
-            Ok(Err(rs_consul::ConsulError::InvalidUtf8(_))) => {
-                self.read_prefix_over_wire(what, path, prefix).await
-            }
-            Ok(Err(error)) if is_missing(&error) => Ok(Vec::new()),
-            Ok(Err(error)) => Err(self
-                .wire()
-                .advise(failed(&what, error), &prefix_rule(prefix))),
-            Err(_) => Err(ConsulError::Timeout {
-                what,
-                after: self.wire().request_timeout(),
-            }),
-        }
-    }
-
-    async fn read_prefix_over_wire(
-        &self,
-        what: String,
-        path: String,
-        prefix: &str,
-    ) -> Result<Vec<(String, Vec<u8>)>, ConsulError> {
-        let call = Call::get(what, path).query("recurse");
-        pairs(
-            self.wire()
-                .send(call.allowed_by(prefix_rule(prefix)))
-                .await?,
-        )
-    }
-}
-
-#[cfg(fuzzing)]
-pub(super) fn read_any_answer(answer: Answer) {
-    let _ = pairs(answer);
-}
-
-fn pairs(answer: Answer) -> Result<Vec<(String, Vec<u8>)>, ConsulError> {
-    if answer.code == 404 && answer.body.is_empty() {
-        return Ok(Vec::new());
-    }
-    let answer = answer.ok()?;
-    let entries: Vec<Entry> = answer.json()?;
-    entries
-        .into_iter()
-        .map(|entry| {
-            let value = entry.bytes().map_err(|source| answer.senseless(source))?;
-            Ok((entry.key, value))
-        })
-        .collect()
-}
-
-fn pair(entry: ReadKeyResponse) -> (String, Vec<u8>) {
-    (entry.key, entry.value.unwrap_or_default().into_bytes())
 }
 
 /// `rs-consul` puts `/v1/kv/` in front by itself.
 fn encoded_key(path: &str) -> &str {
     path.strip_prefix("/v1/kv/").unwrap_or(path)
-}
-
-/// Consul's "no such key" has no body; a proxy's "not found" has one.
-fn is_missing(error: &rs_consul::ConsulError) -> bool {
-    matches!(error, rs_consul::ConsulError::UnexpectedResponseCode(code, Some(body)) if code.as_u16() == 404 && body.is_empty())
 }
 
 async fn within<T>(
@@ -229,22 +148,11 @@ fn failed(what: &str, error: rs_consul::ConsulError) -> ConsulError {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use std::time::Duration;
 
-    use super::{Answer, pairs};
     use crate::config::ConsulConfig;
     use crate::consul::testing::{self, ROOT_TOKEN, TIMEOUT};
     use crate::consul::{Consul, ConsulError};
-
-    proptest! {
-        #[test]
-        fn the_decoder_survives_any_bytes(code in 200_u16..600, text: Vec<u8>, value: String) {
-            let entry = serde_json::json!([{"Key": "k", "Value": value, "ModifyIndex": 7}]);
-            for body in [text, entry.to_string().into_bytes()] {
-                let _ = pairs(Answer { what: "test".to_owned(), code, index: None, body });
-            }
-        }
-    }
 
     /// The two ways that the calls of this file can go.
     fn both_ways() -> [Consul; 2] {
@@ -257,41 +165,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keys_are_read_as_they_were_written() {
+    async fn keys_hold_what_was_written() {
         for (at, consul) in both_ways().iter().enumerate() {
-            let prefix = format!("members test {at}/ü?&#%2F/");
-            assert_eq!(consul.read_prefix(&prefix).await.unwrap(), []);
-            consul.put_key(&format!("{prefix}b"), b"{}").await.unwrap();
-            consul.put_key(&format!("{prefix}a"), b"").await.unwrap();
-            consul
-                .put_key(&format!("{prefix}a"), "ü".as_bytes())
-                .await
-                .unwrap();
-            let expected = [
-                (format!("{prefix}a"), "ü".as_bytes().to_vec()),
-                (format!("{prefix}b"), b"{}".to_vec()),
-            ];
-            assert_eq!(consul.read_prefix(&prefix).await.unwrap(), expected);
-        }
-    }
-
-    #[tokio::test]
-    async fn one_value_that_is_not_utf8_does_not_hide_the_others() {
-        for (at, consul) in both_ways().iter().enumerate() {
-            let prefix = format!("members binary {at}/");
-            consul
-                .put_key(&format!("{prefix}a"), b"\xff\x00")
-                .await
-                .unwrap();
-            consul.put_key(&format!("{prefix}b"), b"{}").await.unwrap();
-            let found = consul.read_prefix(&prefix).await.unwrap();
-            assert_eq!(
-                found,
-                [
-                    (format!("{prefix}a"), b"\xff\x00".to_vec()),
-                    (format!("{prefix}b"), b"{}".to_vec())
-                ]
-            );
+            let key = format!("members test {at}/ü?&#%2F/a");
+            for value in ["", "ü"] {
+                consul.put_key(&key, value.as_bytes()).await.unwrap();
+                let found = consul.read_key(&key).await.unwrap().key.unwrap();
+                assert_eq!(found.value, value.as_bytes());
+            }
         }
     }
 
@@ -321,7 +202,10 @@ mod tests {
         let session = crate::decide::ids::SessionId::new("aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee");
         let refusals = [
             consul.put_key("ns/key", b"").await.unwrap_err(),
-            consul.read_prefix("ns/").await.unwrap_err(),
+            consul
+                .watch_names("ns/", 0, Duration::ZERO)
+                .await
+                .unwrap_err(),
             consul.read_lock("ns/key").await.unwrap_err(),
             consul.watch_lock("ns/key", 1, TIMEOUT).await.unwrap_err(),
             consul.create_session("ns", TIMEOUT).await.unwrap_err(),
@@ -344,11 +228,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stranger_may_not_write_and_finds_nothing() {
+    async fn a_stranger_may_not_write() {
         let agent = testing::with_acls();
         let root = agent.client_with_token(ROOT_TOKEN);
         root.put_key("members-acl/a", b"{}").await.unwrap();
-        assert_eq!(root.read_prefix("members-acl/").await.unwrap().len(), 1);
         for settings in [
             agent.settings(),
             ConsulConfig {
@@ -364,7 +247,6 @@ mod tests {
                     .unwrap_err()
                     .is_denied()
             );
-            assert_eq!(stranger.read_prefix("members-acl/").await.unwrap(), []);
             let unknown = ConsulConfig {
                 token: Some("00000000-0000-0000-0000-00000000dead".into()),
                 ..settings
@@ -373,13 +255,6 @@ mod tests {
             assert!(
                 unknown
                     .put_key("members-acl/a", b"")
-                    .await
-                    .unwrap_err()
-                    .is_denied()
-            );
-            assert!(
-                unknown
-                    .read_prefix("members-acl/")
                     .await
                     .unwrap_err()
                     .is_denied()

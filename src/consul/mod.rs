@@ -8,17 +8,19 @@
 //! | `session` | sessions |
 //! | `lock`, `watch` | the lock key: reads, watches, transactions |
 //! | `txn` | transactions |
-//! | `board` | what stands beside the lock key |
+//! | `exact` | keys beside the lock, read by their names |
+//! | `board` | the same keys, written if nobody else has; whole prefixes for commands |
 //! | `advice` | what to do about an error |
 //! | `catalog` | the agent's services and checks |
 //! | `named` | everybody's services of one name |
-//! | `members` | plain keys, through `rs-consul` |
+//! | `members` | plain writes of keys, through `rs-consul` |
 
 mod advice;
 mod board;
 mod catalog;
 mod clients;
 mod error;
+mod exact;
 mod lock;
 mod members;
 mod named;
@@ -36,6 +38,7 @@ use std::time::Duration;
 
 pub use catalog::{CheckStatus, CheckUpdate, Keeper, Registration};
 pub use error::{Advice, BodyError, Cause, ConsulError, SetupError};
+pub use exact::{NAMES_LIMIT_BYTES, VALUE_LIMIT_BYTES, Values};
 pub use lock::{LockKey, LockOutcome, LockStep, LockView};
 pub use named::Service;
 pub use session::Renewal;
@@ -57,6 +60,7 @@ struct Inner {
     wire: Wire,
     /// As it goes into the operations of a transaction.
     namespace: Option<String>,
+    guesses: exact::Guesses,
 }
 
 impl Consul {
@@ -73,6 +77,7 @@ impl Consul {
             inner: Arc::new(Inner {
                 wire,
                 namespace: config.namespace.clone(),
+                guesses: exact::Guesses::default(),
             }),
         })
     }
@@ -91,9 +96,10 @@ pub fn read_any_answer(code: u16, index: Option<u64>, body: &[u8]) {
         code,
         index,
         body: body.to_vec(),
+        cut: false,
     };
     lock::read_any_answer(answer);
-    members::read_any_answer(answer());
+    exact::read_any_answer(answer);
     session::read_any_answer(&answer());
     let _ = wire::quoted(body);
 }

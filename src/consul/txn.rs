@@ -1,4 +1,4 @@
-//! Transactions, and what is read in one of them: <https://developer.hashicorp.com/consul/api-docs/txn>.
+//! Transactions: <https://developer.hashicorp.com/consul/api-docs/txn>.
 
 use serde::{Deserialize, Serialize};
 
@@ -57,16 +57,6 @@ impl<'a> KvOperation<'a> {
     }
 }
 
-/// Reads of everything under each prefix; a prefix without keys is no failure.
-pub(super) fn trees<'a>(
-    prefixes: &'a [String],
-    namespace: Option<&'a str>,
-) -> impl Iterator<Item = KvOperation<'a>> {
-    prefixes
-        .iter()
-        .map(move |prefix| KvOperation::new("get-tree", prefix, namespace))
-}
-
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Transaction {
@@ -84,6 +74,9 @@ struct TransactionResult {
 #[serde(rename_all = "PascalCase")]
 struct TransactionError {
     what: String,
+    /// Which operation, counted from 0.
+    #[serde(default)]
+    op_index: usize,
 }
 
 /// What Consul said.
@@ -99,6 +92,8 @@ pub(super) enum TxnAnswer {
     Refused {
         /// Consul's words.
         why: String,
+        /// The operations that failed, counted from 0.
+        at: Vec<usize>,
     },
 }
 
@@ -108,15 +103,28 @@ impl Consul {
         what: String,
         operations: Vec<KvOperation<'_>>,
         rule: &str,
-        queries: &[&str],
     ) -> Result<TxnAnswer, ConsulError> {
+        let call = self.transaction_call(what, operations, rule)?;
+        self.send_transaction(call, rule).await
+    }
+
+    pub(super) fn transaction_call(
+        &self,
+        what: String,
+        operations: Vec<KvOperation<'_>>,
+        rule: &str,
+    ) -> Result<Call, ConsulError> {
         let operations: Vec<Operation<'_>> =
             operations.into_iter().map(|kv| Operation { kv }).collect();
         let body = json(&what, &operations)?;
-        let mut call = Call::put(what, "/v1/txn", body).allowed_by(rule);
-        for query in queries {
-            call = call.query(*query);
-        }
+        Ok(Call::put(what, "/v1/txn", body).allowed_by(rule))
+    }
+
+    pub(super) async fn send_transaction(
+        &self,
+        call: Call,
+        rule: &str,
+    ) -> Result<TxnAnswer, ConsulError> {
         let answer = self.wire().send(call).await?;
         decode(answer).map_err(|error| self.wire().advise(error, rule))
     }
@@ -137,6 +145,7 @@ pub(super) fn decode(answer: Answer) -> Result<TxnAnswer, ConsulError> {
                 return Err(answer.senseless(super::error::BodyError::Empty));
             }
             let denied = errors.iter().any(|error| is_denial(&error.what));
+            let at = errors.iter().map(|error| error.op_index).collect();
             let mut words: Vec<String> = errors.into_iter().map(|error| error.what).collect();
             // A denial comes once for each operation.
             words.dedup();
@@ -149,7 +158,7 @@ pub(super) fn decode(answer: Answer) -> Result<TxnAnswer, ConsulError> {
                     advice: Advice::default(),
                 });
             }
-            Ok(TxnAnswer::Refused { why })
+            Ok(TxnAnswer::Refused { why, at })
         }
         _ => Err(answer.unexpected()),
     }

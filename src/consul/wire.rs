@@ -17,9 +17,9 @@ use crate::config::ConsulConfig;
 use crate::decide::ids::SessionId;
 use crate::secrets::Renewable;
 
-/// The longest answer that is read, unless more is asked for. A value is at most 512 KiB, 700 KiB in base64
-/// (<https://developer.hashicorp.com/consul/docs/agent/config/config-files#kv_max_value_size>); the rest is room for a
-/// prefix with many members.
+/// The longest answer that is read, unless more or less is asked for. A value is at most 512 KiB, 700 KiB in base64
+/// (<https://developer.hashicorp.com/consul/docs/agent/config/config-files#kv_max_value_size>); the rest is room for lists
+/// from the catalog.
 const ANSWER_LIMIT_BYTES: usize = 4 * 1024 * 1024;
 
 /// Consul's own words are quoted up to this length: enough for its sentences, too short for a proxy's HTML page.
@@ -56,6 +56,8 @@ pub(super) struct Call {
     rule: String,
     /// No more of the answer is read.
     limit_bytes: usize,
+    /// A longer answer is told by its index alone; it is no error.
+    cut: bool,
 }
 
 impl Call {
@@ -70,6 +72,7 @@ impl Call {
             hold: Duration::ZERO,
             rule: String::new(),
             limit_bytes: ANSWER_LIMIT_BYTES,
+            cut: false,
         }
     }
 
@@ -107,10 +110,16 @@ impl Call {
             .held_for(wait.saturating_add(wait / 16))
     }
 
-    /// Reads a longer answer than most.
+    /// Reads a longer or a shorter answer than most.
     pub(super) fn up_to(mut self, limit_bytes: usize) -> Self {
         self.limit_bytes = limit_bytes;
         self
+    }
+
+    /// Reads no more than this, and takes a longer answer for one [without its body](Answer::cut).
+    pub(super) fn cut_at(mut self, limit_bytes: usize) -> Self {
+        self.cut = true;
+        self.up_to(limit_bytes)
     }
 
     /// Consul may hold the answer back for this long before its deadline begins.
@@ -130,6 +139,8 @@ pub(super) struct Answer {
     pub(super) index: Option<u64>,
     /// As long as the call allows, at most.
     pub(super) body: Vec<u8>,
+    /// The body was longer than the call allows, and is not here.
+    pub(super) cut: bool,
 }
 
 impl Answer {
@@ -260,6 +271,7 @@ impl Wire {
             method,
             body,
             limit_bytes,
+            cut,
             ..
         } = call;
         let mut response = match self
@@ -283,7 +295,16 @@ impl Wire {
         loop {
             match response.chunk().await {
                 Ok(Some(chunk)) if body.len() + chunk.len() > limit_bytes => {
-                    return Err(ConsulError::TooLong { what, limit_bytes });
+                    if !cut {
+                        return Err(ConsulError::TooLong { what, limit_bytes });
+                    }
+                    return Ok(Answer {
+                        what,
+                        code,
+                        index,
+                        body: Vec::new(),
+                        cut,
+                    });
                 }
                 Ok(Some(chunk)) => body.extend_from_slice(&chunk),
                 Ok(None) => {
@@ -292,6 +313,7 @@ impl Wire {
                         code,
                         index,
                         body,
+                        cut: false,
                     });
                 }
                 Err(source) => return Err(unreachable(what, source)),

@@ -92,7 +92,7 @@ async fn declare(context: &Context<'_>, lock: &LockSight, record: &Record) -> Re
         holder: lock.session.clone(),
         value: over.to_bytes(),
     };
-    match context.consul.transact(&lock.key, &step, &[]).await {
+    match context.consul.transact(&lock.key, &step).await {
         Ok(LockOutcome::Done { .. }) => Ok(()),
         Ok(LockOutcome::Refused { why }) => {
             let why = format!("the lock has changed in this moment, look again ({why})");

@@ -92,19 +92,11 @@ impl State {
                     }
                     Err(fault) => {
                         self.pending.retries(Place::Board, Some(now + CONSUL_RETRY));
-                        self.consul_fault = Some(fault);
+                        self.unread.board_failed(fault);
                     }
                 }
             }
-            Event::BoardSeen { board } => {
-                // The watch may have shown the record before the reply comes.
-                let refresh = self.hold.attempted.as_ref();
-                let reading = refresh.map(|attempt| attempt.reading);
-                if let Some(reading) = reading.or(self.hold.reading) {
-                    self.own_key_seen(&board, reading.reply_at);
-                }
-                self.board_seen(*board, now);
-            }
+            Event::BoardSeen { asked_at, result } => self.board_seen_beside(asked_at, result),
             Event::BallotWritten { index, result } => self.ballot_written(index, result, now),
             Event::BallotsRead { result } => self.ballots_read(result, now),
             Event::SwitchoverSeen { index, switchover } => {

@@ -7,10 +7,14 @@ use super::board::{Ballot, Board, HistoryLine, Party, Switchover, SwitchoverStat
 use super::election::Election;
 use super::event::ConsulFault;
 use super::history::READ_AGAIN;
+use super::record::{Record, Status};
 use super::slots::Place;
 use super::state::{Handover, State};
 use super::term::Term;
 use super::timing::Tick;
+
+/// The keys of so many instances are read: a replica set has 32 members at most, and as many may have left it.
+const KNOWN_MEMBERS: usize = 64;
 
 impl State {
     pub(super) fn board_seen(&mut self, board: Board, asked_at: Tick) {
@@ -21,6 +25,62 @@ impl State {
         self.switchover_seen(board.switchover.clone(), asked_at);
         self.announced = board.announced();
         self.board = Some((board, asked_at));
+        self.unread.board_seen();
+    }
+
+    /// It may be overtaken by one that was asked for later.
+    pub(super) fn board_seen_beside(
+        &mut self,
+        asked_at: Tick,
+        result: Result<Box<Board>, ConsulFault>,
+    ) {
+        match result {
+            Ok(board)
+                if self
+                    .board
+                    .as_ref()
+                    .is_none_or(|(_, known)| *known <= asked_at) =>
+            {
+                self.own_key_seen(&board, asked_at);
+                self.board_seen(*board, asked_at);
+            }
+            Ok(_) => {}
+            Err(fault) => self.unread.board_failed(fault),
+        }
+    }
+
+    /// Whether something rests on the keys of members that nobody here has heard of: no record says who was promoted last.
+    #[must_use]
+    pub fn rests_on_all_members(&self) -> bool {
+        let says = |record: &Record| {
+            record.term >= self.highest_term && record.status != Status::Promoting
+        };
+        !self.seen_record().is_some_and(says)
+    }
+
+    /// The instances whose keys beside the lock are read: all that anybody here has heard of, the surest first.
+    #[must_use]
+    pub fn known_members(&self) -> Vec<String> {
+        let probe = self.instance.probe.iter();
+        let instance = probe.flat_map(|probe| {
+            let peers = probe.replication.iter().map(|peer| &peer.uuid);
+            std::iter::once(&probe.uuid).chain(peers)
+        });
+        let records = [self.hold.record.as_ref(), self.seen_record()];
+        let records = records.into_iter().flatten();
+        let recorded =
+            records.flat_map(|record| std::iter::once(&record.instance).chain(&record.members));
+        let board = self
+            .board
+            .iter()
+            .flat_map(|(board, _)| board.members.keys());
+        let mut known: Vec<String> = Vec::new();
+        for uuid in instance.chain(recorded).chain(board) {
+            if known.len() < KNOWN_MEMBERS && !known.contains(uuid) {
+                known.push(uuid.clone());
+            }
+        }
+        known
     }
 
     /// Another agent of the same instance may have written over what this one has said for a pause.
@@ -85,6 +145,7 @@ impl State {
         self.pending.ends(Place::Ballot);
         match result {
             Ok((ballots_index, ballots)) => {
+                self.unread.ballots = None;
                 if let Some(election) = self.election.as_mut().filter(|known| known.index == index)
                 {
                     election.own = election.writing.take();
@@ -104,6 +165,7 @@ impl State {
         self.pending.ends(Place::Ballot);
         match result {
             Ok((index, ballots)) => {
+                self.unread.ballots = None;
                 if let Some(election) = &mut self.election {
                     election.reads(index, ballots, now);
                 }
@@ -115,7 +177,7 @@ impl State {
     fn ballot_call_failed(&mut self, fault: ConsulFault, now: Tick) {
         self.pending
             .retries(Place::Ballot, Some(now + CONSUL_RETRY));
-        self.consul_fault = Some(fault);
+        self.unread.ballots = Some(fault);
     }
 
     pub(super) fn begin_switchover(&mut self, switchover: &Switchover, to: Option<Party>) {

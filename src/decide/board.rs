@@ -13,7 +13,7 @@ use super::problems;
 use super::record::{Record, Vclock};
 use super::term::Term;
 
-/// Everything of one replica set, read in one transaction.
+/// What stands beside the lock of one replica set, as far as it was read.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Board {
     /// By instance UUID.
@@ -24,6 +24,12 @@ pub struct Board {
     pub switchover: Option<(u64, Switchover)>,
     /// `pause` of the replica set, or else of the cluster.
     pub pause: Option<Pause>,
+    /// What stands there and was too much to be read, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
+    /// There may be members whose keys are among what was not read: they are unknown, not absent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub misses_members: bool,
 }
 
 impl Board {
@@ -32,7 +38,10 @@ impl Board {
     pub fn terms(&self, believed: impl Fn(Term) -> bool) -> (Term, Duration) {
         let terms = self.members.values().map(|member| member.term);
         let term = terms.filter(|term| believed(*term)).max();
-        let lease = self.members.values().map(|member| member.lease_ms).max();
+        // A member whose key was not read may work with any.
+        let unknown = self.misses_members.then_some(Record::MAX_LEASE_MS);
+        let leases = self.members.values().map(|member| member.lease_ms);
+        let lease = leases.chain(unknown).max();
         (
             term.unwrap_or_default(),
             Duration::from_millis(lease.unwrap_or(0).min(Record::MAX_LEASE_MS)),

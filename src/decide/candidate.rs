@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::board::{Cause, Member};
 use super::election::{Contest, handover};
-use super::event::{KeySight, LockSight};
+use super::event::{ConsulFault, KeySight, LockSight};
 use super::ids::SessionId;
 use super::plan::{Action, GuardCommand, Reason};
 use super::record::{Record, RecordError, Status};
@@ -345,11 +345,12 @@ impl Planner<'_> {
                 None => {
                     let _ = self.prepared_session();
                     self.prepare_ballot(contest);
-                    if self.has_cast(contest) {
-                        self.wait_for_turn(contest)?;
-                    }
-                    let reason = running(seat, claim);
-                    return Err(self.unless_denied(reason));
+                    let reason = match self.has_cast(contest) {
+                        true => self.wait_for_turn(contest).err(),
+                        false => None,
+                    };
+                    let reason = reason.unwrap_or_else(|| self.unless_denied(running(seat, claim)));
+                    return Err(unless(self.state.unread.board.as_ref(), reason));
                 }
             }
         }
@@ -363,7 +364,7 @@ impl Planner<'_> {
         if turn.is_err() {
             let _ = self.prepared_session();
         }
-        turn
+        turn.map_err(|reason| unless(self.state.unread.ballots.as_ref(), reason))
     }
 
     /// The last master's guard stands down, so no time bounds how long it may be writable: only its own agent or an
@@ -385,7 +386,14 @@ impl Planner<'_> {
             },
             None => true,
         };
-        if let Some(by) = self.who_stands_down(since, counts) {
+        let is_anybodys = claim
+            .record
+            .is_none_or(|record| record.status == Status::Promoting);
+        let unread = || {
+            self.who_may_stand_down_unread(since)
+                .filter(|_| is_anybodys)
+        };
+        if let Some(by) = self.who_stands_down(since, counts).or_else(unread) {
             return Some(by);
         }
         let record = claim.record.or(known.map(|known| &known.record))?;
@@ -464,6 +472,16 @@ impl Planner<'_> {
                 attempt,
             },
         });
+    }
+}
+
+/// What is being waited for, unless this is why it cannot be seen.
+fn unless(unread: Option<&ConsulFault>, reason: Reason) -> Reason {
+    match unread {
+        Some(fault) => Reason::WaitingForConsul {
+            why: fault.why.clone(),
+        },
+        None => reason,
     }
 }
 

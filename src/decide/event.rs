@@ -119,10 +119,12 @@ pub enum Event {
         /// What stands there.
         result: Result<Box<Board>, ConsulFault>,
     },
-    /// The board came with the answer to a refresh.
+    /// The board was read beside a refresh.
     BoardSeen {
+        /// When it was asked for.
+        asked_at: Tick,
         /// What stands there.
-        board: Box<Board>,
+        result: Result<Box<Board>, ConsulFault>,
     },
     /// Our ballot was written.
     BallotWritten {

@@ -9,6 +9,9 @@ use serde::Serialize;
 
 use super::state::State;
 
+/// As many failures in a row are told; fewer pass by themselves.
+const FAILURES: u32 = 3;
+
 /// Those that are found under a name, our own instance among them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Neighbours {
@@ -124,7 +127,25 @@ impl State {
         });
         let unguarded = self.unguarded_words();
         let own = foreign.into_iter().chain(other).chain(unguarded);
-        own.chain(self.unvouched()).collect()
+        own.chain(self.unvouched())
+            .chain(self.unread_words())
+            .collect()
+    }
+
+    /// What its holder cannot read beside the lock: orders may be there, too. One failure is none yet.
+    fn unread_words(&self) -> Vec<String> {
+        if !self.holds_lock() {
+            return Vec::new();
+        }
+        let fault = self.unread.board.as_ref();
+        let fault = fault.filter(|_| self.unread.failures >= FAILURES);
+        let fault = fault.map(|fault| format!("members and orders are not seen: {}", fault.why));
+        let board = self.board.as_ref();
+        let too_much = board.map(|(board, _)| board.unread.clone());
+        fault
+            .into_iter()
+            .chain(too_much.into_iter().flatten())
+            .collect()
     }
 
     /// The record in the lock key, if it is another replica set's.

@@ -141,10 +141,20 @@ impl Planner<'_> {
         found.map(|it| format!("{}, whose guard may stand down", it.name))
     }
 
+    /// The same for members whose keys were not read: one of them may say so.
+    pub(super) fn who_may_stand_down_unread(&self, since: Tick) -> Option<String> {
+        let (board, _) = self.state.board_since(since)?;
+        let words = board.unread.join("; ");
+        let unread =
+            format!("a member whose key is not read and whose guard may stand down ({words})");
+        board.misses_members.then_some(unread)
+    }
+
     /// Why not to be promoted yet behind a lock that had no record. A request for it that was carried out late has not
     /// been behind a look at the members' keys, and no wait outlives a guard that stands down.
     pub(super) fn looks_at_guards(&mut self, since: Tick) -> Option<Reason> {
-        if let Some(by) = self.who_stands_down(since, |_| true) {
+        let by = self.who_stands_down(since, |_| true);
+        if let Some(by) = by.or_else(|| self.who_may_stand_down_unread(since)) {
             return Some(Reason::Paused { by });
         }
         if self.state.board_since(since).is_some() {

@@ -126,6 +126,8 @@ pub struct State {
     pub superseded: Option<String>,
     /// The last thing about the lock or a session that Consul refused or failed to answer, until it answers again.
     pub consul_fault: Option<super::event::ConsulFault>,
+    /// What cannot be read beside the lock.
+    pub unread: Unread,
     /// Why Consul denies us a session or the lock, until it allows it or fails otherwise: reads say nothing about that.
     pub denied: Option<String>,
 }
@@ -182,6 +184,29 @@ pub struct Instance {
     pub peers: BTreeMap<String, String>,
     /// The guard was told to stand down then: what it said before says nothing about that.
     pub stood_down_at: Option<Tick>,
+}
+
+/// Why members, ballots and orders cannot be read. The lock is another matter: its steps do not rest on them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Unread {
+    /// The last failure since the board could be read.
+    pub board: Option<super::event::ConsulFault>,
+    /// How often that has failed since.
+    pub failures: u32,
+    /// The last failure since a ballot could be written or ballots could be read.
+    pub ballots: Option<super::event::ConsulFault>,
+}
+
+impl Unread {
+    pub(super) fn board_failed(&mut self, fault: super::event::ConsulFault) {
+        self.board = Some(fault);
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    pub(super) fn board_seen(&mut self) {
+        self.board = None;
+        self.failures = 0;
+    }
 }
 
 /// What the members' keys say together.
@@ -404,6 +429,7 @@ impl State {
             stopping: None,
             superseded: None,
             consul_fault: None,
+            unread: Unread::default(),
             denied: None,
         }
     }

@@ -34,6 +34,7 @@ mod switchover;
 mod takeover;
 mod terms;
 mod toys;
+mod unread;
 mod unrecorded;
 mod vshard;
 mod world;

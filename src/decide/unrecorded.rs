@@ -61,9 +61,11 @@ impl State {
     }
 
     /// Every instance that anybody knows said, when we had the lock already, that it is read-only, with its commits landed;
-    /// and each refuses from then on whatever rests on an earlier word. So nobody is master, and on nobody's promise.
+    /// and each refuses from then on whatever rests on an earlier word. So nobody is master, and on nobody's promise. Not
+    /// so where members' keys were not read: whose they are was not asked.
     pub(super) fn all_are_read_only(&mut self) {
-        if self.holds_unrecorded_since().is_some() {
+        let misses = self.board.as_ref().is_some_and(|(it, _)| it.misses_members);
+        if self.holds_unrecorded_since().is_some() && !misses {
             self.hold.predecessor_over_at = None;
             self.hold.before.guard_age = Duration::ZERO;
         }

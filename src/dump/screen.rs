@@ -509,7 +509,7 @@ fn faults(own: &[(&str, Option<&String>)], problems: &[String], page: &mut Page)
     }
 }
 
-fn present_faults(state: &State) -> [(&'static str, Option<&String>); 10] {
+fn present_faults(state: &State) -> [(&'static str, Option<&String>); 11] {
     let instance = &state.instance;
     let link = match &instance.link {
         Link::Unknown | Link::Up => None,
@@ -519,6 +519,9 @@ fn present_faults(state: &State) -> [(&'static str, Option<&String>); 10] {
     let broken = instance.feed.as_ref().filter(|feed| feed.broken);
     let feed = broken.and_then(|feed| feed.fault.as_ref());
     let consul = state.consul_fault.as_ref().map(|fault| &fault.why);
+    let unread = state.unread.board.as_ref();
+    let unread = unread.or(state.unread.ballots.as_ref());
+    let unread = unread.map(|fault| &fault.why);
     [
         ("instance", link),
         ("its process", instance.process.as_ref()),
@@ -526,6 +529,7 @@ fn present_faults(state: &State) -> [(&'static str, Option<&String>); 10] {
         ("replication", feed),
         ("guard", instance.guard_refused.as_ref()),
         ("Consul", consul),
+        ("members and orders", unread),
         ("Consul denies", state.denied.as_ref()),
         ("catalog", state.catalog.fault.as_ref()),
         ("member key", state.catalog.member_fault.as_ref()),

@@ -264,7 +264,7 @@ impl Twins {
     async fn step(&mut self, rng: &mut Rng, lock: usize, refusals: &mut BTreeSet<&'static str>) {
         let (action, step) = self.draw_step(rng, lock);
         let (_, model) = self.model.lock_step(lock, &action).unwrap();
-        let real = self.real.transact(&key(lock), &step, &[]).await.unwrap();
+        let real = self.real.transact(&key(lock), &step).await.unwrap();
         match (real, model) {
             (LockOutcome::Done { modify_index, .. }, Ok(index)) => {
                 self.indices[lock].push((index, modify_index));

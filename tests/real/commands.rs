@@ -539,10 +539,7 @@ async fn the_documented_policies_are_enough_where_lists_are_never_denied() {
 
 async fn policies(name: &str, lists_are_denied: bool) {
     let story = async |world: &World| {
-        let acl = json!({
-            "enabled": true, "default_policy": "deny", "enable_key_list_policy": lists_are_denied,
-            "tokens": {"master": MANAGEMENT, "agent": MANAGEMENT},
-        });
+        let acl = crate::surroundings_acl::acl_by_default_deny(lists_are_denied);
         let options = ConsulOptions::default().acl().config("acl", acl);
         let consul = world.consul_with(options).await?;
         let api = consul.api()?;
@@ -552,7 +549,10 @@ async fn policies(name: &str, lists_are_denied: bool) {
         free["paused"] = json!(true);
         api.kv_put(&key, free.to_string()).await?;
         let cluster = format!("tarsec/{}/", world.cluster());
-        let rules = |policy: &str| policy.replace("tarsec/default/", &cluster);
+        let rules = |policy: &str| {
+            let placed = policy.replace("5f6a3c1e-0000-4000-8000-000000000001", SET);
+            crate::surroundings_acl::for_this_world(world, &placed)
+        };
         let reader = api.create_token("reader", &rules(READER)).await?.secret;
         let operator = api.create_token("operator", &rules(OPERATOR)).await?.secret;
         let nobody = api.create_token("nobody", "key_prefix \"x\" { policy = \"read\" }");
@@ -588,6 +588,3 @@ async fn policies(name: &str, lists_are_denied: bool) {
     };
     world().story(name, story).await;
 }
-
-/// The management token of the harness's Consul.
-const MANAGEMENT: &str = "7a3c1f52-0d4e-4c3b-9a55-6f1e2d3c4b5a";

@@ -13,7 +13,7 @@ use tarsec_harness::{
 use crate::scene::{SOME_WRITES, Scene, assert_reigns, wait_for_master};
 use crate::settings::{CREATE_FOLLOWER, FOLLOWER, wait_until_follows};
 use crate::support::{LEASE, SOON, world};
-use crate::surroundings_acl::{policy_without, strict_consul};
+use crate::surroundings_acl::{NAMING, policy_without, strict_consul};
 
 /// What the log says of a secret that was renewed, and of a secret that could not be.
 const TAKEN: &str = "a changed secret was taken";
@@ -96,6 +96,7 @@ async fn a_rotated_token_interrupts_nothing_and_one_that_is_missing_ends_nothing
             agent
                 // Otherwise a master outlives any refusal by the other's promises.
                 .env("FAILSAFE", "off")
+                .env(NAMING.0, NAMING.1)
                 .without_env("CONSUL_HTTP_TOKEN")
                 .env("CONSUL_HTTP_TOKEN_FILE", &text(&file))
         };

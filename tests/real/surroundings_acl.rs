@@ -17,13 +17,31 @@ const A_WHILE: Duration = Duration::from_secs(2);
 
 /// The documented policy for this world's cluster, without the rules that begin like this.
 pub(crate) fn policy_without(world: &World, beginning: &str) -> String {
-    let rules = POLICY.replace("tarsec/default/", &format!("tarsec/{}/", world.cluster()));
-    assert!(rules.contains(world.cluster()), "{rules}");
+    let rules = for_this_world(world, POLICY);
     rules
         .lines()
         .filter(|line| beginning.is_empty() || !line.starts_with(beginning))
         .map(|line| format!("{line}\n"))
         .collect()
+}
+
+/// The service names that the documented policies are for.
+pub(crate) const NAMING: (&str, &str) = ("CONSUL_SERVICE_PREFIX", "tarantool-{cluster}");
+/// How the harness calls the node of its one Consul.
+const NODE: &str = "consul0";
+
+/// A documented policy with this world's cluster and node in it.
+pub(crate) fn for_this_world(world: &World, policy: &str) -> String {
+    let cluster = world.cluster();
+    let rules = policy
+        .replace("tarsec/shop/", &format!("tarsec/{cluster}/"))
+        .replace("\"tarantool-shop-", &format!("\"tarantool-{cluster}-"))
+        .replace("\"db-1\"", &format!("\"{NODE}\""));
+    assert!(
+        !rules.contains("shop/") && !rules.contains("\"db-1"),
+        "{rules}"
+    );
+    rules
 }
 
 /// Changes the rules of a policy that is there.
@@ -44,16 +62,20 @@ async fn set_rules(api: &ConsulApi, name: &str, rules: &str) -> Result<()> {
 }
 
 pub(crate) async fn strict_consul(world: &World) -> Result<Consul> {
-    // Without `enable_key_list_policy` Consul leaves keys out of lists rather than deny the list.
-    let acl = json!({
-        "enabled": true,
-        "default_policy": "deny",
-        "enable_key_list_policy": true,
-        "tokens": {"master": MANAGEMENT, "agent": MANAGEMENT},
-    });
+    let acl = acl_by_default_deny(true);
     world
         .consul_with(ConsulOptions::default().acl().config("acl", acl))
         .await
+}
+
+/// Without `enable_key_list_policy` Consul leaves keys out of lists rather than deny the list.
+pub(crate) fn acl_by_default_deny(lists_are_denied: bool) -> tarsec_harness::Value {
+    json!({
+        "enabled": true,
+        "default_policy": "deny",
+        "enable_key_list_policy": lists_are_denied,
+        "tokens": {"master": MANAGEMENT, "agent": MANAGEMENT},
+    })
 }
 
 /// The management token of the harness's Consul.
@@ -114,6 +136,7 @@ async fn lacking(name: &str, rules: impl Fn(&World) -> String, sentence: &str) {
         let token = api.create_token("agent", &rules(world)).await?;
         let agent = world
             .agent(&set[0], &consul)?
+            .env(NAMING.0, NAMING.1)
             .env("CONSUL_HTTP_TOKEN", &token.secret);
         let agent = agent.start().await?;
         let keys = format!("tarsec/{}/{}", world.cluster(), set.uuid());
@@ -163,7 +186,7 @@ async fn a_token_without_a_right_to_sessions_is_told_the_rule() {
         "acl-session",
         |world| policy_without(world, "session"),
         "could not create session tarsec: consul denies it (403: Permission denied), the token lacks a right: grant it \
-         session_prefix \"\" { policy = \"write\" }",
+         session \"NODE\" { policy = \"write\" }, where NODE is the name of the node of that Consul agent",
     )
     .await;
 }
@@ -179,16 +202,18 @@ async fn a_token_without_a_right_to_services_is_told_the_rule_and_the_master_ser
             .await?;
         let agent = world
             .agent(&set[0], &consul)?
+            .env(NAMING.0, NAMING.1)
             .env("CONSUL_HTTP_TOKEN", &token.secret);
         let agent = agent.start().await?;
         set.wait_for_master(SOON).await?;
         let sentence = |role: &str| {
             format!(
-                "could not register service tarantool@{}@{}: consul denies it (403: Permission denied: Missing \
-                 service:write on tarantool-{role}), the token lacks a right: grant it service_prefix \"tarantool\" {{ \
-                 policy = \"write\" }}",
+                "could not register service tarantool-{cluster}@{}@{}: consul denies it (403: Permission denied: Missing \
+                 service:write on tarantool-{cluster}-{role}), the token lacks a right: grant it service \
+                 \"tarantool-{cluster}-{role}\" {{ policy = \"write\" }}",
                 set[0].addr(),
-                set[0].uuid()
+                set[0].uuid(),
+                cluster = world.cluster()
             )
         };
         wait_for(
@@ -203,10 +228,10 @@ async fn a_token_without_a_right_to_services_is_told_the_rule_and_the_master_ser
             agent.usr2().await?["state"]["catalog"]["fault"],
             sentence("master")
         );
-        assert_eq!(api.service("tarantool-master").await?, []);
+        assert_eq!(api.service(&master_name(world)).await?, []);
         set_rules(api, "agent", &policy_without(world, "")).await?;
         eventually(SOON, "the master in the catalog", async || {
-            match api.service("tarantool-master").await.as_deref() {
+            match api.service(&master_name(world)).await.as_deref() {
                 Ok([entry]) if entry.status == "passing" => Ok(()),
                 other => Err(format!("{other:?}")),
             }
@@ -266,6 +291,11 @@ async fn a_token_that_consul_does_not_know_is_waited_for() {
     world().story("acl-bad-token", story).await;
 }
 
+/// By which name masters are found.
+fn master_name(world: &World) -> String {
+    format!("tarantool-{}-master", world.cluster())
+}
+
 /// How often the agent has said that it was denied something.
 fn denials(agent: &Agent) -> Result<usize> {
     let denied = |line: &&LogLine| line.text.contains("consul denies it");
@@ -287,6 +317,7 @@ async fn the_documented_policy_carries_a_failover_and_a_master_without_it_is_fen
             .agents_with(&set, &consul, |_, agent| {
                 agent
                     .env("FAILSAFE", "off")
+                    .env(NAMING.0, NAMING.1)
                     .without_env("CONSUL_HTTP_TOKEN")
                     .env("CONSUL_HTTP_TOKEN_FILE", &file.display().to_string())
             })
@@ -313,7 +344,7 @@ async fn the_documented_policy_carries_a_failover_and_a_master_without_it_is_fen
         assert_eq!(agents[second].term(SOON).await?.code(), Some(0));
         set.wait_for_new_master(second, SOON).await?;
         assert_eq!(denials(&agents[second])?, denied, "the farewell was denied");
-        let left = api.service("tarantool-master").await?;
+        let left = api.service(&master_name(world)).await?;
         let port = |entry: &tarsec_harness::ServiceEntry| {
             set[second].addr().ends_with(&entry.port.to_string())
         };

@@ -27,7 +27,7 @@ impl Scene {
     }
 
     async fn step(&self, step: LockStep) -> LockOutcome {
-        self.consul.transact(&self.key, &step, &[]).await.unwrap()
+        self.consul.transact(&self.key, &step).await.unwrap()
     }
 
     async fn done(&self, step: LockStep) -> u64 {
@@ -401,37 +401,6 @@ async fn a_watch_ends_after_its_wait_where_nothing_changes() {
 }
 
 #[tokio::test]
-async fn a_refresh_brings_what_stands_beside_the_lock() {
-    let consul = testing::plain().client();
-    let session = consul.any_session().await;
-    let key = "beside/leader";
-    let create = LockStep::Create {
-        session: session.clone(),
-        value: b"a".to_vec(),
-    };
-    consul.transact(key, &create, &[]).await.unwrap();
-    consul.put_key("beside/pause", b"{}").await.unwrap();
-    let found = consul.read_lock(key).await.unwrap().key.unwrap();
-    let refresh = LockStep::Refresh {
-        index: found.modify_index,
-        session,
-        value: b"b".to_vec(),
-    };
-    let beside = ["beside/members/", "beside/pause"].map(str::to_owned);
-    match consul.transact(key, &refresh, &beside).await.unwrap() {
-        LockOutcome::Done {
-            modify_index,
-            beside,
-        } => {
-            assert_eq!(beside.len(), 1);
-            assert_eq!(beside[0].key, "beside/pause");
-            assert!(modify_index > beside[0].modify_index);
-        }
-        LockOutcome::Refused { why } => panic!("{why}"),
-    }
-}
-
-#[tokio::test]
 async fn a_denial_is_no_refusal() {
     let agent = testing::with_acls();
     let root = agent.client_with_token(ROOT_TOKEN);
@@ -443,7 +412,6 @@ async fn a_denial_is_no_refusal() {
             session: session.clone(),
             value: b"a".to_vec(),
         },
-        &[],
     )
     .await
     .unwrap();
@@ -456,7 +424,7 @@ async fn a_denial_is_no_refusal() {
             session: session.clone(),
             value: b"b".to_vec(),
         };
-        let denied = stranger.transact(key, &step, &[]).await.unwrap_err();
+        let denied = stranger.transact(key, &step).await.unwrap_err();
         assert!(denied.is_denied(), "{denied}");
         let denied = stranger.read_lock(key).await.unwrap_err();
         assert!(denied.is_denied(), "{denied}");
@@ -477,6 +445,7 @@ async fn a_denial_is_no_refusal() {
 
 fn answer(code: u16, index: Option<u64>, body: impl Into<Vec<u8>>) -> Answer {
     Answer {
+        cut: false,
         what: "test".to_owned(),
         code,
         index,
@@ -566,10 +535,10 @@ async fn a_token_that_may_only_read_is_denied_not_refused() {
         session,
         value: b"a".to_vec(),
     };
-    let denied = reader.transact(key, &step, &[]).await.unwrap_err();
+    let denied = reader.transact(key, &step).await.unwrap_err();
     assert!(denied.is_denied(), "{denied}");
     assert_eq!(reader.read_lock(key).await.unwrap().key, None);
-    root.transact(key, &step, &[]).await.unwrap();
+    root.transact(key, &step).await.unwrap();
     assert_eq!(
         reader.read_lock(key).await.unwrap().key.unwrap().value,
         b"a"

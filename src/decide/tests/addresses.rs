@@ -192,7 +192,8 @@ fn unattached() -> Node {
 
 fn seeing(mut node: Node, uuid: &str, uri: &str) -> Node {
     node.hears(Event::BoardSeen {
-        board: Box::new(announcing(uuid, uri)),
+        asked_at: node.now,
+        result: Ok(Box::new(announcing(uuid, uri))),
     });
     node
 }

@@ -420,7 +420,7 @@ impl Chaos {
         self.note_sight();
         let seen = answer
             .as_ref()
-            .and_then(|answer| self.lock.seen_beside(answer));
+            .and_then(|answer| self.lock.seen_beside(answer, self.now));
         self.answers.extend(seen);
         self.answers.extend(answer);
     }

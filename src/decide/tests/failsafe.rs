@@ -492,7 +492,8 @@ fn members_are_reached_where_they_are_followed_else_where_their_agents_say() {
         board.members.insert(uuid.to_owned(), member.unwrap());
     }
     node.hears(Event::BoardSeen {
-        board: Box::new(board),
+        asked_at: node.now,
+        result: Ok(Box::new(board)),
     });
     // It is followed no more, as under REPLICATION=follow.
     node.instance.replication[2].upstream = None;

@@ -408,7 +408,7 @@ impl Node {
 
     pub(super) fn answers(&mut self, action: &Action) {
         if let Some(event) = self.carries_out(action) {
-            if let Some(seen) = self.lock.seen_beside(&event) {
+            if let Some(seen) = self.lock.seen_beside(&event, self.now) {
                 self.hears(seen);
             }
             self.hears(event);

@@ -218,7 +218,10 @@ fn the_guard_does_not_stand_down_on_the_order_alone() {
     let until = node.now + 2.secs();
     node.state.pending.retries(Place::Lock, Some(until));
     let board = Box::new(node.lock.board());
-    node.hears(Event::BoardSeen { board });
+    node.hears(Event::BoardSeen {
+        asked_at: node.now,
+        result: Ok(board),
+    });
     while node.now < until {
         let plan = node.round();
         assert!(!plan.actions.iter().any(is_stand), "{plan:?}");
@@ -514,7 +517,8 @@ fn a_board_from_before_the_pause_ended_it_for_nobody() {
     let mut old = node.lock.board();
     old.pause = None;
     node.hears(Event::BoardSeen {
-        board: Box::new(old),
+        asked_at: node.now,
+        result: Ok(Box::new(old)),
     });
     node.lives_on(4.secs());
     assert!(node.instance.is_writable());

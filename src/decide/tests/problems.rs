@@ -234,14 +234,15 @@ fn a_name_that_is_shared_is_told_apart_by_as_much_of_the_uuid_as_it_takes() {
     );
 }
 
-fn board_of(members: &[Member]) -> Event {
+fn board_of(node: &Node, members: &[Member]) -> Event {
     let members = members.iter();
     let members = members.map(|member| (member.instance.clone(), member.clone()));
     Event::BoardSeen {
-        board: Box::new(Board {
+        asked_at: node.now,
+        result: Ok(Box::new(Board {
             members: members.collect(),
             ..Board::default()
-        }),
+        })),
     }
 }
 
@@ -253,7 +254,7 @@ fn differing() -> Node {
     node.state.hold.record.as_mut().unwrap().following = vec![OTHER.to_owned()];
     let mut members = [member(OWN, "a:1"), member(OTHER, "b:1")];
     members[1].lease_ms = 5_000;
-    node.hears(board_of(&members));
+    node.hears(board_of(&node, &members));
     node
 }
 

@@ -34,6 +34,8 @@ pub(super) struct ToyLock {
     ballots_index: u64,
     pub(super) switchover: Option<(u64, Switchover)>,
     pub(super) pause: Option<Pause>,
+    /// More members' keys stand there than are read.
+    pub(super) misses_members: bool,
     pub(super) history: BTreeMap<u64, HistoryLine>,
 }
 
@@ -187,8 +189,8 @@ impl ToyLock {
         Ok(self.put_record(Some(session.clone()), record))
     }
 
-    /// What a holder reads with its refresh, in the same request.
-    pub(super) fn seen_beside(&self, answer: &Event) -> Option<Event> {
+    /// What a holder reads beside its refresh.
+    pub(super) fn seen_beside(&self, answer: &Event, asked_at: Tick) -> Option<Event> {
         let refreshed = matches!(
             answer,
             Event::LockStepEnded {
@@ -197,7 +199,8 @@ impl ToyLock {
             }
         );
         refreshed.then(|| Event::BoardSeen {
-            board: Box::new(self.board()),
+            asked_at,
+            result: Ok(Box::new(self.board())),
         })
     }
 
@@ -240,6 +243,7 @@ impl ToyLock {
             ballots: self.ballots.clone(),
             switchover: self.switchover.clone(),
             pause: self.pause.clone(),
+            misses_members: self.misses_members,
             ..board
         }
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::fixtures::*;
 use crate::decide::addresses::Whereabouts;
+use crate::decide::board::Board;
 use crate::decide::event::Event;
 use crate::decide::observed::Peer;
 use crate::decide::plan::{Action, GuardCommand, Reason};
@@ -424,4 +425,24 @@ fn a_promise_of_our_own_guard_is_waited_for_all_the_same() {
         matches!(plan.reason, Reason::WaitingForPromise { .. }),
         "{plan:?}"
     );
+}
+
+/// A member whose key was not read may be one that nobody was asked about.
+#[test]
+fn promises_of_all_that_are_known_are_no_promises_of_all_where_members_were_not_read() {
+    for misses_members in [false, true] {
+        let mut node = first_of_two();
+        let question = asks(&mut node);
+        let board = Board {
+            misses_members,
+            ..node.lock.board()
+        };
+        node.hears(Event::BoardSeen {
+            asked_at: node.now,
+            result: Ok(Box::new(board)),
+        });
+        answered(&mut node, &question, None);
+        let waits = node.state.hold.predecessor_over_at.is_some();
+        assert_eq!(waits, misses_members);
+    }
 }

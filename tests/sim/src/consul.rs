@@ -300,6 +300,7 @@ impl Store {
             ballots: beside.ballots.clone(),
             switchover: beside.switchover.clone(),
             pause: beside.pause.clone().or_else(|| self.cluster_pause.clone()),
+            ..Board::default()
         }
     }
 

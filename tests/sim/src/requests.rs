@@ -379,7 +379,10 @@ impl World {
         if result.is_ok() {
             if step == LockStepKind::Refresh {
                 let board = Box::new(self.consul.board(set));
-                events.push(Event::BoardSeen { board });
+                events.push(Event::BoardSeen {
+                    asked_at: request.asked_at,
+                    result: Ok(board),
+                });
             }
             self.check_succession(set, request, before.as_deref(), changed_at);
             self.check_lock_step(set, request.agent, &request.action);

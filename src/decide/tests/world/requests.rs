@@ -114,7 +114,7 @@ impl World {
         }
         if let Some(event) = reply {
             let after = self.soon();
-            if let Some(seen) = self.lock.seen_beside(&event) {
+            if let Some(seen) = self.lock.seen_beside(&event, self.now) {
                 self.schedule(
                     after,
                     Due::Hear {

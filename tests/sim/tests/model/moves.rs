@@ -263,7 +263,9 @@ impl World {
             let (step, result) = self.carry_out(&sent.action);
             if step == crate::decide::event::LockStepKind::Refresh && result.is_ok() {
                 let board = Box::new(self.consul.board(0));
-                self.hear(n, Event::BoardSeen { board });
+                let asked_at = self.clock(n);
+                let result = Ok(board);
+                self.hear(n, Event::BoardSeen { asked_at, result });
             }
             let result = Ok(result);
             self.hear(n, Event::LockStepEnded { step, result });
