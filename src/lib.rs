@@ -26,6 +26,7 @@ mod keys;
 pub mod logging;
 mod neighbours;
 pub mod outlet;
+pub mod plain;
 pub mod process;
 mod router;
 mod run;

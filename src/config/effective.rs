@@ -10,6 +10,7 @@ use super::{
 };
 use crate::decide::problems::REPLICASET;
 use crate::decide::state::{Elector, SyncLoss};
+use crate::plain::REDACTED;
 
 const NONE: &str = "";
 /// `MASTER_LEASE` belongs to these, too, and has a field of its own in a member's key. Two lock keys are two masters;
@@ -26,7 +27,6 @@ const SHARED: &[&str] = &[
     "SYNC_LOSS",
     "VSHARD",
 ];
-const REDACTED: &str = "(redacted)";
 
 impl Config {
     /// Every variable of the table and the value that holds for it: empty where there is none, secrets redacted.

@@ -13,6 +13,7 @@ use super::words::span;
 use crate::cli::{HistoryArgs, StatusArgs};
 use crate::clock;
 use crate::consul::ConsulError;
+use crate::plain;
 
 /// Clears a terminal and goes to its first line.
 const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
@@ -75,10 +76,10 @@ fn show(context: &mut Context<'_>, view: &ClusterView, args: &StatusArgs) -> Res
 }
 
 /// One document a line.
-fn json(view: &impl serde::Serialize) -> String {
+pub(super) fn json(view: &impl serde::Serialize) -> String {
     // A struct of strings, numbers and maps with string keys always serialises.
     let text = serde_json::to_string(view).unwrap_or_default();
-    format!("{text}\n")
+    format!("{}\n", plain::json(&text))
 }
 
 /// A screen where a screen is wanted; its exit code says the same to a program.

@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Sleep, sleep, timeout};
 
 use crate::config::{TarantoolAddr, TarantoolConfig};
+use crate::plain;
 use crate::tarantool::iproto::{
     Args, Decoder, EncodeError, FirstValue, GREETING_LEN, Greeting, NUDGE, Refusal, Reply, Request,
     code, excerpt,
@@ -155,7 +156,7 @@ impl Connection {
                         OpenError::Auth {
                             user: user.clone(),
                             code,
-                            message,
+                            message: plain::line(&message),
                         }
                     }
                     Unanswered::Closed(ended) => OpenError::Closed(ended),
@@ -281,9 +282,10 @@ impl Connection {
             });
         };
         answer.map_err(|unanswered| match unanswered {
-            Unanswered::Refused(Refusal { code, message }) => {
-                RequestError::Tarantool { code, message }
-            }
+            Unanswered::Refused(Refusal { code, message }) => RequestError::Tarantool {
+                code,
+                message: plain::line(&message),
+            },
             Unanswered::Closed(ended) => RequestError::Closed(ended),
             Unanswered::Encode(source) => encode_error(source, what),
         })
