@@ -21,6 +21,7 @@ pub mod errors;
 mod execute;
 mod execute_catalog;
 pub mod exit;
+mod exposure;
 mod journal;
 mod keys;
 pub mod logging;

@@ -20,6 +20,7 @@ use crate::decide::timing::Timing;
 use crate::keys::ClusterKeys;
 use crate::secrets::Secret;
 pub use error::ConfigError;
+pub(crate) use parse::is_this_host;
 
 /// Everything the agent was told, checked once; nothing below checks it again.
 #[derive(Clone)]
