@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Consul;
 use super::error::{Advice, ConsulError};
 use super::session::json;
+use super::throttle::Lane;
 use super::wire::{Answer, Call, Entry, is_denial};
 use crate::decide::ids::SessionId;
 
@@ -110,10 +111,24 @@ impl Consul {
         rule: &str,
         queries: &[&str],
     ) -> Result<TxnAnswer, ConsulError> {
+        self.transaction_in(Lane::Others, what, operations, rule, queries)
+            .await
+    }
+
+    pub(super) async fn transaction_in(
+        &self,
+        lane: Lane,
+        what: String,
+        operations: Vec<KvOperation<'_>>,
+        rule: &str,
+        queries: &[&str],
+    ) -> Result<TxnAnswer, ConsulError> {
         let operations: Vec<Operation<'_>> =
             operations.into_iter().map(|kv| Operation { kv }).collect();
         let body = json(&what, &operations)?;
-        let mut call = Call::put(what, "/v1/txn", body).allowed_by(rule);
+        let mut call = Call::put(what, "/v1/txn", body)
+            .allowed_by(rule)
+            .in_lane(lane);
         for query in queries {
             call = call.query(*query);
         }

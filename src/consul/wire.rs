@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use super::advice::{Advisor, about_status};
 use super::clients::{self, Clients};
 use super::error::{Advice, BodyError, ConsulError, SetupError};
+use super::throttle::{Lane, Throttle};
 use crate::config::ConsulConfig;
 use crate::decide::ids::SessionId;
 use crate::secrets::Renewable;
@@ -40,6 +41,7 @@ pub(super) struct Wire {
     namespace: Option<String>,
     request_timeout: Duration,
     advisor: Advisor,
+    throttle: Throttle,
 }
 
 #[derive(Clone)]
@@ -54,6 +56,7 @@ pub(super) struct Call {
     hold: Duration,
     /// What an ACL policy must have for this.
     rule: String,
+    lane: Lane,
     /// No more of the answer is read.
     limit_bytes: usize,
 }
@@ -69,6 +72,7 @@ impl Call {
             body: Vec::new(),
             hold: Duration::ZERO,
             rule: String::new(),
+            lane: Lane::Others,
             limit_bytes: ANSWER_LIMIT_BYTES,
         }
     }
@@ -110,6 +114,12 @@ impl Call {
     /// Reads a longer answer than most.
     pub(super) fn up_to(mut self, limit_bytes: usize) -> Self {
         self.limit_bytes = limit_bytes;
+        self
+    }
+
+    /// Sends it in another lane than [`Lane::Others`].
+    pub(super) fn in_lane(mut self, lane: Lane) -> Self {
+        self.lane = lane;
         self
     }
 
@@ -178,14 +188,42 @@ impl Wire {
     pub(super) fn new(
         config: &ConsulConfig,
         request_timeout: Duration,
+        lease: Duration,
     ) -> Result<Self, SetupError> {
         Ok(Self {
+            throttle: Throttle::new(lease),
             clients: clients::renewable(config)?,
             base: clients::base_of(config)?,
             namespace: config.namespace.as_deref().map(encode),
             request_timeout,
             advisor: Advisor::new(config),
         })
+    }
+
+    /// Whether a call may be sent now.
+    ///
+    /// # Errors
+    /// [`ConsulError::Throttled`].
+    pub(super) fn admit(&self, lane: Lane, what: &str) -> Result<(), ConsulError> {
+        self.throttle
+            .admit(lane)
+            .map_err(|code| ConsulError::Throttled {
+                what: what.to_owned(),
+                code,
+            })
+    }
+
+    /// The error of a call in [`Lane::Others`] that went past this wire; a status that asks for fewer requests closes the lane.
+    pub(super) fn heard(&self, error: ConsulError) -> ConsulError {
+        match error {
+            ConsulError::Status {
+                what, code: 429, ..
+            } => {
+                self.throttle.refused(Lane::Others, 429);
+                ConsulError::Throttled { what, code: 429 }
+            }
+            other => other,
+        }
     }
 
     /// Encoded; empty for none.
@@ -230,6 +268,7 @@ impl Wire {
             ConsulError::Unreachable { .. } => self.base.starts_with("https:"),
             ConsulError::Timeout { .. }
             | ConsulError::Status { .. }
+            | ConsulError::Throttled { .. }
             | ConsulError::Body { .. }
             | ConsulError::TooLong { .. }
             | ConsulError::Key { .. } => false,
@@ -237,6 +276,7 @@ impl Wire {
     }
 
     async fn send_unadvised(&self, call: Call) -> Result<Answer, ConsulError> {
+        self.admit(call.lane, &call.what)?;
         let after = self.request_timeout.saturating_add(call.hold);
         let what = call.what.clone();
         let answer = tokio::time::timeout(after, self.exchange(call))
@@ -260,6 +300,8 @@ impl Wire {
             method,
             body,
             limit_bytes,
+            lane,
+            hold,
             ..
         } = call;
         let mut response = match self
@@ -279,6 +321,10 @@ impl Wire {
             .get("x-consul-index")
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.parse().ok());
+        let is_held = !hold.is_zero();
+        if self.throttle.hear(lane, code, response.headers(), is_held) {
+            return Err(ConsulError::Throttled { what, code });
+        }
         let mut body = Vec::new();
         loop {
             match response.chunk().await {

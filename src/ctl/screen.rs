@@ -85,6 +85,7 @@ pub(super) fn unknown(
         }
         ConsulError::Denied { .. } => ("CONSUL DENIES IT", false),
         ConsulError::Status { .. } => ("CONSUL ANSWERS WITH AN ERROR", true),
+        ConsulError::Throttled { .. } => ("CONSUL ASKS FOR FEWER REQUESTS", true),
         ConsulError::Body { .. } | ConsulError::TooLong { .. } => {
             ("CONSUL'S ANSWER CANNOT BE READ", false)
         }

@@ -61,6 +61,7 @@ mod sync;
 mod sync_guard;
 mod sync_loss;
 mod takeover;
+mod throttled;
 mod topology;
 mod two;
 mod unfollowed;
