@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,6 +24,7 @@ use tokio::time::{Sleep, sleep, timeout};
 
 use crate::config::{TarantoolAddr, TarantoolConfig};
 use crate::plain;
+use crate::process::FarEnd;
 use crate::tarantool::iproto::{
     Args, Decoder, EncodeError, FirstValue, GREETING_LEN, Greeting, NUDGE, Refusal, Reply, Request,
     code, excerpt,
@@ -52,6 +54,7 @@ pub struct Connection {
 
 struct Handle {
     peer: String,
+    far_end: io::Result<FarEnd>,
     version: String,
     shared: Arc<Shared>,
     queue: mpsc::Sender<Queued>,
@@ -186,6 +189,7 @@ impl Connection {
         ));
         let handle = Handle {
             peer: socket.peer,
+            far_end: socket.far_end,
             version: greeting.version.clone(),
             shared,
             queue,
@@ -200,6 +204,14 @@ impl Connection {
     /// The address that was connected to, for log lines: `127.0.0.1:3301` or a socket's path.
     pub fn peer(&self) -> &str {
         &self.handle.peer
+    }
+
+    /// The other end, as the kernel has it.
+    ///
+    /// # Errors
+    /// The kernel did not say.
+    pub fn far_end(&self) -> Result<FarEnd, &io::Error> {
+        self.handle.far_end.as_ref().copied()
     }
 
     /// Tarantool's version as its greeting tells it, like `2.6.0`.

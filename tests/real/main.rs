@@ -36,6 +36,7 @@ mod logs;
 mod lost_reply;
 mod open_transactions;
 mod operator;
+mod own_user;
 mod pause;
 mod platform;
 mod problems;
