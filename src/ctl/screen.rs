@@ -122,6 +122,9 @@ pub(super) fn history(paper: Paper, view: &ClusterView) -> String {
         for line in &set.history {
             out.push_str(&past::history_line(paper, line, view.at_ms));
         }
+        if let Some(words) = past::left_out(set) {
+            out.push_str(&wrapped("  ", 2, &words, paper.width()));
+        }
     }
     out
 }

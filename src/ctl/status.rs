@@ -6,6 +6,7 @@ use tokio::time::sleep;
 
 use super::context::Context;
 use super::outcome::{Ended, Outcome};
+use super::past;
 use super::reader::BEAT;
 use super::screen;
 use super::view::{ClusterView, SetState, SetView, Verdict, patience};
@@ -164,6 +165,11 @@ pub(super) async fn history(
         view.choose(None)?;
     }
     let text = if args.json {
+        for set in &view.replicasets {
+            if let Some(words) = past::left_out(set) {
+                context.terminal.progress(&words);
+            }
+        }
         let sets = view.replicasets.iter();
         let lines = sets.map(|set| (&set.replicaset, &set.history));
         json(&lines.collect::<std::collections::BTreeMap<_, _>>())

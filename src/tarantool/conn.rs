@@ -40,7 +40,9 @@ use socket::Socket;
 
 /// Requests in flight at a time; more wait for their turn within their own deadlines.
 ///
-/// The agent has a probe, a ping and a promotion in flight at most. A hung instance must not make it hold more.
+/// Of an instance's agent at most one command in each of four places is under way (the guard's, a fence, replication, vshard),
+/// beside a ping and the last word before a kill; the rest is room for those who ask while it attaches. A hung instance must not
+/// make the agent hold more.
 pub const MAX_IN_FLIGHT: usize = 64;
 
 /// How much is read at a time, in bytes: a probe's reply at once.
