@@ -18,8 +18,8 @@ use crate::config::{Config, ConsulConfig, is_this_host};
 /// As many as the kernel follows (path_resolution(7)).
 const LINKS_MAX: u32 = 40;
 /// File systems in memory (statfs(2)).
-const TMPFS_MAGIC: i64 = 0x0102_1994;
-const RAMFS_MAGIC: i64 = 0x8584_58f6;
+const TMPFS_MAGIC: i128 = 0x0102_1994;
+const RAMFS_MAGIC: i128 = 0x8584_58f6;
 /// Directories in memory that a host has for everybody. What an orchestrator mounts for one container is none of them.
 const SHARED_IN_MEMORY: [&str; 3] = ["/run", "/tmp", "/dev/shm"];
 
@@ -240,9 +240,8 @@ fn is_open(mode: u32, group: u32, me: Me) -> bool {
 /// Kubernetes and Docker Swarm mount each secret from memory, read-only and for one container, with modes such as 0644
 /// and 0444: nobody but the container's own processes sees it.
 fn is_mounted_for_us(path: &Path, file: &Metadata) -> bool {
-    let in_memory = statfs(path).is_ok_and(|found| {
-        [TMPFS_MAGIC, RAMFS_MAGIC].contains(&i64::try_from(found.f_type).unwrap_or_default())
-    });
+    let in_memory = statfs(path)
+        .is_ok_and(|found| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&i128::from(found.f_type)));
     let read_only = statvfs(path).is_ok_and(|it| it.f_flag.contains(StatVfsMountFlags::RDONLY));
     let is_shared = SHARED_IN_MEMORY
         .iter()

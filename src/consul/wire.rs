@@ -222,7 +222,14 @@ impl Wire {
                 self.throttle.refused(Lane::Others, 429);
                 ConsulError::Throttled { what, code: 429 }
             }
-            other => other,
+            other @ (ConsulError::Status { .. }
+            | ConsulError::Denied { .. }
+            | ConsulError::Unreachable { .. }
+            | ConsulError::Timeout { .. }
+            | ConsulError::Throttled { .. }
+            | ConsulError::Body { .. }
+            | ConsulError::TooLong { .. }
+            | ConsulError::Key { .. }) => other,
         }
     }
 
