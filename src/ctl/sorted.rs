@@ -148,19 +148,24 @@ mod tests {
     use super::super::paper::Paper;
     use super::super::screen::history;
     use super::super::toys::{Keys, line};
+    use crate::decide::term::Term;
 
     #[test]
     fn a_history_is_shown_up_to_a_bound_and_what_is_left_out_is_said() {
         let mut keys = Keys::healthy();
-        for term in 1_000..1_200 {
-            keys = keys.line(&line(term));
+        for term in 1_000_u32..1_200 {
+            keys = keys.line(&line(Term::from(term)));
         }
-        let mut endless = line(5_000);
+        let mut endless = line(Term::from(5_000_u32));
         endless.reason = "for ever ".repeat(10_000);
         let view = keys.line(&endless).view();
         let set = &view.replicasets[0];
         assert_eq!(set.history.len(), super::LINES_MAX);
-        assert_eq!(set.history[0].term, 1_199, "the newest that is no monster");
+        assert_eq!(
+            set.history[0].term,
+            Term::from(1_199_u32),
+            "the newest that is no monster"
+        );
         let text = history(Paper::PLAIN, &view);
         let left_out = set.history_left_out;
         let words = format!(
