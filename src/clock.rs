@@ -48,6 +48,16 @@ pub fn wall_ms() -> u64 {
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// A number from 0 to 1, for pauses that are not to be the same for all; 0 where there is no randomness to be had.
+#[must_use]
+pub fn random_fraction() -> f64 {
+    let mut bytes = [0_u8; 4];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX),
+        Err(_) => 0.0,
+    }
+}
+
 /// A name for this run of the agent that no other run has.
 ///
 /// # Errors

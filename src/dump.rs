@@ -21,6 +21,7 @@ use crate::decide::state::State;
 use crate::decide::timing::{Tick, Timing};
 use crate::journal;
 use crate::logging::{Fault, Lost, Output};
+use crate::plain;
 
 /// Enough to see how the agent came to where it is; an idle agent has none.
 const TRANSITIONS: usize = 32;
@@ -105,7 +106,7 @@ impl Dump {
         self.print(if config.log.json_dumps {
             json_line(outside(&view))
         } else {
-            screen::text(&view)
+            plain::lines(&screen::text(&view))
         });
     }
 
@@ -167,7 +168,7 @@ impl Dump {
             reason: plan.map(|plan| plan.reason.as_str()),
         };
         if !all && !config.log.json_dumps {
-            return self.print(screen::router(&view));
+            return self.print(plain::lines(&screen::router(&view)));
         }
         let document = vec![
             ("dump", json!(if all { "reconciler" } else { "outside" })),
@@ -201,7 +202,7 @@ impl Dump {
         self.print(if config.log.json_dumps {
             json_line(document)
         } else {
-            tree::text(&document)
+            plain::lines(&tree::text(&document))
         });
     }
 
@@ -270,7 +271,7 @@ fn lost(lost: Lost) -> Value {
 fn json_line(document: Document) -> String {
     let parts = document.into_iter();
     let object: Map<String, Value> = parts.map(|(key, value)| (key.to_owned(), value)).collect();
-    format!("{}\n", Value::Object(object))
+    format!("{}\n", plain::json(&Value::Object(object).to_string()))
 }
 
 /// `2026-01-02T03:04:05.678Z`.

@@ -11,8 +11,8 @@ pub enum Exit {
     Internal,
     /// The settings or the arguments are wrong. Starting it again changes nothing.
     Settings,
-    /// The instance cannot be looked after, and waiting will not mend it: the peer is not Tarantool, its
-    /// `election_mode` is `candidate` or `manual`, or its version is not supported.
+    /// The instance cannot be looked after, and waiting will not mend it: the peer is not Tarantool, somebody else decides who is
+    /// master there, it lacks what the guard needs, or it belongs to another replica set than before.
     Unsuitable,
     /// Another agent looks after the same instance now.
     Superseded,
@@ -48,15 +48,19 @@ impl Exit {
     #[must_use]
     pub const fn meaning(self) -> &'static str {
         match self {
-            Self::Stopped => "stopped by a signal, after the lock was released",
+            Self::Stopped => {
+                "stopped by a signal: the instance is read-only or its lease over, the lock released unless Consul did not answer; \
+                 in a pause all is left as it is"
+            }
             Self::Internal => "internal error",
             Self::Settings => "bad settings or arguments",
             Self::Unsuitable => {
-                "the instance cannot be looked after, and waiting will not mend it: not Tarantool, election_mode \
-                 candidate or manual, or an unsupported version"
+                "waiting cannot mend the instance: it is not Tarantool, it lacks what the guard needs, it belongs to another \
+                 replica set than before, its election_mode is candidate or manual, or, with Tarantool 3, its \
+                 replication.failover is not supervised"
             }
-            Self::Superseded => "another agent has taken over the same instance",
-            Self::SecondSignal => "stopped at once by a second signal, without a release",
+            Self::Superseded => "another agent attached to the same instance",
+            Self::SecondSignal => "a second signal: stopped at once, without a release",
         }
     }
 }
@@ -74,5 +78,16 @@ mod tests {
     #[test]
     fn codes_are_what_supervisors_were_told() {
         assert_eq!(Exit::ALL.map(Exit::code), [0, 1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn the_documents_say_what_the_codes_mean_in_the_same_words() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/OPERATING.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let (_, section) = text.split_once("### Exit codes of the agent").unwrap();
+        for exit in Exit::ALL {
+            let row = format!("| {} | {} |", exit.code(), exit.meaning());
+            assert!(section.contains(&row), "put this row there:\n{row}");
+        }
     }
 }

@@ -19,6 +19,7 @@ mod last;
 
 use crate::config::LogConfig;
 use crate::outlet::{Descriptor, Outlet};
+use crate::plain;
 
 /// How much of the log waits for its reader, in bytes: some thousand lines, which is more than a change of hands writes
 /// at `LOG_LEVEL=debug`, and little beside what the agent's own code takes.
@@ -76,7 +77,13 @@ impl Output {
 
 /// Starts logging for a command in the foreground, for the rest of the process; a second call changes nothing.
 pub fn start(config: LogConfig) {
-    let _ = subscriber(config, Reader::Anybody, io::stderr).try_init();
+    let page = Descriptor(rustix::stdio::stderr());
+    let paper = Paper {
+        page,
+        reader: Reader::Anybody,
+        json: config.json,
+    };
+    let _ = subscriber(config, Reader::Anybody, paper).try_init();
 }
 
 /// Starts logging for an agent, which waits for no reader; a second call makes outlets that get no logs.
@@ -98,6 +105,7 @@ pub fn start_agent(config: LogConfig) -> io::Result<Output> {
     let paper = Paper {
         page: log.clone(),
         reader,
+        json: config.json,
     };
     let last_fault = LastFault::default();
     let _ = remembering(&last_fault, subscriber(config, reader, paper)).try_init();
@@ -147,13 +155,15 @@ impl Reader {
 struct Paper<P> {
     page: P,
     reader: Reader,
+    json: bool,
 }
 
 /// One event's text at a time.
 struct Pen<P> {
     page: P,
-    /// What each line begins with.
+    /// What the line begins with.
     mark: &'static str,
+    json: bool,
 }
 
 impl<P: Write + Clone> MakeWriter<'_> for Paper<P> {
@@ -163,6 +173,7 @@ impl<P: Write + Clone> MakeWriter<'_> for Paper<P> {
         Pen {
             page: self.page.clone(),
             mark: "",
+            json: self.json,
         }
     }
 
@@ -174,6 +185,7 @@ impl<P: Write + Clone> MakeWriter<'_> for Paper<P> {
         Pen {
             page: self.page.clone(),
             mark,
+            json: self.json,
         }
     }
 }
@@ -189,14 +201,18 @@ fn priority(level: Level) -> &'static str {
 }
 
 impl<P: Write> Write for Pen<P> {
+    /// An event is one line, whatever is in it: another line would be an event that never was, or to the journal an entry of
+    /// another priority.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut text = Vec::with_capacity(bytes.len() + self.mark.len());
-        // A line without a mark would be an entry of another priority.
-        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-            text.extend_from_slice(self.mark.as_bytes());
-            text.extend_from_slice(line);
-        }
-        self.page.write_all(&text)?;
+        let event = String::from_utf8_lossy(bytes);
+        let event = event.trim_end_matches('\n');
+        let words = if self.json {
+            plain::json(event)
+        } else {
+            plain::line(event)
+        };
+        let line = format!("{}{words}\n", self.mark);
+        self.page.write_all(line.as_bytes())?;
         Ok(bytes.len())
     }
     fn flush(&mut self) -> io::Result<()> {
@@ -211,6 +227,7 @@ fn lost_lines(config: LogConfig, reader: Reader, lines: u64) -> Vec<u8> {
     let paper = Paper {
         page: page.clone(),
         reader,
+        json: config.json,
     };
     let subscriber = subscriber(LogConfig { level, ..config }, reader, paper);
     tracing::subscriber::with_default(subscriber, || {
@@ -334,6 +351,7 @@ pub(crate) mod tests {
         let paper = Paper {
             page: Page::default(),
             reader: Reader::Anybody,
+            json: false,
         };
         let subscriber = subscriber(config(Level::ERROR, false), Reader::Anybody, paper);
         tracing::subscriber::with_default(remembering(&last, subscriber), || {
@@ -357,6 +375,7 @@ pub(crate) mod tests {
         let paper = Paper {
             page: page.clone(),
             reader,
+            json,
         };
         tracing::subscriber::with_default(subscriber(config(level, json), reader, paper), log);
         String::from_utf8(page.text()).unwrap()
@@ -373,7 +392,7 @@ pub(crate) mod tests {
         let text = logged_for(Reader::Journal, Level::DEBUG, false, speak);
         let own = concat!(env!("CARGO_CRATE_NAME"), "::logging::tests");
         let expected = format!(
-            "<3>ERROR {own}: one\n<4> WARN {own}: two\n<4>lines\n<6> INFO {own}: three key=1\n<7>DEBUG {own}: four\n"
+            "<3>ERROR {own}: one\n<4> WARN {own}: two\\nlines\n<6> INFO {own}: three key=1\n<7>DEBUG {own}: four\n"
         );
         assert_eq!(text, expected);
         let text = logged_for(Reader::Journal, Level::WARN, true, speak);
@@ -381,6 +400,28 @@ pub(crate) mod tests {
             text,
             "<3>{\"level\":\"ERROR\",\"message\":\"one\"}\n<4>{\"level\":\"WARN\",\"message\":\"two\\nlines\"}\n"
         );
+    }
+
+    #[test]
+    fn an_event_is_one_line_of_plain_characters_without_logins() {
+        let speak = || {
+            let name = "a\n<3>forged\u{202e}\u{9b}\u{e0041}";
+            tracing::warn!(who = %name, at = "http://u:SECRET@h:1", "no {name}, u:SECRET@h:1");
+        };
+        for (json, reader) in [
+            (false, Reader::Anybody),
+            (false, Reader::Journal),
+            (true, Reader::Anybody),
+            (true, Reader::Journal),
+        ] {
+            let text = logged_for(reader, Level::INFO, json, speak);
+            let line = text.strip_suffix('\n').unwrap();
+            assert!(!line.chars().any(plain::is_hidden), "{text:?}");
+            assert!(
+                !text.contains("SECRET") && text.contains("(redacted)@h:1"),
+                "{text}"
+            );
+        }
     }
 
     #[test]

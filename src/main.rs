@@ -9,7 +9,7 @@ use tarsec::config::{Config, ConfigError, OperatorConfig};
 use tarsec::ctl::outcome::Outcome;
 use tarsec::ctl::{self, Paper, Terminal};
 use tarsec::exit::Exit;
-use tarsec::logging;
+use tarsec::{logging, plain};
 
 fn main() -> ExitCode {
     let exit = match cli::parse(std::env::args_os().skip(1)) {
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         Ok(Command::Order(order)) => return ExitCode::from(carry_out(order).code()),
         Err(error) => say(
             &mut io::stderr(),
-            &format!("tarsec: {error}\n"),
+            &plain::lines(&format!("tarsec: {error}\n")),
             Exit::Settings,
         ),
     };
@@ -113,7 +113,7 @@ fn complain(errors: &ConfigError) -> Exit {
     let lines: String = errors
         .to_string()
         .lines()
-        .map(|line| format!("tarsec: {line}\n"))
+        .map(|line| format!("tarsec: {}\n", plain::line(line)))
         .collect();
     say(&mut io::stderr(), &lines, Exit::Settings)
 }

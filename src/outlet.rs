@@ -200,7 +200,7 @@ impl<W: Write> Writer<W> {
 }
 
 /// A descriptor of the process, past the locks and buffers that the standard library has for it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Descriptor(pub(crate) BorrowedFd<'static>);
 
 impl Write for Descriptor {

@@ -12,6 +12,10 @@ use tokio::io::unix::AsyncFd;
 
 use crate::decide::observed::Probe;
 
+pub mod owner;
+
+pub use owner::{FarEnd, OwnerError};
+
 /// `PF_EXITING` in the flags field of `/proc/<pid>/stat` (`include/linux/sched.h`): the thread is being shut down
 /// and will never run the program's code again. It shows before the memory of a large process is given back.
 const PF_EXITING: u64 = 0x4;

@@ -2,16 +2,20 @@
 
 use std::sync::Arc;
 
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::agent::{self, End};
 use crate::config::{Config, Role};
 use crate::exit::Exit;
+use crate::exposure;
 use crate::logging::Output;
 use crate::router;
 
 /// Runs the agent until it is asked to stop or has to.
 pub async fn run(config: Config, output: Output) -> Exit {
+    for exposure in exposure::of_agent(&config) {
+        warn!(what = %exposure, "a secret or the way to Consul lies open to others");
+    }
     let config = Arc::new(config);
     if config.vshard.role == Role::Router {
         return router::run(config, output).await;

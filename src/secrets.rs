@@ -267,6 +267,12 @@ impl Secret {
         Some(self.file.as_ref()?.variable)
     }
 
+    /// The variable that names its file, and the file, if it has one.
+    pub(crate) fn file(&self) -> Option<(&'static str, &Path)> {
+        let file = self.file.as_ref()?;
+        Some((file.variable, &file.path))
+    }
+
     /// The variable that names its file, and what stands there now, for a caller that reads it together with other
     /// files. May block.
     pub(crate) fn read_file(&self) -> Option<(&'static str, Result<String, SettingError>)> {

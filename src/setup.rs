@@ -26,14 +26,14 @@ impl Setup {
             );
             Exit::Internal
         })?;
-        let consul =
-            Consul::new(&config.consul, config.timing.healthcheck_timeout()).map_err(|cause| {
-                error!(
-                    error = with_causes(&cause),
-                    "cannot set up the way to Consul"
-                );
-                Exit::Settings
-            })?;
+        let (timeout, lease) = (config.timing.healthcheck_timeout(), config.timing.lease());
+        let consul = Consul::for_lease(&config.consul, timeout, lease).map_err(|cause| {
+            error!(
+                error = with_causes(&cause),
+                "cannot set up the way to Consul"
+            );
+            Exit::Settings
+        })?;
         let signals = signals::receive().map_err(|cause| {
             error!(error = with_causes(&cause), "cannot receive signals");
             Exit::Internal

@@ -368,7 +368,7 @@ fn token(raw: &RawConfig) -> Result<Option<Secret>, ConfigError> {
         true => Ok(()),
         false => Err(SettingError::Invalid {
             name: file.variable,
-            value: file.path.display().to_string(),
+            value: super::error::shown(&file.path),
             allowed: "a file with visible ASCII without blanks".to_owned(),
         }),
     };

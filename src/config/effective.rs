@@ -10,6 +10,7 @@ use super::{
 };
 use crate::decide::problems::REPLICASET;
 use crate::decide::state::{Elector, SyncLoss};
+use crate::plain::REDACTED;
 use crate::secrets::Secret;
 
 const NONE: &str = "";
@@ -27,7 +28,6 @@ const SHARED: &[&str] = &[
     "SYNC_LOSS",
     "VSHARD",
 ];
-const REDACTED: &str = "(redacted)";
 
 impl Config {
     /// Every variable of the table and the value that holds for it: empty where there is none, secrets redacted.

@@ -3,9 +3,10 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::decide::timing::TimingError;
+use crate::plain;
 
 /// One thing to change in the environment.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +69,7 @@ pub enum SettingError {
         tag: String,
     },
     /// A secret's file that could not be read.
-    #[error("could not read the file that {name} names, {}", path.display())]
+    #[error("could not read the file that {name} names, {}", shown(path))]
     Unreadable {
         /// The variable.
         name: &'static str,
@@ -78,7 +79,7 @@ pub enum SettingError {
         source: io::Error,
     },
     /// A secret's file with nothing in it.
-    #[error("{name} names {}, which is empty", path.display())]
+    #[error("{name} names {}, which is empty", shown(path))]
     EmptyFile {
         /// The variable.
         name: &'static str,
@@ -99,6 +100,15 @@ pub enum SettingError {
     /// The environment could not be read at all.
     #[error("could not read the environment")]
     Environment(#[from] envy::Error),
+}
+
+/// A path, unless it may be the secret itself, set where its file's name belongs.
+pub(super) fn shown(path: &Path) -> String {
+    if path.components().count() > 1 {
+        plain::value(&path.to_string_lossy()).into_owned()
+    } else {
+        "not shown as it has no directory and may be the secret itself".to_owned()
+    }
 }
 
 /// Everything that is wrong with the environment: at least one thing, one a line.

@@ -22,6 +22,7 @@ use crate::decide::timing::Timing;
 use crate::keys::ClusterKeys;
 use crate::secrets::Secret;
 pub use error::ConfigError;
+pub(crate) use parse::is_this_host;
 
 /// Everything the agent was told, checked once; nothing below checks it again.
 #[derive(Clone)]
@@ -167,9 +168,10 @@ pub struct ConsulConfig {
     pub lock_key: Option<String>,
     /// `CONSUL_LOCK_SESSION_NAME`.
     pub session_name: String,
-    /// `CONSUL_LOCK_MONITOR_RETRIES`: failed watches in a row before Consul counts as unreachable.
+    /// `CONSUL_LOCK_MONITOR_RETRIES`: failed looks at the lock in a row after which a warning is logged and the pause between
+    /// two of them grows to `monitor_retry_interval`; held looks do not count.
     pub monitor_retries: u32,
-    /// `CONSUL_LOCK_MONITOR_RETRY_INTERVAL`.
+    /// `CONSUL_LOCK_MONITOR_RETRY_INTERVAL`; before that many failures the pause is a tenth of it.
     pub monitor_retry_interval: Duration,
 }
 

@@ -344,6 +344,13 @@ fn is_local(host: &str) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
+/// Whether a base URL, as [`consul_url`] makes it, leads to this host.
+pub(crate) fn is_this_host(base_url: &str) -> bool {
+    let authority = base_url.split_once("://").map_or(base_url, |(_, it)| it);
+    let host = host_and_port(authority).map_or(without_brackets(authority), |(host, _)| host);
+    is_local(host) || is_any_address(host)
+}
+
 fn is_any_address(host: &str) -> bool {
     host.parse::<IpAddr>()
         .is_ok_and(|address| address.is_unspecified())

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::error::{ConfigError, SettingError};
+use crate::plain;
 
 /// One environment variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,13 +84,13 @@ impl<'a> Var<'a> {
     /// An error that names variable, value and what is allowed.
     pub(super) fn invalid(self, allowed: impl Into<String>) -> ConfigError {
         let value = if self.setting.secret {
-            "(redacted)"
+            plain::REDACTED.into()
         } else {
-            self.value.unwrap_or_default()
+            plain::value(self.value.unwrap_or_default())
         };
         ConfigError::from(SettingError::Invalid {
             name: self.setting.name,
-            value: value.to_owned(),
+            value: value.into_owned(),
             allowed: allowed.into(),
         })
     }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::settings::{Fallback, settings};
 use super::*;
+use crate::plain;
 
 mod commands;
 mod logins;
@@ -411,7 +412,7 @@ fn addresses_that_lead_nowhere_are_errors() {
     ] {
         assert_bad(
             &[("TARANTOOL_ADDR", addr)],
-            &["TARANTOOL_ADDR", addr, "host:port"],
+            &["TARANTOOL_ADDR", &plain::value(addr), "host:port"],
         );
     }
     for addr in ["0.0.0.0:3301", "[::]:3301", "3301", "db"] {

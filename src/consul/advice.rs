@@ -44,6 +44,7 @@ impl Advisor {
                 source,
             },
             other @ (ConsulError::Status { .. }
+            | ConsulError::Throttled { .. }
             | ConsulError::Timeout { .. }
             | ConsulError::Body { .. }
             | ConsulError::TooLong { .. }

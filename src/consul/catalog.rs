@@ -10,6 +10,7 @@ use super::advice::{service_rule, service_rule_of};
 use super::error::ConsulError;
 use super::session::json;
 use super::wire::{Call, encode};
+use crate::plain;
 
 /// A service and its TTL check.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -247,6 +248,7 @@ impl Consul {
         output: &str,
     ) -> Result<CheckUpdate, ConsulError> {
         let what = format!("update the check of service {service_id}");
+        let output = &plain::line(output);
         let body = json(&what, &CheckState { status, output })?;
         let path = format!("/v1/agent/check/update/{}", encode(&check_id(service_id)));
         let call = Call::put(what, path, body).allowed_by(service_rule_of(service_id));

@@ -126,6 +126,17 @@ pub enum ConsulError {
         /// The right to grant, or the variable to change.
         advice: Advice,
     },
+    /// Consul, or a proxy before it, asked for fewer requests, in its answer to this one or to one before; then this one was not
+    /// sent.
+    #[error(
+        "could not {what}: consul asks for fewer requests ({code}), the next one is sent when it allows it"
+    )]
+    Throttled {
+        /// What was attempted.
+        what: String,
+        /// The HTTP status.
+        code: u16,
+    },
     /// An answer that this request should not get.
     #[error("could not {what}: consul answered {code} ({message}){advice}")]
     Status {
@@ -173,6 +184,7 @@ impl ConsulError {
             Self::Unreachable { .. }
             | Self::Timeout { .. }
             | Self::Status { .. }
+            | Self::Throttled { .. }
             | Self::Body { .. }
             | Self::TooLong { .. }
             | Self::Key { .. } => false,

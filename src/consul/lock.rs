@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use super::Consul;
 use super::advice::key_rule;
 use super::error::{BodyError, ConsulError};
+use super::throttle::Lane;
 use super::txn::{KvOperation, TxnAnswer};
 use super::wire::{Answer, Call, Entry, key_path, or_at_once};
 use crate::decide::ids::SessionId;
@@ -223,8 +224,8 @@ impl Consul {
     async fn read_consistently(&self, noun: &str, key: &str) -> Result<LockView, ConsulError> {
         let what = format!("read {noun} {key}");
         let path = key_path(&what, key)?;
-        self.look(key, Call::get(what, path).query("consistent"))
-            .await
+        let call = Call::get(what, path).query("consistent");
+        self.look(key, call.in_lane(Lane::Lock)).await
     }
 
     /// Waits until the store has gone past index `after`, at most for `wait` and a sixteenth (Consul's jitter) and never
@@ -249,7 +250,8 @@ impl Consul {
         let what = format!("watch lock {key}");
         let path = key_path(&what, key)?;
         let call = Call::get(what, path).query("consistent");
-        self.look(key, call.once_past(after, wait)).await
+        let call = call.once_past(after, wait).in_lane(Lane::Watch);
+        self.look(key, call).await
     }
 
     /// The same for a key on which nothing rests that counts time: where something on the way ends the wait, it is read at
@@ -280,7 +282,11 @@ impl Consul {
         key_path(&what, key)?;
         let namespace = self.inner.namespace.as_deref();
         let operations = step.operations(key, namespace);
-        let answer = self.transaction(what, operations, &key_rule(key)).await?;
+        let rule = key_rule(key);
+        let call = self.transaction_call(what, operations, &rule)?;
+        let answer = self
+            .send_transaction(call.in_lane(Lane::Lock), &rule)
+            .await?;
         outcome(key, answer)
     }
 

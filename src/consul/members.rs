@@ -18,6 +18,7 @@ use rs_consul::CreateOrUpdateKeyRequest;
 use super::Consul;
 use super::advice::{about_status, prefix_rule};
 use super::error::{Advice, BodyError, ConsulError};
+use super::throttle::Lane;
 use super::wire::{Call, is_denial, key_path, quoted};
 
 impl Consul {
@@ -29,10 +30,14 @@ impl Consul {
         let what = format!("write key {key}");
         let path = key_path(&what, key)?;
         let namespace = self.wire().namespace();
-        let advise = |error| self.wire().advise(error, &prefix_rule(key));
+        let advise = |error| {
+            let error = self.wire().heard(error);
+            self.wire().advise(error, &prefix_rule(key))
+        };
         let clients = self.wire().clients();
         let written = match &clients.for_keys {
             Some(client) if namespace.is_empty() => {
+                self.wire().admit(Lane::Others, &what)?;
                 let request = CreateOrUpdateKeyRequest {
                     key: encoded_key(&path),
                     ..Default::default()

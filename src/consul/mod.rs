@@ -5,6 +5,7 @@
 //! | `wire` | HTTP through `reqwest`: deadlines, bounds, denials |
 //! | `clients` | the clients that requests are sent with, made anew when a token or a certificate was renewed |
 //! | `tls` | the one TLS configuration |
+//! | `throttle` | when Consul asks for fewer requests |
 //! | `session` | sessions |
 //! | `lock`, `watch` | the lock key: reads, watches, transactions |
 //! | `txn` | transactions |
@@ -27,6 +28,7 @@ mod named;
 mod session;
 #[cfg(test)]
 mod testing;
+mod throttle;
 mod tls;
 mod txn;
 mod watch;
@@ -46,6 +48,7 @@ pub use txn::Found;
 pub use watch::LockWatch;
 
 use crate::config::ConsulConfig;
+use crate::decide::timing::Timing;
 use wire::Wire;
 
 /// A handle on the Consul agent beside us; clones share its connections.
@@ -72,7 +75,20 @@ impl Consul {
     /// # Errors
     /// A setting that cannot be used, by the variable's name.
     pub fn new(config: &ConsulConfig, request_timeout: Duration) -> Result<Self, SetupError> {
-        let wire = Wire::new(config, request_timeout)?;
+        Self::for_lease(config, request_timeout, Timing::LEASE_MIN)
+    }
+
+    /// The same for an agent with a lease, from which follows how long a request is put off at most that Consul asks not to
+    /// send.
+    ///
+    /// # Errors
+    /// As [`new`](Consul::new).
+    pub fn for_lease(
+        config: &ConsulConfig,
+        request_timeout: Duration,
+        lease: Duration,
+    ) -> Result<Self, SetupError> {
+        let wire = Wire::new(config, request_timeout, lease)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 wire,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Consul;
 use super::advice::SESSION_RULE;
 use super::error::{BodyError, ConsulError};
+use super::throttle::Lane;
 use super::wire::{Call, encode};
 use crate::decide::ids::SessionId;
 
@@ -90,7 +91,7 @@ impl Consul {
         let body = json(&what, &session)?;
         let answer = self
             .wire()
-            .send(Call::put(what, "/v1/session/create", body).allowed_by(SESSION_RULE))
+            .send(of_session(Call::put(what, "/v1/session/create", body)))
             .await?
             .ok()?;
         Ok(SessionId::new(answer.json::<SessionEntry>()?.id))
@@ -104,9 +105,11 @@ impl Consul {
         let path = format!("/v1/session/renew/{}", encode(id.as_str()));
         let answer = self
             .wire()
-            .send(
-                Call::put(format!("renew session {id}"), path, Vec::new()).allowed_by(SESSION_RULE),
-            )
+            .send(of_session(Call::put(
+                format!("renew session {id}"),
+                path,
+                Vec::new(),
+            )))
             .await?;
         // Consul names the session that it does not find; a 404 that does not is from something in between.
         if answer.code == 404 && answer.says(id.as_str()) {
@@ -132,14 +135,19 @@ impl Consul {
     pub async fn destroy_session(&self, id: &SessionId) -> Result<(), ConsulError> {
         let path = format!("/v1/session/destroy/{}", encode(id.as_str()));
         self.wire()
-            .send(
-                Call::put(format!("destroy session {id}"), path, Vec::new())
-                    .allowed_by(SESSION_RULE),
-            )
+            .send(of_session(Call::put(
+                format!("destroy session {id}"),
+                path,
+                Vec::new(),
+            )))
             .await?
             .ok()?;
         Ok(())
     }
+}
+
+fn of_session(call: Call) -> Call {
+    call.allowed_by(SESSION_RULE).in_lane(Lane::Session)
 }
 
 /// A request's body.

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use super::advice::{Advisor, about_status};
 use super::clients::{self, Clients};
 use super::error::{Advice, BodyError, ConsulError, SetupError};
+use super::throttle::{Lane, Throttle};
 use crate::config::ConsulConfig;
 use crate::decide::ids::SessionId;
 use crate::secrets::Renewable;
@@ -40,6 +41,7 @@ pub(super) struct Wire {
     namespace: Option<String>,
     request_timeout: Duration,
     advisor: Advisor,
+    throttle: Throttle,
 }
 
 #[derive(Clone)]
@@ -54,6 +56,7 @@ pub(super) struct Call {
     hold: Duration,
     /// What an ACL policy must have for this.
     rule: String,
+    lane: Lane,
     /// No more of the answer is read.
     limit_bytes: usize,
     /// A longer answer is told by its index alone; it is no error.
@@ -71,6 +74,7 @@ impl Call {
             body: Vec::new(),
             hold: Duration::ZERO,
             rule: String::new(),
+            lane: Lane::Others,
             limit_bytes: ANSWER_LIMIT_BYTES,
             cut: false,
         }
@@ -120,6 +124,12 @@ impl Call {
     pub(super) fn cut_at(mut self, limit_bytes: usize) -> Self {
         self.cut = true;
         self.up_to(limit_bytes)
+    }
+
+    /// Sends it in another lane than [`Lane::Others`].
+    pub(super) fn in_lane(mut self, lane: Lane) -> Self {
+        self.lane = lane;
+        self
     }
 
     /// Consul may hold the answer back for this long before its deadline begins.
@@ -189,14 +199,49 @@ impl Wire {
     pub(super) fn new(
         config: &ConsulConfig,
         request_timeout: Duration,
+        lease: Duration,
     ) -> Result<Self, SetupError> {
         Ok(Self {
+            throttle: Throttle::new(lease),
             clients: clients::renewable(config)?,
             base: clients::base_of(config)?,
             namespace: config.namespace.as_deref().map(encode),
             request_timeout,
             advisor: Advisor::new(config),
         })
+    }
+
+    /// Whether a call may be sent now.
+    ///
+    /// # Errors
+    /// [`ConsulError::Throttled`].
+    pub(super) fn admit(&self, lane: Lane, what: &str) -> Result<(), ConsulError> {
+        self.throttle
+            .admit(lane)
+            .map_err(|code| ConsulError::Throttled {
+                what: what.to_owned(),
+                code,
+            })
+    }
+
+    /// The error of a call in [`Lane::Others`] that went past this wire; a status that asks for fewer requests closes the lane.
+    pub(super) fn heard(&self, error: ConsulError) -> ConsulError {
+        match error {
+            ConsulError::Status {
+                what, code: 429, ..
+            } => {
+                self.throttle.refused(Lane::Others, 429);
+                ConsulError::Throttled { what, code: 429 }
+            }
+            other @ (ConsulError::Status { .. }
+            | ConsulError::Denied { .. }
+            | ConsulError::Unreachable { .. }
+            | ConsulError::Timeout { .. }
+            | ConsulError::Throttled { .. }
+            | ConsulError::Body { .. }
+            | ConsulError::TooLong { .. }
+            | ConsulError::Key { .. }) => other,
+        }
     }
 
     /// Encoded; empty for none.
@@ -241,6 +286,7 @@ impl Wire {
             ConsulError::Unreachable { .. } => self.base.starts_with("https:"),
             ConsulError::Timeout { .. }
             | ConsulError::Status { .. }
+            | ConsulError::Throttled { .. }
             | ConsulError::Body { .. }
             | ConsulError::TooLong { .. }
             | ConsulError::Key { .. } => false,
@@ -248,6 +294,7 @@ impl Wire {
     }
 
     async fn send_unadvised(&self, call: Call) -> Result<Answer, ConsulError> {
+        self.admit(call.lane, &call.what)?;
         let after = self.request_timeout.saturating_add(call.hold);
         let what = call.what.clone();
         let answer = tokio::time::timeout(after, self.exchange(call))
@@ -272,6 +319,8 @@ impl Wire {
             body,
             limit_bytes,
             cut,
+            lane,
+            hold,
             ..
         } = call;
         let mut response = match self
@@ -291,6 +340,10 @@ impl Wire {
             .get("x-consul-index")
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.parse().ok());
+        let is_held = !hold.is_zero();
+        if self.throttle.hear(lane, code, response.headers(), is_held) {
+            return Err(ConsulError::Throttled { what, code });
+        }
         let mut body = Vec::new();
         loop {
             match response.chunk().await {

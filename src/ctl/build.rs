@@ -47,6 +47,7 @@ pub(crate) fn cluster(
                 switchover: keys.switchover.clone(),
                 rows_at_risk: rows_at_risk(&keys.history),
                 history: keys.history.clone(),
+                history_left_out: keys.history_left_out,
                 ..SetView::empty(uuid)
             })
         })

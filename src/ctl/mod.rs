@@ -44,6 +44,7 @@ use crate::cli::{Order, ResumeArgs};
 use crate::config::OperatorConfig;
 use crate::consul::Consul;
 use crate::errors::with_causes;
+use crate::exposure;
 use context::Context;
 use outcome::{Ended, Outcome};
 pub use paper::Paper;
@@ -65,6 +66,9 @@ pub async fn run(order: Order, config: OperatorConfig, terminal: Terminal<'_>) -
         config,
         terminal,
     };
+    for exposure in exposure::of_consul(&context.config.consul) {
+        context.terminal.progress(&format!("warning: {exposure}"));
+    }
     let ended = match order {
         Order::Status(args) => status::status(&mut context, &args).await,
         Order::History(args) => status::history(&mut context, &args).await,

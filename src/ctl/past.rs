@@ -3,7 +3,7 @@
 use super::paper::Paper;
 use super::view::{RowsAtRisk, SetView};
 use super::words::{ago, clean, exact_moment, rows, wrapped};
-use crate::decide::board::{Cause, HistoryLine, Returned, moment_ms};
+use crate::decide::board::{Cause, HISTORY_LINES, HistoryLine, Returned, moment_ms};
 use crate::decide::ending::{How, Known};
 
 /// Where the words about a change of hands begin.
@@ -133,6 +133,20 @@ pub(super) fn history_line(paper: Paper, line: &HistoryLine, at_ms: u64) -> Stri
         ));
     }
     out
+}
+
+/// What of the history is not shown.
+pub(super) fn left_out(set: &SetView) -> Option<String> {
+    let shown = set.history.len();
+    let more = match set.history_left_out {
+        0 => return None,
+        1 => "1 more key is".to_owned(),
+        keys => format!("{keys} more keys are"),
+    };
+    Some(format!(
+        "{more} left out: the newest {shown} changes of hands are shown. Agents keep {HISTORY_LINES}; what else stands there may be \
+         removed."
+    ))
 }
 
 fn line_risk(line: &HistoryLine, at_ms: u64) -> String {

@@ -85,6 +85,7 @@ pub(super) fn unknown(
         }
         ConsulError::Denied { .. } => ("CONSUL DENIES IT", false),
         ConsulError::Status { .. } => ("CONSUL ANSWERS WITH AN ERROR", true),
+        ConsulError::Throttled { .. } => ("CONSUL ASKS FOR FEWER REQUESTS", true),
         ConsulError::Body { .. } | ConsulError::TooLong { .. } => {
             ("CONSUL'S ANSWER CANNOT BE READ", false)
         }
@@ -120,6 +121,9 @@ pub(super) fn history(paper: Paper, view: &ClusterView) -> String {
         }
         for line in &set.history {
             out.push_str(&past::history_line(paper, line, view.at_ms));
+        }
+        if let Some(words) = past::left_out(set) {
+            out.push_str(&wrapped("  ", 2, &words, paper.width()));
         }
     }
     out

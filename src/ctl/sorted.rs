@@ -4,11 +4,18 @@ use std::collections::BTreeMap;
 
 use crate::consul::Found;
 use crate::decide::board::{
-    self, Ballot, HistoryLine, Member, Pause, Switchover, SwitchoverState, WaitingKey,
+    self, Ballot, HISTORY_LINES, HistoryLine, Member, Pause, Switchover, SwitchoverState,
+    WaitingKey,
 };
 use crate::decide::record::Record;
 use crate::decide::router::RouterKey;
 use crate::keys::{ClusterKey, ClusterKeys, ReplicaSetKey};
+
+/// Lines of history of one replica set that are shown. Agents keep half as many, and a line too many for the moment between
+/// writing one and removing another.
+const LINES_MAX: usize = 2 * HISTORY_LINES as usize;
+/// A line of history is half a KiB; Consul takes a thousand times that.
+const LINE_BYTES_MAX: usize = 64 * 1024;
 
 /// A cluster's keys.
 #[derive(Default)]
@@ -35,6 +42,8 @@ pub(super) struct SetKeys<'a> {
     pub(super) pause: Option<Pause>,
     /// The newest first.
     pub(super) history: Vec<HistoryLine>,
+    /// Lines beyond those that agents keep, and values too long for a line.
+    pub(super) history_left_out: usize,
 }
 
 impl<'a> Sorted<'a> {
@@ -51,6 +60,8 @@ impl<'a> Sorted<'a> {
         sorted.routers.sort_by(|one, two| one.name.cmp(&two.name));
         for set in sorted.sets.values_mut() {
             set.history.sort_by_key(|line| std::cmp::Reverse(line.term));
+            set.history_left_out += set.history.len().saturating_sub(LINES_MAX);
+            set.history.truncate(LINES_MAX);
         }
         sorted
     }
@@ -115,6 +126,9 @@ impl<'a> SetKeys<'a> {
                 let named = ballot.map(|ballot| (instance.to_owned(), ballot));
                 self.ballots.extend(named);
             }
+            ReplicaSetKey::History if entry.value.len() > LINE_BYTES_MAX => {
+                self.history_left_out += 1;
+            }
             ReplicaSetKey::History => self
                 .history
                 .extend(board::parse::<HistoryLine>(&entry.value)),
@@ -127,4 +141,40 @@ fn pause(entry: &Found, cluster: bool) -> Pause {
     let mut pause: Pause = serde_json::from_slice(&entry.value).unwrap_or_default();
     pause.cluster = cluster;
     pause
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::paper::Paper;
+    use super::super::screen::history;
+    use super::super::toys::{Keys, line};
+    use crate::decide::term::Term;
+
+    #[test]
+    fn a_history_is_shown_up_to_a_bound_and_what_is_left_out_is_said() {
+        let mut keys = Keys::healthy();
+        for term in 1_000_u32..1_200 {
+            keys = keys.line(&line(Term::from(term)));
+        }
+        let mut endless = line(Term::from(5_000_u32));
+        endless.reason = "for ever ".repeat(10_000);
+        let view = keys.line(&endless).view();
+        let set = &view.replicasets[0];
+        assert_eq!(set.history.len(), super::LINES_MAX);
+        assert_eq!(
+            set.history[0].term,
+            Term::from(1_199_u32),
+            "the newest that is no monster"
+        );
+        let text = history(Paper::PLAIN, &view);
+        let left_out = set.history_left_out;
+        let words = format!(
+            "  {left_out} more keys are left out: the newest 128 changes of hands are shown."
+        );
+        assert!(left_out >= 73 && text.contains(&words), "{words}\n{text}");
+        assert!(!text.contains("for ever"));
+        let none = Keys::healthy().view();
+        assert_eq!(none.replicasets[0].history_left_out, 0);
+        assert!(!history(Paper::PLAIN, &none).contains("left out"));
+    }
 }

@@ -6,6 +6,7 @@ use tokio::time::sleep;
 
 use super::context::Context;
 use super::outcome::{Ended, Outcome};
+use super::past;
 use super::reader::BEAT;
 use super::screen;
 use super::view::{ClusterView, SetState, SetView, Verdict, patience};
@@ -13,6 +14,7 @@ use super::words::span;
 use crate::cli::{HistoryArgs, StatusArgs};
 use crate::clock;
 use crate::consul::ConsulError;
+use crate::plain;
 
 /// Clears a terminal and goes to its first line.
 const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
@@ -75,10 +77,10 @@ fn show(context: &mut Context<'_>, view: &ClusterView, args: &StatusArgs) -> Res
 }
 
 /// One document a line.
-fn json(view: &impl serde::Serialize) -> String {
+pub(super) fn json(view: &impl serde::Serialize) -> String {
     // A struct of strings, numbers and maps with string keys always serialises.
     let text = serde_json::to_string(view).unwrap_or_default();
-    format!("{text}\n")
+    format!("{}\n", plain::json(&text))
 }
 
 /// A screen where a screen is wanted; its exit code says the same to a program.
@@ -163,6 +165,11 @@ pub(super) async fn history(
         view.choose(None)?;
     }
     let text = if args.json {
+        for set in &view.replicasets {
+            if let Some(words) = past::left_out(set) {
+                context.terminal.progress(&words);
+            }
+        }
         let sets = view.replicasets.iter();
         let lines = sets.map(|set| (&set.replicaset, &set.history));
         json(&lines.collect::<std::collections::BTreeMap<_, _>>())

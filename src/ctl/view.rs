@@ -112,6 +112,9 @@ pub(crate) struct SetView {
     /// The newest first.
     #[serde(skip)]
     pub(crate) history: Vec<HistoryLine>,
+    /// What else stands there and is not shown.
+    #[serde(skip)]
+    pub(crate) history_left_out: usize,
 }
 
 /// Whether there is a master.
@@ -344,6 +347,7 @@ impl SetView {
             switchover_index: 0,
             own_pause: false,
             history: Vec::new(),
+            history_left_out: 0,
         }
     }
 

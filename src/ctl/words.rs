@@ -1,9 +1,10 @@
-//! Values as people read them: never a control character, whatever stands in Consul.
+//! Values as people read them: in plain characters, whatever stands in Consul.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::decide::board::moment_ms;
 use crate::decide::lag::Arrival;
+use crate::plain;
 
 /// `2026-11-21 14:03:12 UTC`, of milliseconds since the epoch.
 pub(super) fn moment(ms: u64) -> String {
@@ -74,19 +75,13 @@ pub(super) fn ago(at_ms: u64, now_ms: u64) -> String {
     format!("{} ago", between(at_ms, now_ms))
 }
 
-/// On one line, without anything that moves a terminal's cursor.
+/// On one line, without logins and hidden characters; blanks and ends of lines between words become one blank.
 pub(crate) fn clean(text: &str) -> String {
-    let plain = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .filter(|c| !is_invisible(*c));
-    let words: String = plain.collect();
-    words.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// What changes the direction of text, or takes no room.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    let words: Vec<&str> = text
+        .split([' ', '\t', '\r', '\n'])
+        .filter(|word| !word.is_empty())
+        .collect();
+    plain::line(&words.join(" "))
 }
 
 /// At most so many characters, the middle left out.
@@ -185,7 +180,10 @@ mod tests {
 
     #[test]
     fn nothing_moves_the_cursor() {
-        assert_eq!(clean("a\u{1b}[2Jb\r\n c\u{202e}"), "a [2Jb c");
+        assert_eq!(
+            clean("a\u{1b}[2Jb\r\n c\u{202e}"),
+            "a\\u{1b}[2Jb c\\u{202e}"
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,6 +23,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Sleep, sleep, timeout};
 
 use crate::config::{TarantoolAddr, TarantoolConfig};
+use crate::plain;
+use crate::process::FarEnd;
 use crate::tarantool::iproto::{
     Args, Decoder, EncodeError, FirstValue, GREETING_LEN, Greeting, NUDGE, Refusal, Reply, Request,
     code, excerpt,
@@ -37,7 +40,9 @@ use socket::Socket;
 
 /// Requests in flight at a time; more wait for their turn within their own deadlines.
 ///
-/// The agent has a probe, a ping and a promotion in flight at most. A hung instance must not make it hold more.
+/// Of an instance's agent at most one command in each of four places is under way (the guard's, a fence, replication, vshard),
+/// beside a ping and the last word before a kill; the rest is room for those who ask while it attaches. A hung instance must not
+/// make the agent hold more.
 pub const MAX_IN_FLIGHT: usize = 64;
 
 /// How much is read at a time, in bytes: a probe's reply at once.
@@ -51,6 +56,7 @@ pub struct Connection {
 
 struct Handle {
     peer: String,
+    far_end: io::Result<FarEnd>,
     version: String,
     shared: Arc<Shared>,
     queue: mpsc::Sender<Queued>,
@@ -155,7 +161,7 @@ impl Connection {
                         OpenError::Auth {
                             user: user.clone(),
                             code,
-                            message,
+                            message: plain::line(&message),
                         }
                     }
                     Unanswered::Closed(ended) => OpenError::Closed(ended),
@@ -185,6 +191,7 @@ impl Connection {
         ));
         let handle = Handle {
             peer: socket.peer,
+            far_end: socket.far_end,
             version: greeting.version.clone(),
             shared,
             queue,
@@ -199,6 +206,14 @@ impl Connection {
     /// The address that was connected to, for log lines: `127.0.0.1:3301` or a socket's path.
     pub fn peer(&self) -> &str {
         &self.handle.peer
+    }
+
+    /// The other end, as the kernel has it.
+    ///
+    /// # Errors
+    /// The kernel did not say.
+    pub fn far_end(&self) -> Result<FarEnd, &io::Error> {
+        self.handle.far_end.as_ref().copied()
     }
 
     /// Tarantool's version as its greeting tells it, like `2.6.0`.
@@ -281,9 +296,10 @@ impl Connection {
             });
         };
         answer.map_err(|unanswered| match unanswered {
-            Unanswered::Refused(Refusal { code, message }) => {
-                RequestError::Tarantool { code, message }
-            }
+            Unanswered::Refused(Refusal { code, message }) => RequestError::Tarantool {
+                code,
+                message: plain::line(&message),
+            },
             Unanswered::Closed(ended) => RequestError::Closed(ended),
             Unanswered::Encode(source) => encode_error(source, what),
         })

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::conn::{Connection, RequestError};
 use super::platform::PLATFORM;
+use super::said;
 use super::vshard;
 use crate::config::GuardMode;
 use crate::decide::declared::{Declared, own_rule};
@@ -397,7 +398,12 @@ impl Guard {
                 probe: Some(probe),
                 refused,
                 ..
-            } => Ok(Answer { probe, refused }),
+            } => {
+                let mut refused = refused;
+                said::words(&mut refused);
+                let probe = said::probe(probe);
+                Ok(Answer { probe, refused })
+            }
             Reply { probe: None, .. } => Err(GuardError::Empty),
         }
     }

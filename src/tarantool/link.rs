@@ -1,6 +1,7 @@
 //! The way to the instance: connect, attach, watch for silence and death, and start over.
 
 mod failure;
+mod proof;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,15 +11,14 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use failure::{AttachFailure, peer};
+use proof::find_process;
 
 use super::conn::{Connection, Ended, RequestError};
 use super::guard::{Answer, Guard, GuardError, ask_rule};
 use super::iproto::code;
 use super::vshard;
-use crate::clock;
 use crate::config::{GuardMode, Role, TarantoolConfig, VshardConfig};
 use crate::decide::event::{Event, GuardCommandKind, KillResult};
-use crate::decide::observed::Probe;
 use crate::decide::plan::Before;
 use crate::decide::term::Term;
 use crate::decide::timing::{InstanceTime, Timing};
@@ -38,9 +38,6 @@ const LAST_WORD: Duration = Duration::from_millis(50);
 const UNCONFIGURED_LOOKS: u32 = 50;
 /// Between two tries to reach an instance that does not answer.
 const RETRY: Duration = Duration::from_millis(100);
-
-/// No name of a thread is longer (prctl(2), `PR_SET_NAME`).
-const NAME_MAX: usize = 15;
 
 /// What commands need; `None` parts while there is nothing.
 #[derive(Debug, Clone, Default)]
@@ -508,45 +505,6 @@ impl Link {
             (Err(_), Some(Event::FellSilent | Event::Died { .. })) => {}
             (Err(_), _) => self.tell(Event::FellSilent).await,
         }
-    }
-}
-
-/// The process behind the guard, if it can be seen and proves to be that process. The instance is asked once more, so
-/// that the process's id is known not to be another's.
-async fn find_process(
-    guard: &Guard,
-    probe: Probe,
-) -> Result<(Result<Process, String>, Probe), GuardError> {
-    match Process::of(&probe) {
-        Ok(process) => {
-            let proven = prove(guard, &process).await;
-            let answer = guard.probe().await?;
-            Ok((proven.map(|()| process), answer.probe))
-        }
-        Err(error) => Ok((Err(with_causes(&error)), probe)),
-    }
-}
-
-/// Whatever server answers at the instance's address names the process that may be killed. So it has to show that it is
-/// that process: by a name that nobody can guess, and that only the process itself can give its main thread.
-async fn prove(guard: &Guard, process: &Process) -> Result<(), String> {
-    let id = clock::random_id().map_err(|error| format!("no randomness: {error}"))?;
-    let name: String = format!("tarsec-{id}").chars().take(NAME_MAX).collect();
-    let shown = match guard.show_name(&name).await {
-        Ok(()) => process.name().map_err(|error| error.to_string()),
-        Err(error) => Err(with_causes(&error)),
-    };
-    // Should that fail, the instance takes its own name back by itself.
-    let _ = guard.hide_name().await;
-    let pid = process.pid();
-    match shown {
-        Ok(shown) if shown == name => Ok(()),
-        Ok(shown) => Err(format!(
-            "the instance says that it is process {pid}, and does not bear the name that it was to show there: that is {shown:?}"
-        )),
-        Err(why) => Err(format!(
-            "process {pid} does not prove to be the instance: {why}"
-        )),
     }
 }
 

@@ -7,6 +7,7 @@ pub mod iproto;
 pub mod link;
 pub mod peers;
 mod platform;
+mod said;
 pub(crate) mod uri;
 pub(crate) mod vshard;
 

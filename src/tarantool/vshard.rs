@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::conn::{Connection, RequestError};
 use super::platform::PLATFORM;
+use super::said;
 use crate::decide::vshard::{Look, Named, Wanted};
 use crate::secrets::Secret;
 use std::collections::BTreeMap;
@@ -105,7 +106,8 @@ pub(crate) async fn look(
     conn: &Connection,
     deadline: Duration,
 ) -> Result<Option<Look>, RequestError> {
-    conn.call("tarsec_vshard.look", &(), deadline).await
+    let look: Option<Look> = conn.call("tarsec_vshard.look", &(), deadline).await?;
+    Ok(look.map(said::look))
 }
 
 /// Tells the instance what its configuration is to say. It answers before the deadline, whether or not it has ended.
@@ -130,6 +132,11 @@ pub(crate) async fn apply(
         follows: order.follows,
     };
     let patience_s = (deadline / 2).as_secs_f64();
-    conn.call("tarsec_vshard.apply", &(words, patience_s), deadline)
-        .await
+    let reply: Reply = conn
+        .call("tarsec_vshard.apply", &(words, patience_s), deadline)
+        .await?;
+    Ok(Reply {
+        vshard: reply.vshard.map(said::look),
+        ..reply
+    })
 }

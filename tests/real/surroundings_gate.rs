@@ -18,6 +18,8 @@ pub(crate) struct Rules {
     pub(crate) ends: Option<(Duration, Ended)>,
     /// Nothing that Consul is asked to hold reaches it, and this is the answer.
     pub(crate) holds_nothing: Option<u16>,
+    /// While it is set, no request reaches Consul, and each is answered with 429 and this `Retry-After`.
+    pub(crate) throttle: Arc<Mutex<Option<String>>>,
 }
 
 /// How a proxy ends a request that is held too long for it.
@@ -38,6 +40,8 @@ pub(crate) struct Asked {
     pub(crate) line: String,
     pub(crate) authorization: Option<String>,
     pub(crate) body: String,
+    /// It was answered with 429.
+    pub(crate) throttled: bool,
 }
 
 /// A running gate.
@@ -95,13 +99,21 @@ async fn pass(
     };
     let authorization = header("authorization");
     let allowed = rules.authorization.is_none() || rules.authorization == authorization;
+    let throttle = rules.throttle.lock().expect("no request panics").clone();
     log.lock().expect("no request panics").push(Asked {
+        throttled: throttle.is_some(),
         line: line.clone(),
         authorization,
         body: String::from_utf8_lossy(&body).into_owned(),
     });
     if !allowed {
         let answer = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 15\r\nConnection: close\r\n\r\nWho goes there?";
+        return client.write_all(answer.as_bytes()).await;
+    }
+    if let Some(after) = throttle {
+        let answer = format!(
+            "HTTP/1.1 429 Too Many Requests\r\nRetry-After: {after}\r\nContent-Length: 8\r\nConnection: close\r\n\r\nToo many"
+        );
         return client.write_all(answer.as_bytes()).await;
     }
     if let Some(code) = rules.holds_nothing

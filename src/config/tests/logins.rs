@@ -98,3 +98,39 @@ fn addresses_of_other_members_are_refused_with_what_is_allowed() {
     );
     assert_bad(&[("PEER_ADRS", "db-1")], &["PEER_ADRS", "PEER_ADDRS"]);
 }
+
+#[test]
+fn an_address_is_refused_without_its_login() {
+    for (name, value) in [
+        ("CONSUL_HTTP_ADDR", "http://admin:SECRET@consul:8500"),
+        ("CONSUL_HTTP_ADDR", "admin:SECRET@consul:8500"),
+        ("TARANTOOL_ADDR", "admin:SECRET@db-1:3301"),
+        ("TARANTOOL_ADDR", "admin:SEC RET@db-1:3301"),
+        ("ANNOUNCE_ADDR", "admin:SECRET@db-1:3301"),
+        ("TARANTOOL_CONTROL", "unix/:admin:SECRET@/run/x"),
+        ("CLUSTER_NAME", "admin:SECRET@db-1"),
+        ("VSHARD_CONFIG_KEY", "admin:SECRET@db-1"),
+        ("MASTER_LEASE", "admin:SECRET@db-1"),
+    ] {
+        let lines = bad(&[(name, value)]).concat();
+        assert!(lines.contains(&format!("{name} is \"")), "{lines}");
+        assert!(lines.contains("(redacted)@"), "{lines}");
+        assert!(!lines.contains("SEC") && !lines.contains("RET@"), "{lines}");
+    }
+}
+
+#[test]
+fn a_secret_where_its_files_name_belongs_is_not_shown() {
+    for name in [
+        "TARANTOOL_PASSWORD_FILE",
+        "VSHARD_PASSWORD_FILE",
+        "CONSUL_HTTP_TOKEN_FILE",
+    ] {
+        let user = [("TARANTOOL_USER", "tarsec"), ("VSHARD_USER", "storage")];
+        let lines = bad(&[user[0], user[1], (name, "SECRET-6f1b")]).concat();
+        assert!(lines.contains(name), "{lines}");
+        assert!(!lines.contains("SECRET"), "{lines}");
+        let shown = bad(&[user[0], user[1], (name, "/nowhere/consul.token")]).concat();
+        assert!(shown.contains("/nowhere/consul.token"), "{shown}");
+    }
+}

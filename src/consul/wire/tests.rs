@@ -29,6 +29,48 @@ async fn server(reply: Vec<u8>) -> (ConsulConfig, tokio::sync::mpsc::Receiver<St
 }
 
 #[tokio::test]
+async fn nothing_is_sent_until_consul_allows_it() {
+    let reply = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n";
+    let (settings, mut questions) = server(reply.to_vec()).await;
+    let lease = Duration::from_secs(40);
+    let consul = Consul::for_lease(&settings, testing::TIMEOUT, lease).unwrap();
+    let is_throttled =
+        |error: ConsulError| matches!(error, ConsulError::Throttled { code: 429, .. });
+    for _ in 0..20 {
+        // One by each of the two clients; what the first is told holds for the second.
+        assert!(is_throttled(
+            consul.put_key_if("k", 0, b"").await.unwrap_err()
+        ));
+        assert!(is_throttled(consul.put_key("k", b"").await.unwrap_err()));
+        assert!(is_throttled(consul.read_lock("k").await.unwrap_err()));
+        let wait = Duration::from_secs(1);
+        assert!(is_throttled(
+            consul.watch_lock("k", 0, wait).await.unwrap_err()
+        ));
+        let renewed = consul.renew_session(&SessionId::new("s")).await;
+        assert!(is_throttled(renewed.unwrap_err()));
+    }
+    let mut asked = Vec::new();
+    while let Ok(question) = questions.try_recv() {
+        asked.push(question.lines().next().unwrap_or_default().to_owned());
+    }
+    assert_eq!(asked.len(), 4, "one in each lane: {asked:?}");
+}
+
+#[tokio::test]
+async fn a_client_of_others_that_is_refused_closes_the_lane_as_well() {
+    let reply = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n";
+    let (settings, mut questions) = server(reply.to_vec()).await;
+    let consul = Consul::new(&settings, testing::TIMEOUT).unwrap();
+    for _ in 0..3 {
+        let error = consul.put_key("k", b"").await.unwrap_err();
+        assert!(matches!(error, ConsulError::Throttled { .. }), "{error}");
+    }
+    assert!(questions.try_recv().is_ok());
+    assert!(questions.try_recv().is_err(), "only the first was sent");
+}
+
+#[tokio::test]
 async fn silence_is_a_timeout() {
     // The kernel accepts, nobody answers.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

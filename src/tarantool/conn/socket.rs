@@ -7,12 +7,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::error::OpenError;
+use crate::process::FarEnd;
 
 /// A connected socket, TCP or unix.
 pub(super) struct Socket {
     pub(super) reader: Box<dyn AsyncRead + Send + Unpin>,
     pub(super) writer: Box<dyn AsyncWrite + Send + Unpin>,
     pub(super) peer: String,
+    pub(super) far_end: io::Result<FarEnd>,
 }
 
 /// Tries the addresses in the resolver's order.
@@ -23,11 +25,17 @@ pub(super) async fn connect_tcp(addresses: Vec<SocketAddr>) -> Result<Socket, Op
             Ok(stream) => {
                 // Small requests must not wait for the acknowledgement of the one before.
                 stream.set_nodelay(true).map_err(OpenError::Unreachable)?;
+                let here = stream.local_addr();
+                let far_end = here.and_then(|here| {
+                    let there = stream.peer_addr()?;
+                    Ok(FarEnd::Tcp { here, there })
+                });
                 let (reader, writer) = stream.into_split();
                 return Ok(Socket {
                     reader: Box::new(reader),
                     writer: Box::new(writer),
                     peer: address.to_string(),
+                    far_end,
                 });
             }
             Err(error) => failures.push(error),
@@ -39,11 +47,19 @@ pub(super) async fn connect_tcp(addresses: Vec<SocketAddr>) -> Result<Socket, Op
 pub(super) async fn connect_unix(path: &std::path::Path) -> Result<Socket, OpenError> {
     match UnixStream::connect(path).await {
         Ok(stream) => {
+            let far_end = stream.peer_cred().map(|listener| FarEnd::Unix {
+                // 0 is a process of another PID namespace.
+                pid: listener
+                    .pid()
+                    .and_then(|pid| u32::try_from(pid).ok())
+                    .filter(|pid| *pid > 0),
+            });
             let (reader, writer) = stream.into_split();
             Ok(Socket {
                 reader: Box::new(reader),
                 writer: Box::new(writer),
                 peer: path.display().to_string(),
+                far_end,
             })
         }
         Err(error) => Err(verdict(vec![error])),

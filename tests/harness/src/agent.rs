@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::consul::Consul;
 use crate::error::{Error, Result, chain};
 use crate::moment::Moment;
-use crate::process::{Output, Process, Recipe};
+use crate::process::{Output, Process, Recipe, Rights};
 use crate::proxy::Proxy;
 use crate::tarantool::Instance;
 use crate::wait::eventually;
@@ -39,6 +39,7 @@ pub struct AgentBuilder {
     consul_addr: String,
     linked: bool,
     announced: bool,
+    rights: Option<Rights>,
     output: Output,
     program: Option<std::path::PathBuf>,
     instance_link: Option<Proxy>,
@@ -87,6 +88,7 @@ impl AgentBuilder {
             instance_addr: instance.addr().to_owned(),
             linked: false,
             announced: false,
+            rights: None,
             output: Output::Files,
             program: None,
             instance_link: None,
@@ -111,6 +113,7 @@ impl AgentBuilder {
             consul_addr: String::new(),
             linked: false,
             announced: false,
+            rights: None,
             output: Output::Files,
             program: None,
             instance_link: None,
@@ -178,6 +181,13 @@ impl AgentBuilder {
         self
     }
 
+    /// As whom it runs.
+    #[must_use]
+    pub fn rights(mut self, rights: Rights) -> Self {
+        self.rights = Some(rights);
+        self
+    }
+
     /// Where its stdout and stderr lead.
     #[must_use]
     pub fn output(mut self, output: Output) -> Self {
@@ -230,6 +240,15 @@ impl AgentBuilder {
         };
         let process = self.shared.process(&self.name, recipe);
         process.set_output(self.output);
+        // An agent that could look into processes would see that a link is not its instance, and would not take the instance for
+        // one that it may kill. Others go by the user alone, and the link's is the instance's.
+        let through_link = self.instance_link.is_some();
+        let default = if through_link {
+            Rights::Unprying
+        } else {
+            Rights::Own
+        };
+        process.set_rights(self.rights.unwrap_or(default));
         process.start()?;
         Ok(Agent {
             process,

@@ -54,7 +54,7 @@ pub use moment::Moment;
 pub use oracle::{
     Accepted, Change, Gap, History, Outcome, Overrun, Share, Tenure, Verdict, Violation, Write,
 };
-pub use process::{Output, Process};
+pub use process::{Output, Process, Rights, is_root};
 pub use proxy::{Fault, Proxy};
 pub use serde_json::{Value, json};
 pub use tarantool::{

@@ -27,6 +27,51 @@ pub(crate) struct Recipe {
     pub(crate) dir: PathBuf,
 }
 
+/// As whom a process runs. All but the first take root, without which they are the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    /// As the tests do.
+    Own,
+    /// As the tests do, but it may not look into processes that have more rights (`CAP_SYS_PTRACE`).
+    Unprying,
+    /// As this user, without any capability.
+    User(u32),
+    /// As this user, with `CAP_KILL` and nothing else: what the agent's unit gives it.
+    Killer(u32),
+}
+
+impl Rights {
+    /// What setpriv is told.
+    fn args(self) -> Vec<String> {
+        let ids = |user: u32| {
+            [
+                format!("--reuid={user}"),
+                format!("--regid={user}"),
+                "--clear-groups".to_owned(),
+                "--no-new-privs".to_owned(),
+            ]
+        };
+        let all_sets = ["inh-caps", "ambient-caps", "bounding-set"];
+        let sets = |caps: &str| all_sets.map(|set| format!("--{set}={caps}"));
+        match self {
+            _ if !is_root() => Vec::new(),
+            Self::Own => Vec::new(),
+            // The kernel lets a process be looked into only by those who may all that it may.
+            Self::Unprying => ["inh-caps", "bounding-set"]
+                .map(|set| format!("--{set}=-sys_ptrace,-chown"))
+                .to_vec(),
+            Self::User(user) => ids(user).into_iter().chain(sets("-all")).collect(),
+            Self::Killer(user) => ids(user).into_iter().chain(sets("-all,+kill")).collect(),
+        }
+    }
+}
+
+/// Whether processes can be started as other users than the tests' own.
+#[must_use]
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 /// Where a process's stdout and stderr lead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
@@ -55,6 +100,7 @@ struct Inner {
     stderr: PathBuf,
     child: Mutex<Option<Child>>,
     output: Mutex<Output>,
+    rights: Mutex<Rights>,
     /// The reading ends of an unread process's output, each with the file that its bytes belong into.
     pipes: Mutex<Vec<(PipeReader, PathBuf)>>,
 }
@@ -69,6 +115,7 @@ impl Process {
             stderr: log("stderr"),
             child: Mutex::new(None),
             output: Mutex::new(Output::Files),
+            rights: Mutex::new(Rights::Own),
             pipes: Mutex::default(),
         };
         Self {
@@ -134,6 +181,7 @@ impl Process {
         let recipe = lock(&self.inner.recipe).clone();
         let mut command = Command::new("setpriv");
         command
+            .args(lock(&self.inner.rights).args())
             .args(["--pdeathsig", "KILL", "--"])
             .arg(&recipe.program)
             .args(&recipe.args)
@@ -149,6 +197,11 @@ impl Process {
         let child = spawn(command).map_err(Error::io(format!("start {}", self.inner.name)))?;
         *lock(&self.inner.child) = Some(child);
         Ok(())
+    }
+
+    /// From the next start on, it runs with these.
+    pub(crate) fn set_rights(&self, rights: Rights) {
+        *lock(&self.inner.rights) = rights;
     }
 
     /// From the next start on, its output goes there.

@@ -4,6 +4,19 @@ use crate::decide::term::Term;
 use proptest::prelude::*;
 
 use super::*;
+use crate::plain;
+
+/// What somebody with the right to write keys may put where words are expected.
+fn hostile() -> impl Strategy<Value = String> {
+    let hidden =
+        "[a-z \u{1b}\u{9b}\u{61c}\u{180e}\u{200b}\u{202e}\u{2066}\u{feff}\u{e0041}\n]{0,12}";
+    (hidden, any::<bool>()).prop_map(|(mut words, login)| {
+        if login {
+            words.push_str(" admin:SECRET@db-1:3301");
+        }
+        words
+    })
+}
 
 fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
     let written = vec![
@@ -40,6 +53,28 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
             member.vclock = vclock(number);
             member.priority = number.cast_signed();
             serde_json::to_vec(&member).unwrap()
+        }),
+        hostile().prop_map(|words| {
+            let mut record = record();
+            record.name = words.clone();
+            record.reason = words.clone();
+            record.uri = words;
+            record.to_bytes()
+        }),
+        hostile().prop_map(|words| {
+            let mut member = member(2);
+            member.name = words.clone();
+            member.uri = words.clone();
+            member.reason = words.clone();
+            member.health = words;
+            serde_json::to_vec(&member).unwrap()
+        }),
+        hostile().prop_map(|words| {
+            let mut line = line(Term::from(7));
+            line.to.name = words.clone();
+            line.reason = words.clone();
+            line.by = Some(words);
+            serde_json::to_vec(&line).unwrap()
         }),
         any::<u32>().prop_map(|number| {
             let mut line = line(Term::from(number));
@@ -102,10 +137,15 @@ proptest! {
         for text in [status(Paper::PLAIN, &view, keys.prefix()), history(Paper::PLAIN, &view)] {
             for line in text.lines() {
                 prop_assert!(line.chars().count() <= WIDTH_MIN, "{line:?}");
-                prop_assert!(!line.chars().any(char::is_control), "{line:?}");
+                prop_assert!(!line.chars().any(plain::is_hidden), "{line:?}");
             }
+            prop_assert!(!text.contains("SECRET"), "{text}");
         }
-        serde_json::to_string(&view).unwrap();
+        let document = crate::ctl::status::json(&view);
+        let line = document.strip_suffix('\n').unwrap();
+        prop_assert!(!line.chars().any(plain::is_hidden), "{line:?}");
+        prop_assert!(!line.contains("SECRET"), "{line}");
+        serde_json::from_str::<serde_json::Value>(line).unwrap();
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result, chain};
 use crate::oracle::History;
-use crate::process::Recipe;
+use crate::process::{Recipe, Rights, is_root};
 use crate::proxy::Proxy;
 use crate::wait::eventually;
 use crate::world::Shared;
@@ -34,6 +34,7 @@ pub struct ReplicaSetOptions {
     unborn: bool,
     declared: Option<Value>,
     anonymous: bool,
+    user: Option<u32>,
 }
 
 /// Instances that replicate from each other, indexed from 0; the set is born on number 0.
@@ -60,7 +61,15 @@ impl ReplicaSetOptions {
             unborn: false,
             declared: None,
             anonymous: false,
+            user: None,
         }
+    }
+
+    /// The instances run as this user, where the tests are root.
+    #[must_use]
+    pub fn user(mut self, user: u32) -> Self {
+        self.user = Some(user);
+        self
     }
 
     /// The last instance is an anonymous replica of the others.
@@ -161,10 +170,11 @@ impl ReplicaSet {
             };
             let mut env = instance_env(&name, own_uuid, &uuid, addr, &peers(named, &links));
             env.push(("BOOTSTRAP".to_owned(), (index == 0).to_string()));
-            env.push((
-                "WORK_DIR".to_owned(),
-                shared.subdir(&name)?.display().to_string(),
-            ));
+            let work_dir = shared.subdir(&name)?;
+            let user = options.user.filter(|_| is_root());
+            std::os::unix::fs::chown(&work_dir, user, user)
+                .map_err(Error::io("give a directory to its user".to_owned()))?;
+            env.push(("WORK_DIR".to_owned(), work_dir.display().to_string()));
             let is_anonymous = (anonymous == Some(index)).to_string();
             env.push(("ANONYMOUS".to_owned(), is_anonymous));
             env.push(("MEMTX_MEMORY".to_owned(), options.memtx_memory.to_string()));
@@ -181,6 +191,9 @@ impl ReplicaSet {
                 dir: shared.dir.clone(),
             };
             let process = shared.process(&name, recipe);
+            if let Some(user) = user {
+                process.set_rights(Rights::User(user));
+            }
             let (uuid, replicaset_uuid) = (own_uuid.clone(), uuid.clone());
             instances.push(Instance {
                 index,
