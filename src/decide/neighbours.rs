@@ -7,6 +7,7 @@
 
 use serde::Serialize;
 
+use super::observed::GuardClock;
 use super::state::State;
 
 /// Those that are found under a name, our own instance among them.
@@ -123,7 +124,25 @@ impl State {
             )
         });
         let unguarded = self.unguarded_words();
-        foreign.into_iter().chain(other).chain(unguarded).collect()
+        let clock = self.guard_clock_words();
+        foreign
+            .into_iter()
+            .chain(other)
+            .chain(unguarded)
+            .chain(clock)
+            .collect()
+    }
+
+    /// Its leases do not run out while its machine is suspended.
+    fn guard_clock_words(&self) -> Option<String> {
+        let probe = self.instance.probe.as_ref()?;
+        (probe.guard.clock == GuardClock::Monotonic).then(|| {
+            format!(
+                "the guard of {} cannot read CLOCK_BOOTTIME: a lease there stands still while its machine is suspended, \
+                 and writes that come too late afterwards are acknowledged, with GUARD=strict as well",
+                self.name()
+            )
+        })
     }
 
     /// The record in the lock key, if it is another replica set's.
