@@ -185,7 +185,7 @@ fn is_news(said: &mut Said, event: &Event) -> bool {
         | Event::NeighboursSeen(_)
         | Event::StopRequested { .. }
         | Event::Woke
-        | Event::Overslept => true,
+        | Event::Overslept { .. } => true,
     }
 }
 
@@ -331,7 +331,7 @@ fn say(event: &Event) {
         | Event::NeighboursSeen(_)
         | Event::StopRequested { .. }
         | Event::Woke => {}
-        Event::Overslept => warn!("this agent did not run for a while"),
+        Event::Overslept { .. } => warn!("this agent did not run for a while"),
     }
 }
 
