@@ -7,7 +7,7 @@
 -- stays as it is, an older one hands its state over. All times are those of time.lua, never fiber.clock(), which stands
 -- still within a turn of the event loop.
 
-local VERSION = 11
+local VERSION = 12
 
 local fiber = require('fiber')
 local log = require('log')

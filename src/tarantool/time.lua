@@ -45,7 +45,7 @@ time.CLOCK = has_boottime and 'boottime' or 'monotonic'
 -- In nanoseconds. Does not yield.
 time.now = has_boottime and read or clock.monotonic64
 
--- What a guard before version 11 kept by clock.monotonic64(), in the state itself.
+-- What a guard before version 12 kept by clock.monotonic64(), in the state itself.
 local function since_monotonic(state)
     -- In this order the difference is never too small.
     local monotonic = clock.monotonic64()
@@ -75,10 +75,10 @@ end
 --   promised_at  when it last promised something to another: no lease rests on a reading from before (R3, R6)
 --   fenced_at    when it last turned read-only by a fence
 --   writable_at  when a promotion last made it writable
--- They stand apart from the state so that a guard before version 11, which may come after this one, does not take them
+-- They stand apart from the state so that a guard before version 12, which may come after this one, does not take them
 -- for times of its clock. It finds a guard that no agent owns, that was just born and whose lease is over: it fences.
 function time.times_of(state)
-    -- A guard before version 11 that came in between gave the state an age, and kept the rest there, too.
+    -- A guard before version 12 that came in between gave the state an age, and kept the rest there, too.
     local times = state.born == nil and state.times or nil
     if times ~= nil and times.clock ~= time.CLOCK then
         -- Nothing tells one clock from the other in them: as if the process had just been started.

@@ -241,7 +241,7 @@ async fn a_guard_that_comes_after_one_that_kept_no_age_counts_as_new() {
     .await;
 }
 
-/// What a guard of version 10 kept, by a clock that is behind: the machine was suspended for half of its time.
+/// What a guard of version 11 kept, by a clock that is behind: the machine was suspended for half of its time.
 const OLD_GUARD: &str = "
     local clock = require('clock')
     story_clock = clock.monotonic64
@@ -254,7 +254,7 @@ const OLD_GUARD: &str = "
     state.born, state.promised_at = now - 5 * 1000000000ULL, now
     state.promise = {to = other, term = 5, until_ns = now + 20 * 1000000000ULL}
     state.term = 5
-    tarsec_guard.version = 10";
+    tarsec_guard.version = 11";
 
 #[tokio::test]
 async fn what_an_older_guard_promised_by_a_clock_that_was_behind_does_not_end_earlier() {
@@ -305,7 +305,7 @@ async fn a_lease_of_an_older_guard_on_a_machine_that_was_suspended_once_counts_a
     .await;
 }
 
-/// A guard of version 10 reads `owner`, `deadline`, `born`, `promise` and `promised_at` in the state, by a clock that may be
+/// A guard of version 11 reads `owner`, `deadline`, `born`, `promise` and `promised_at` in the state, by a clock that may be
 /// behind: times of this guard would let it allow too much.
 #[tokio::test]
 async fn an_older_guard_that_comes_after_this_one_finds_itself_newly_born_and_without_a_lease() {
@@ -324,7 +324,7 @@ async fn an_older_guard_that_comes_after_this_one_finds_itself_newly_born_and_wi
         let between = "local s, now = tarsec_guard.state, require('clock').monotonic64()
             s.owner, s.born = 'old#1', now
             s.promise = {to = ..., term = 6, until_ns = now + 20 * 1000000000ULL}
-            tarsec_guard.version = 10";
+            tarsec_guard.version = 11";
         guard.0.eval(between, &[json!(THIRD)]).await?;
         install(guard.0).await?;
         attach(guard.0).await?;
@@ -340,7 +340,7 @@ async fn an_older_guard_that_comes_after_this_one_finds_itself_newly_born_and_wi
 async fn a_guard_without_a_clock_that_counts_suspensions_says_so() {
     guarded("guard-clock-none", async |guard| {
         assert_eq!(guard.promote(4, 0, 0).await?, Value::Null);
-        let other_system = "tarsec_guard.version = 10 require('ffi').os = 'Other'";
+        let other_system = "tarsec_guard.version = 11 require('ffi').os = 'Other'";
         guard.0.eval(other_system, &[]).await?;
         install(guard.0).await?;
         attach(guard.0).await?;
