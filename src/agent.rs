@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
 use crate::birth;
-use crate::clock::{self, Clock};
+use crate::clock::{self, Clock, NAP};
 use crate::config::{Config, ConsulConfig, HungInstanceAction, ReplicationMode};
 use crate::consul::{LockView, LockWatch};
 use crate::decide::board::{self, Switchover};
@@ -18,7 +18,7 @@ use crate::decide::decide;
 use crate::decide::event::Event;
 use crate::decide::plan::{Ending, Plan};
 use crate::decide::state::{Settings, State};
-use crate::decide::timing::Timing;
+use crate::decide::timing::{Tick, Timing};
 use crate::decide::vshard::VshardEvent;
 use crate::dump::Dump;
 use crate::errors::with_causes;
@@ -69,6 +69,8 @@ struct Agent {
     waiting: Waiting,
     /// The masters of the cluster and the central configuration are being watched.
     follows_vshard: bool,
+    /// The loop last took a turn, or looked whether there is one to take, then.
+    ran_at: Tick,
 }
 
 /// How it ends.
@@ -154,29 +156,30 @@ impl Agent {
             plan: None,
             said: journal::Said::default(),
             follows_vshard: false,
+            ran_at: clock.now(),
         })
     }
 
     async fn run(mut self) -> End {
         loop {
+            let beat_at = self.ran_at + NAP;
             let wake_at = self.plan.as_ref().and_then(|plan| plan.wake_at);
             let event = tokio::select! {
                 biased;
                 Some(signal) = self.signals.next() => match self.on_signal(signal) {
-                    Ok(Some(event)) => event,
-                    Ok(None) => continue,
+                    Ok(event) => event,
                     Err(exit) => return End::Exit(exit),
                 },
-                Some(event) = self.events.recv() => event,
-                () = self.clock.wake(wake_at) => Event::Woke,
+                Some(event) = self.events.recv() => Some(event),
+                () = self.clock.wake(wake_at) => Some(Event::Woke),
+                () = self.clock.wake(Some(beat_at)) => None,
             };
-            if event == Event::Vshard(VshardEvent::RouterFound) && self.executor.keys.is_none() {
+            let is_router = event == Some(Event::Vshard(VshardEvent::RouterFound));
+            if is_router && self.executor.keys.is_none() {
                 return End::Router;
             }
-            let late = wake_at.is_some_and(|at| self.clock.now().since(at) > Timing::OVERSLEPT);
             // The core hears of it first, and concludes nothing from words that could not be heard meanwhile.
-            let overslept = late.then_some(Event::Overslept);
-            for event in overslept.into_iter().chain([event]) {
+            for event in self.overslept().into_iter().chain(event) {
                 if let Some(exit) = self.step(event) {
                     self.waiting.ends().await;
                     return End::Exit(exit);
@@ -184,6 +187,13 @@ impl Agent {
             }
             self.follow_vshard();
         }
+    }
+
+    /// Whether the loop stood still: the last time that it was at work is further back than any beat of it.
+    fn overslept(&mut self) -> Option<Event> {
+        let now = self.clock.now();
+        let ran_until = std::mem::replace(&mut self.ran_at, now);
+        (now.since(ran_until) > NAP + Timing::OVERSLEPT).then_some(Event::Overslept { ran_until })
     }
 
     /// One turn: what happened, what to do about it, and the start of that.

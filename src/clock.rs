@@ -1,37 +1,54 @@
 //! The only reader of time and randomness.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::time::sleep_until;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::time::sleep;
 
 use crate::decide::timing::Tick;
 
-/// The agent's own monotonic clock.
+/// No sleep for a moment of this clock is longer: tokio's timers stand still while the machine is suspended, and this clock
+/// does not.
+pub const NAP: Duration = Duration::from_millis(100);
+
+/// The agent's own clock. It never goes back, and goes on while the machine is suspended (`CLOCK_BOOTTIME`), so that a
+/// lease that ran out meanwhile is over.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
-    start: Instant,
+    start: Duration,
+}
+
+fn boottime() -> Duration {
+    let read = clock_gettime(ClockId::Boottime);
+    // Neither is negative: the clock begins with the machine.
+    let seconds = u64::try_from(read.tv_sec).unwrap_or_default();
+    let nanoseconds = u32::try_from(read.tv_nsec).unwrap_or_default();
+    Duration::new(seconds, nanoseconds)
 }
 
 impl Clock {
     /// A clock that begins now.
     #[must_use]
-    #[allow(clippy::disallowed_methods, reason = "this is the one clock")]
     pub fn start() -> Self {
-        Self {
-            start: Instant::now(),
-        }
+        Self { start: boottime() }
     }
 
     /// How far this clock has run.
     #[must_use]
     pub fn now(&self) -> Tick {
-        Tick::at(self.start.elapsed())
+        Tick::at(boottime().saturating_sub(self.start))
     }
 
     /// Waits until then; without a time, for ever.
     pub async fn wake(&self, at: Option<Tick>) {
         match at {
-            Some(at) => sleep_until((self.start + at.elapsed()).into()).await,
+            Some(at) => loop {
+                let left = at.since(self.now());
+                if left.is_zero() {
+                    return;
+                }
+                sleep(left.min(NAP)).await;
+            },
             None => std::future::pending().await,
         }
     }

@@ -188,7 +188,7 @@ fn is_news(said: &mut Said, event: &Event) -> bool {
         | Event::MembersSeen(_)
         | Event::StopRequested { .. }
         | Event::Woke
-        | Event::Overslept => true,
+        | Event::Overslept { .. } => true,
     }
 }
 
@@ -338,7 +338,7 @@ fn say(event: &Event) {
         | Event::MembersSeen(_)
         | Event::StopRequested { .. }
         | Event::Woke => {}
-        Event::Overslept => warn!("this agent did not run for a while"),
+        Event::Overslept { .. } => warn!("this agent did not run for a while"),
     }
 }
 

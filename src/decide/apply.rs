@@ -117,18 +117,7 @@ impl State {
             Event::NeighboursSeen(seen) => self.catalog.neighbours = Some(seen),
             Event::MembersSeen(announced) => self.announced = announced,
             Event::Woke => {}
-            Event::Overslept => self.overslept(now),
-        }
-    }
-
-    /// The instance gets time to speak, once for each time that it was heard: not where it was silent before, and not again
-    /// and again on a host that is always late.
-    fn overslept(&mut self, now: Tick) {
-        let instance = &mut self.instance;
-        let was_heard = matches!(instance.link, Link::Up) && instance.silent_since.is_none();
-        let since = instance.overslept_at;
-        if was_heard && since.is_none_or(|at| instance.probed_at > Some(at)) {
-            instance.overslept_at = Some(now);
+            Event::Overslept { ran_until } => self.overslept(ran_until, now),
         }
     }
 
@@ -445,10 +434,12 @@ impl State {
 
     fn guard_failed(&mut self, command: GuardCommandKind, why: String, now: Tick) {
         let begun_at = self.pending.ends(command.place());
+        // What this agent did not stay awake for is no silence of the guard's.
+        let unheard = (!self.slept_through(begun_at)).then_some(begun_at);
         match command {
             GuardCommandKind::Fence => {
                 self.pending.retries(Place::Fence, Some(now + GUARD_RETRY));
-                self.instance.fence_tried_at = Some(begun_at);
+                self.instance.fence_tried_at = unheard.or(self.instance.fence_tried_at);
             }
             GuardCommandKind::Follow => {
                 self.pending
@@ -457,7 +448,7 @@ impl State {
             }
             GuardCommandKind::Promote => {
                 self.pending.retries(Place::Guard, Some(now + GUARD_RETRY));
-                self.instance.unanswered_at = Some(begun_at);
+                self.instance.unanswered_at = unheard.or(self.instance.unanswered_at);
                 self.hold.refused_since = self.hold.refused_since.or(Some(now));
                 self.hold.promotion_unheard = true;
                 self.instance.guard_refused = Some(why);
@@ -468,7 +459,7 @@ impl State {
             | GuardCommandKind::Observe
             | GuardCommandKind::StandDown => {
                 self.pending.retries(Place::Guard, Some(now + GUARD_RETRY));
-                self.instance.unanswered_at = Some(begun_at);
+                self.instance.unanswered_at = unheard.or(self.instance.unanswered_at);
             }
         }
     }

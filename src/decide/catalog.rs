@@ -175,7 +175,7 @@ impl Planner<'_> {
     fn health(&self, reason: &Reason) -> (Health, String) {
         let instance = &self.state.instance;
         let words = reason.to_string();
-        let silent_for = instance.silent_since.map(|since| self.now.since(since));
+        let silent_for = self.state.silent_since().map(|since| self.now.since(since));
         match &instance.link {
             Link::Up => {}
             Link::Unknown | Link::Down { .. } | Link::Dead { .. } | Link::Unsuitable { .. } => {

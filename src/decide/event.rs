@@ -185,7 +185,10 @@ pub enum Event {
     /// A timer that the last plan asked for.
     Woke,
     /// This agent did not run at a time at which it was to: it, or the whole machine, had stopped.
-    Overslept,
+    Overslept {
+        /// It is known to have run until then.
+        ran_until: Tick,
+    },
 }
 
 impl From<Neighbours> for Event {

@@ -91,10 +91,7 @@ impl Planner<'_> {
                 Outlived::Yes => {}
             }
         }
-        // An agent that did not run cannot know for how long the instance has been silent.
-        let patience = state.settings.timing.healthcheck_timeout();
-        let heard_at = instance.overslept_at.map(|at| at + patience);
-        let due_at = lease.due_at.max(heard_at.unwrap_or_default());
+        let due_at = lease.due_at.max(state.patience_ends_at());
         if self.now < due_at {
             return self.wait_for_silent(due_at);
         }
@@ -116,7 +113,7 @@ impl Planner<'_> {
     /// A moment of silence is no news, and it may speak again: ask.
     fn wait_for_silent(&mut self, due_at: Tick) -> Option<Reason> {
         self.wake(due_at);
-        let silent_since = self.state.instance.silent_since;
+        let silent_since = self.state.silent_since();
         let patience = self.state.settings.timing.healthcheck_timeout();
         if let Some(since) = silent_since
             && self.now.since(since) < patience

@@ -35,6 +35,7 @@ pub mod problems;
 pub mod ranking;
 pub mod record;
 pub mod router;
+mod silence;
 pub mod slots;
 pub mod state;
 mod stop;
@@ -216,8 +217,7 @@ impl Planner<'_> {
         let heard_at = self.state.instance.reading.map(|reading| reading.reply_at);
         let silent_for = self
             .state
-            .instance
-            .silent_since
+            .silent_since()
             .filter(|since| heard_at.is_none_or(|at| at <= *since))
             .map(|since| self.now.since(since));
         if silent_for.is_some_and(|silent_for| silent_for >= patience) {
@@ -228,6 +228,7 @@ impl Planner<'_> {
         if instance.unanswered_at > instance.answered_begun_at
             && instance
                 .probed_at
+                .max(instance.overslept_at)
                 .is_some_and(|at| self.now.since(at) >= patience.max(interval * 2))
         {
             return Some("its guard does not answer".to_owned());

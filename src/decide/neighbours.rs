@@ -7,6 +7,7 @@
 
 use serde::Serialize;
 
+use super::observed::GuardClock;
 use super::state::State;
 
 /// As many failures in a row are told; fewer pass by themselves.
@@ -129,6 +130,7 @@ impl State {
         let own = foreign.into_iter().chain(other).chain(unguarded);
         own.chain(self.unvouched())
             .chain(self.unread_words())
+            .chain(self.guard_clock_words())
             .collect()
     }
 
@@ -146,6 +148,18 @@ impl State {
             .into_iter()
             .chain(too_much.into_iter().flatten())
             .collect()
+    }
+
+    /// Its leases do not run out while its machine is suspended.
+    fn guard_clock_words(&self) -> Option<String> {
+        let probe = self.instance.probe.as_ref()?;
+        (probe.guard.clock == GuardClock::Monotonic).then(|| {
+            format!(
+                "the guard of {} cannot read CLOCK_BOOTTIME: a lease there stands still while its machine is suspended, \
+                 and writes that come too late afterwards are acknowledged, with GUARD=strict as well",
+                self.name()
+            )
+        })
     }
 
     /// The record in the lock key, if it is another replica set's.

@@ -17,7 +17,7 @@ use super::vshard::Look;
 /// Everything one word from the guard tells.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
-    /// The instance's monotonic clock when it answered.
+    /// The instance's clock when it answered.
     pub now: InstanceTime,
     /// Instance UUID.
     pub uuid: String,
@@ -127,6 +127,9 @@ pub struct GuardState {
     pub term: Term,
     /// Until when it lets the instance be writable.
     pub deadline: InstanceTime,
+    /// The clock of that, and of its promises.
+    #[serde(default)]
+    pub clock: GuardClock,
     /// Promoted and not fenced since.
     pub leased: bool,
     /// Read-only, and the barrier behind its last commits has passed.
@@ -171,6 +174,17 @@ pub struct GuardState {
     /// The instance's vclock in the moment of its first promotion in its term.
     #[serde(default)]
     pub base: Option<Vclock>,
+}
+
+/// Which clock a guard reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GuardClock {
+    /// `CLOCK_BOOTTIME`: it goes on while the machine is suspended.
+    Boottime,
+    /// `CLOCK_MONOTONIC`: it stands still meanwhile. So does the clock of a guard that does not say which it reads.
+    #[default]
+    Monotonic,
 }
 
 /// Not to be promoted for a while, for another instance is master.

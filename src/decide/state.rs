@@ -152,8 +152,10 @@ pub struct Instance {
     pub feed: Option<Feed>,
     /// Since when nobody replicates from it, though others have joined.
     pub unfollowed_since: Option<Tick>,
-    /// The agent was last found to have overslept then: what came to no end before that is no word of the instance's.
+    /// The agent had not run, and did again from then on: what came to no end before that is no word of the instance's.
     pub overslept_at: Option<Tick>,
+    /// For how long the agent had run and asked before that, between such times, since the instance was last heard.
+    pub asked_in_vain: Duration,
     /// Since when pings go unanswered.
     pub silent_since: Option<Tick>,
     /// The lease that may be running inside, as far as we can tell from outside.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// A point on the agent's own monotonic clock.
+/// A point on the agent's own clock, which never goes back and goes on while the machine is suspended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Tick {
     /// Nanoseconds since the agent's clock began.
@@ -52,7 +52,7 @@ impl std::ops::Add<Duration> for Tick {
     }
 }
 
-/// A point on the instance's monotonic clock (`clock.monotonic64()`), read and compared only there;
+/// A point on the clock that the guard reads (`time.lua`), read and compared only there;
 /// the agent carries it back and forth and adds the lease.
 #[derive(
     Debug,
@@ -68,7 +68,7 @@ impl std::ops::Add<Duration> for Tick {
 )]
 #[serde(transparent)]
 pub struct InstanceTime {
-    /// Nanoseconds on the instance's clock.
+    /// Nanoseconds on that clock, which never goes back.
     pub monotonic_ns: u64,
 }
 
@@ -266,11 +266,11 @@ impl Timing {
         self.healthcheck_timeout.min(self.refresh_interval())
     }
 
-    /// What is added to any lease that is judged by another clock than the one it was granted on:
     /// An agent whose timer is later than this had no processor: it, or the whole host, had stopped.
     pub const OVERSLEPT: Duration = SCHEDULING;
 
-    /// 2 % for clock rates, 250 ms for scheduling.
+    /// What is added to any lease that is judged by another clock than the one it was granted on: 2 % for clock rates,
+    /// 250 ms for scheduling.
     #[must_use]
     pub fn margin(lease: Duration) -> Duration {
         lease / 50 + SCHEDULING

@@ -1,15 +1,14 @@
 -- tarsec's guard: keeps this instance read-only except under a lease, whatever becomes of the agent.
 --
 -- What differs between Tarantool's versions stands in platform.lua, what the instance says of itself in look.lua, what
--- a guard promises in promises.lua, its barrier in barrier.lua, the instance's upstreams in replication.lua; these are
--- evaluated first.
+-- a guard promises in promises.lua, its clock in time.lua, its barrier in barrier.lua, the instance's upstreams in
+-- replication.lua; these are evaluated first.
 -- One global table, `tarsec_guard`. The agent evaluates this file at every attach; a guard of the same version
--- stays as it is, an older one hands its state over. All times are clock.monotonic64() of this process, never
--- fiber.clock(), which stands still within a turn of the event loop.
+-- stays as it is, an older one hands its state over. All times are those of time.lua, never fiber.clock(), which stands
+-- still within a turn of the event loop.
 
 local VERSION = 12
 
-local clock = require('clock')
 local fiber = require('fiber')
 local log = require('log')
 local barrier = require('tarsec.barrier')
@@ -17,6 +16,7 @@ local look = require('tarsec.look')
 local platform = require('tarsec.platform')
 local promises = require('tarsec.promises')
 local replication = require('tarsec.replication')
+local time = require('tarsec.time')
 
 if type(box.cfg) == 'function' then
     error('tarsec: box.cfg{} has not been called yet')
@@ -33,10 +33,9 @@ end
 
 -- State that outlives an agent, and this version of the file.
 local state = previous ~= nil and previous.state or {
-    owner = nil,         -- the agent that attached last
+    agent = nil,         -- the agent that attached last, and owns this guard
     session = nil,       -- its Consul session, for the agent that comes after it
     term = 0,            -- the highest term this instance was ever asked to serve or was told of
-    deadline = 0ULL,     -- until when the instance may be writable
     leased = false,      -- promoted and not fenced since
     epoch = 0,           -- grows with every promotion and fence: a barrier counts for its own epoch only
     promoting = 0,       -- promotions that have yielded and will go on
@@ -45,22 +44,18 @@ local state = previous ~= nil and previous.state or {
     fences = 0,          -- times the guard itself made the instance read-only
     unleased = 0,        -- of these: because somebody made it writable without a lease
     last_fence = nil,    -- why
-    fenced_at = nil,     -- when it last turned read-only by a fence
-    writable_at = nil,   -- when a promotion last made it writable
-    promise = nil,       -- {to, term, until_ns}: no promotion here meanwhile, for that instance is master (R6)
-    born = nil,          -- since when promises would be remembered
     stood_down = false,  -- a pause: neither the lease's end nor another hand concerns this guard until it stands up
-    promised_at = nil,   -- when it last promised something to another: no lease rests on a reading from before (R3, R6)
     base = nil,          -- the vclock in the moment of the first promotion in its term: {term, vclock}
 }
--- A guard of an earlier version made no promises and knows no age: as if it had just been born.
-state.born = state.born or clock.monotonic64()
+local times = time.times_of(state)
 
 -- `outlived`: triggers of the guard before, which go once this one's are there.
 local guard = {version = VERSION, state = state, outlived = previous and previous.mvcc, write_nothing = barrier.write_nothing}
 
 -- How long the fencing fiber sleeps at most while nothing can happen.
 local IDLE_S = 0.5
+-- And while a lease runs: fibers sleep by a clock that stands still while the machine is suspended.
+local LEASED_NAP_S = 0.05
 -- The longest a fence waits for its barrier; the fiber behind it goes on.
 local BARRIER_PATIENCE_S = 5
 -- The longest a promotion waits for the synchronous queue: less than any deadline that an agent sets for it.
@@ -74,11 +69,11 @@ local LANDING_S = 0.1
 local LEASE_MAX_NS = 61 * 1000000000ULL
 
 local function left_s()
-    local now = clock.monotonic64()
-    if now >= state.deadline then
+    local now = time.now()
+    if now >= times.deadline then
         return 0
     end
-    return tonumber(state.deadline - now) / 1e9
+    return tonumber(times.deadline - now) / 1e9
 end
 
 -- New fibers run as admin, whichever user's request started them, so the agent's user needs no right to this space.
@@ -196,14 +191,15 @@ end
 -- first.
 local function read_only_since()
     local since = guard.read_only_since
-    local is_of_now = box.info.ro and since ~= nil and (state.writable_at == nil or since > state.writable_at)
-    return is_of_now and since or clock.monotonic64()
+    local is_of_now = box.info.ro and since ~= nil and (times.writable_at == nil or since > times.writable_at)
+    return is_of_now and since or time.now()
 end
 
 local function fence(why)
-    state.fenced_at = (state.leased or not box.info.ro) and read_only_since() or state.fenced_at
+    times.fenced_at = (state.leased or not box.info.ro) and read_only_since() or times.fenced_at
     state.leased = false
     state.stood_down = false
+    times.deadline = 0ULL
     state.deadline = 0ULL
     -- A promotion that has yielded sees that its epoch is over.
     state.epoch = state.epoch + 1
@@ -273,7 +269,7 @@ local function watch()
             fence('its lease ended')
         else
             replication.free_master(state)
-            guard.changed:wait(math.min(seconds, IDLE_S))
+            guard.changed:wait(math.min(seconds, LEASED_NAP_S))
             return
         end
     elseif not (box.info.ro and platform.is_set_read_only()) then
@@ -294,7 +290,8 @@ local function probe()
     word.guard = {
         session = state.session,
         term = state.term,
-        deadline = state.deadline,
+        deadline = times.deadline,
+        clock = time.CLOCK,
         leased = state.leased,
         landed = has_landed(),
         -- A promotion that has yielded may still go on.
@@ -305,10 +302,10 @@ local function probe()
         fences = state.fences,
         unleased = state.unleased,
         last_fence = state.last_fence,
-        fenced_ago_ns = state.fenced_at and clock.monotonic64() - state.fenced_at,
-        writable_ago_ns = state.leased and state.writable_at and clock.monotonic64() - state.writable_at or nil,
-        promise = promises.now(state),
-        age_ns = promises.age_ns(state),
+        fenced_ago_ns = times.fenced_at and time.now() - times.fenced_at,
+        writable_ago_ns = state.leased and times.writable_at and time.now() - times.writable_at or nil,
+        promise = promises.now(times),
+        age_ns = promises.age_ns(times),
         stood_down = state.stood_down or false,
         base = state.base and state.base.term == state.term and state.base.vclock or nil,
     }
@@ -318,11 +315,11 @@ end
 -- Every reply carries the whole probe, so that each word exchanged with the guard also refreshes what is known.
 local function answer(agent, act)
     guard.keep_watching()
-    if state.owner == nil then
+    if state.agent == nil then
         error('tarsec: no agent has attached to this guard yet', 0)
     end
-    if state.owner ~= agent then
-        return {superseded_by = state.owner}
+    if state.agent ~= agent then
+        return {superseded_by = state.agent}
     end
     local refused = act and act()
     local word = {refused = refused, probe = probe()}
@@ -332,7 +329,7 @@ end
 
 -- The agent that attached last owns the guard, and its settings count.
 function guard.attach(agent, strict)
-    state.owner = agent
+    state.agent = agent
     return answer(agent, function()
         guard.set_triggers(strict == true)
         guard.complete = true
@@ -353,7 +350,7 @@ function guard.remember(agent, session)
 end
 
 local function useless_deadline(deadline)
-    local now = clock.monotonic64()
+    local now = time.now()
     if now >= deadline then
         return 'that lease ended before word of it arrived'
     end
@@ -400,7 +397,7 @@ function guard.promote(agent, term, deadline, fenced_term, needed_age_ns, t0)
             return ('term %d is over, this instance has seen term %d'):format(term, state.term)
         end
         -- No promise is made while a promotion has yielded, so this need not be looked at again.
-        local bound = promises.forbid_promotion(state, fenced_term or 0, needed_age_ns or 0, t0 or 0ULL)
+        local bound = promises.forbid_promotion(times, fenced_term or 0, needed_age_ns or 0, t0 or 0ULL)
         if bound ~= nil then
             return bound
         end
@@ -416,10 +413,10 @@ function guard.promote(agent, term, deadline, fenced_term, needed_age_ns, t0)
             local failure = take_queue(term)
             if failure ~= nil then return failure end
             -- The claim may have waited: look again, and from here to the switch nothing yields.
-            if state.owner ~= agent or term < state.term or state.epoch ~= epoch then
+            if state.agent ~= agent or term < state.term or state.epoch ~= epoch then
                 return 'another word came while the synchronous queue was taken'
             end
-            if clock.monotonic64() >= deadline then
+            if time.now() >= deadline then
                 return 'the lease ended while the synchronous queue was taken'
             end
             state.epoch = state.epoch + 1
@@ -428,14 +425,14 @@ function guard.promote(agent, term, deadline, fenced_term, needed_age_ns, t0)
             state.base = {term = term, vclock = look.vclock_of(box.info.vclock)}
         end
         state.term = term
-        state.deadline = 0ULL + deadline
+        times.deadline = 0ULL + deadline
         state.leased = true
         state.dirty = true
-        state.promise = nil
+        times.promise = nil
         local was_ro = box.info.ro
         platform.set_read_only(false)
         replication.free_master(state)
-        state.writable_at = (was_ro or state.writable_at == nil) and clock.monotonic64() or state.writable_at
+        times.writable_at = (was_ro or times.writable_at == nil) and time.now() or times.writable_at
         if box.info.ro then
             fence('its promotion had no effect')
             return 'it stays read-only: ' .. tostring(box.info.ro_reason or box.info.status)
@@ -458,8 +455,8 @@ function guard.grant(agent, term, deadline)
         if useless ~= nil then
             return useless
         end
-        if deadline > state.deadline then
-            state.deadline = 0ULL + deadline
+        if deadline > times.deadline then
+            times.deadline = 0ULL + deadline
             guard.changed:broadcast()
         end
         start_spaces()
@@ -473,11 +470,11 @@ function guard.fence(agent, why)
         fence(why)
         guard.changed:broadcast()
         start_barrier()
-        local now = clock.monotonic64()
+        local now = time.now()
         local give_up_at = now + BARRIER_PATIENCE_S * 1000000000ULL
         while needs_barrier() and barrier_failure() == nil and now < give_up_at do
             guard.changed:wait(tonumber(give_up_at - now) / 1e9)
-            now = clock.monotonic64()
+            now = time.now()
         end
     end)
 end
@@ -522,14 +519,18 @@ function guard.follow(agent, uri, name, again)
     end)
 end
 
--- For an application that stamps its writes: the term under which this instance is writable, and until when, in
--- nanoseconds of clock.monotonic64(). Neither yields.
+-- For an application that stamps its writes: the term under which this instance is writable, until when, and the time
+-- now, in nanoseconds of the same clock. None of them yields.
 function guard.term()
     return state.leased and state.term or nil
 end
 
 function guard.deadline()
-    return state.deadline
+    return times.deadline
+end
+
+function guard.now()
+    return time.now()
 end
 
 guard.changed = fiber.cond()

@@ -15,7 +15,10 @@ use crate::decide::plan::Before;
 use crate::decide::term::Term;
 use crate::decide::timing::InstanceTime;
 
-/// What the instance says of itself, for the guard's answers. Evaluating it again replaces it for whoever comes after.
+/// The clock of leases and promises. Evaluating it again replaces it for whoever comes after.
+const TIME: &str = include_str!("time.lua");
+
+/// What the instance says of itself, for the guard's answers; likewise.
 const LOOK: &str = include_str!("look.lua");
 
 /// What the guard promises to others' agents; likewise.
@@ -183,6 +186,7 @@ impl Guard {
     ) -> Result<(Self, Probe), GuardError> {
         let strict = mode == GuardMode::Strict;
         for source in [
+            TIME,
             LOOK,
             PROMISES,
             BARRIER,

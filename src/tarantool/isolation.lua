@@ -19,7 +19,7 @@ platform.before_isolation(function()
     local current = rawget(_G, 'tarsec_guard')
     -- A guard that stands down for a pause fences nothing; the configuration has made the instance read-only.
     if not current.state.stood_down then
-        current.fence(current.state.owner, 'its configuration isolates it')
+        current.fence(current.state.agent, 'its configuration isolates it')
     end
     for _ = 1, 3 do
         if not current.answered:wait(AGENT_PATIENCE_S) then return end

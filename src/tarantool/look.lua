@@ -1,9 +1,9 @@
--- What an instance says of itself to the agent beside it, apart from what its guard says. Evaluated after platform.lua and
+-- What an instance says of itself to the agent beside it, apart from what its guard says. Evaluated after time.lua and
 -- before guard.lua, whose require('tarsec.look') finds it. It keeps nothing.
 
-local clock = require('clock')
 local fio = require('fio')
 local platform = require('tarsec.platform')
+local time = require('tarsec.time')
 
 local look = {}
 
@@ -77,7 +77,7 @@ end
 function look.at_instance()
     local info, rule = box.info, platform.rule()
     return {
-        now = clock.monotonic64(),
+        now = time.now(),
         uuid = info.uuid,
         replicaset_uuid = (info.replicaset and info.replicaset.uuid) or info.cluster.uuid,
         ro = info.ro,

@@ -6,14 +6,14 @@ if guard.notes_moments then
     return true
 end
 
-local clock = require('clock')
 local fiber = require('fiber')
+local time = require('tarsec.time')
 
 local function keep_noting()
     fiber.name('tarsec_moments')
     while rawget(_G, 'tarsec_guard') == guard do
         box.ctl.wait_ro()
-        guard.read_only_since = clock.monotonic64()
+        guard.read_only_since = time.now()
         box.ctl.wait_rw()
     end
 end

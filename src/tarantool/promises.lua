@@ -1,9 +1,9 @@
 -- What the guard promises to others, and what such a promise forbids here (R6, R3 without a record). Evaluated after look.lua
--- and before guard.lua, whose require('tarsec.promises') finds it. It keeps nothing: the promise is in the guard's state.
+-- and before guard.lua, whose require('tarsec.promises') finds it. It keeps nothing: the promise is among the guard's times.
 -- Nothing here yields.
 
-local clock = require('clock')
 local look = require('tarsec.look')
+local time = require('tarsec.time')
 
 local promises = {}
 
@@ -17,9 +17,9 @@ local TERM_BELIEVED_MAX = 2 ^ 53 - 1 - TERMS_AHEAD
 local UUID_LENGTH = 36
 
 -- How long a promise to another instance still runs, in nanoseconds; nil: there is none.
-local function left_ns_of(state)
-    local promise = state.promise
-    local now = clock.monotonic64()
+local function left_ns_of(times)
+    local promise = times.promise
+    local now = time.now()
     if promise == nil or now >= promise.until_ns then
         return nil
     end
@@ -27,34 +27,34 @@ local function left_ns_of(state)
 end
 
 -- Since when promises would be remembered.
-function promises.age_ns(state)
-    return clock.monotonic64() - state.born
+function promises.age_ns(times)
+    return time.now() - times.born
 end
 
-function promises.now(state)
-    local left_ns = left_ns_of(state)
-    return left_ns and {to = state.promise.to, term = state.promise.term, left_ns = left_ns} or nil
+function promises.now(times)
+    local left_ns = left_ns_of(times)
+    return left_ns and {to = times.promise.to, term = times.promise.term, left_ns = left_ns} or nil
 end
 
 -- Why there may be no promotion here; nil: no promise is in its way. Promises to holders of terms up to `fenced_term`
 -- are void. `needed_age_ns`: for how long promises may last that this guard would not remember. `t0`: the reading of
 -- this clock on which the lease rests.
-function promises.forbid_promotion(state, fenced_term, needed_age_ns, t0)
+function promises.forbid_promotion(times, fenced_term, needed_age_ns, t0)
     -- R6: another instance may be master on a promise of this guard, or on a promise that the guard forgot because its
     -- process is young.
-    local left_ns = left_ns_of(state)
-    if left_ns ~= nil and state.promise.to ~= box.info.uuid and state.promise.term > fenced_term then
+    local left_ns = left_ns_of(times)
+    if left_ns ~= nil and times.promise.to ~= box.info.uuid and times.promise.term > fenced_term then
         return ('it has promised %s, master of term %d, not to be promoted for %.3f s'):format(
-            state.promise.to, tonumber(state.promise.term), tonumber(left_ns) / 1e9)
+            times.promise.to, tonumber(times.promise.term), tonumber(left_ns) / 1e9)
     end
-    local age = promises.age_ns(state)
+    local age = promises.age_ns(times)
     if age < needed_age_ns then
         return ('its guard is %.3f s old and must be %.3f s old to know of all its promises'):format(
             tonumber(age) / 1e9, tonumber(needed_age_ns) / 1e9)
     end
     -- A lock step that was sent before another instance's agent asked this guard says nothing of what has happened
     -- since.
-    if state.promised_at ~= nil and t0 < state.promised_at then
+    if times.promised_at ~= nil and t0 < times.promised_at then
         return 'its lease rests on a reading from before this guard promised another not to be promoted'
     end
 end
@@ -98,8 +98,9 @@ local function cannot_promise(state, to, term, lasting_ns)
     if term < state.term then
         return ('term %d is over, it has seen term %d'):format(tonumber(term), tonumber(state.term))
     end
-    if left_ns_of(state) ~= nil and state.promise.to ~= to and state.promise.term >= term then
-        return ('it has promised that to %s, master of term %d'):format(state.promise.to, tonumber(state.promise.term))
+    local times = state.times
+    if left_ns_of(times) ~= nil and times.promise.to ~= to and times.promise.term >= term then
+        return ('it has promised that to %s, master of term %d'):format(times.promise.to, tonumber(times.promise.term))
     end
     if is_out_of_reach(state, term) then
         return ('nobody can have counted to term %d, it has seen term %d'):format(term, tonumber(state.term))
@@ -149,13 +150,14 @@ function promises.answer(state, landed, question)
     if refused ~= nil then
         return {uuid = box.info.uuid, promised = false, refused = refused}
     end
-    local until_ns = clock.monotonic64() + question.lasting_ns
-    local known = state.promise
+    local times = state.times
+    local until_ns = time.now() + question.lasting_ns
+    local known = times.promise
     if known ~= nil and known.to == to and known.until_ns > until_ns then
         until_ns = known.until_ns
     end
-    state.promise = {to = to, term = term, until_ns = until_ns}
-    state.promised_at = clock.monotonic64()
+    times.promise = {to = to, term = term, until_ns = until_ns}
+    times.promised_at = time.now()
     state.term = term
     return {uuid = box.info.uuid, promised = true, for_all = asked ~= nil or nil}
 end

@@ -1,10 +1,10 @@
--- Where this instance replicates from, as far as that is its agent's or its guard's. Evaluated after platform.lua and before
+-- Where this instance replicates from, as far as that is its agent's or its guard's. Evaluated after time.lua and before
 -- guard.lua, whose require('tarsec.replication') finds it. What it keeps stands in the guard's state.
 
-local clock = require('clock')
 local log = require('log')
 local uri_parser = require('uri')
 local platform = require('tarsec.platform')
+local time = require('tarsec.time')
 
 local replication = {}
 
@@ -131,7 +131,7 @@ end
 -- also with a peer that has died since, so that the instance may stay an orphan for ever. But the others are to be in
 -- step with a master under its lease, not it with them.
 function replication.free_master(state)
-    if not (state.leased and clock.monotonic64() < state.deadline and platform.is_orphan()) then
+    if not (state.leased and time.now() < state.times.deadline and platform.is_orphan()) then
         return
     end
     local ok, err = pcall(platform.end_orphanhood)

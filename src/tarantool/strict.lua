@@ -10,8 +10,8 @@ if guard.strict ~= nil then
     return true
 end
 
-local clock = require('clock')
 local ffi = require('ffi')
+local time = require('tarsec.time')
 
 -- Both may be declared already.
 pcall(ffi.cdef, 'int kill(int pid, int sig);')
@@ -19,7 +19,8 @@ pcall(ffi.cdef, 'int64_t box_txn_id(void);')
 
 local C = ffi.C
 local state = guard.state
-local monotonic64, session_type, on_commit = clock.monotonic64, box.session.type, box.on_commit
+local times = state.times
+local now, session_type, on_commit = time.now, box.session.type, box.on_commit
 local pid = box.info.pid
 
 local SIGKILL = 9
@@ -34,15 +35,15 @@ end
 -- What the writes of one reign have in common. A commit counts by the lease under which it began, also when the
 -- instance was fenced meanwhile, or fenced and promoted again.
 local function begin_reign()
-    local reign = {epoch = state.epoch, ends = state.deadline}
+    local reign = {epoch = state.epoch, ends = times.deadline}
     function reign.check()
         local goes_on = reign.epoch == state.epoch
         -- In a pause no lease bounds the instance.
         if goes_on and state.stood_down then
             return
         end
-        local ends = goes_on and state.deadline or reign.ends
-        if monotonic64() >= ends then
+        local ends = goes_on and times.deadline or reign.ends
+        if now() >= ends then
             kill_this_process()
         end
     end
@@ -69,13 +70,13 @@ local function check_write()
     if is_over() or state.stood_down or session_type() == 'applier' then
         return
     end
-    if not state.leased or monotonic64() >= state.deadline then
+    if not state.leased or now() >= times.deadline then
         refuse()
     end
     if reign.epoch ~= state.epoch then
         reign = begin_reign()
     end
-    reign.ends = state.deadline
+    reign.ends = times.deadline
     local txn = tonumber(C.box_txn_id())
     if txn ~= checked then
         checked = txn

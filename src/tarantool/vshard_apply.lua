@@ -496,8 +496,8 @@ end
 -- has.
 function vshard.apply(wanted, patience_s)
     local guard = rawget(_G, 'tarsec_guard')
-    if wanted.owner ~= nil and guard ~= nil and guard.state.owner ~= wanted.owner then
-        return {busy = false, superseded_by = guard.state.owner}
+    if wanted.owner ~= nil and guard ~= nil and guard.state.agent ~= wanted.owner then
+        return {busy = false, superseded_by = guard.state.agent}
     end
     if vshard.applying then
         return {busy = true, vshard = vshard.look()}

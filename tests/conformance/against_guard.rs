@@ -32,11 +32,11 @@ const WORDS: usize = 60;
 /// For a machine that is busy with something else besides.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Evaluated before the guard is installed, so that it was born then. The queue is taken at once but for promotions
-/// that are to wait.
+/// Evaluated behind `time.lua` and before the guard, so that it was born then. The queue is taken at once but for
+/// promotions that are to wait.
 const SURROUNDINGS: &str = "
     story = {now = 0ULL + ...}
-    require('clock').monotonic64 = function() return story.now end";
+    require('tarsec.time').now = function() return story.now end";
 const QUEUE: &str = "
     tarsec_guard.take_synchro_queue = function()
         if story.gate ~= nil then story.gate:get() end
@@ -450,9 +450,11 @@ impl Twin {
 async fn play(instance: &Instance, seed: u64, refusals: &mut BTreeSet<&'static str>) -> Result<()> {
     let mut connection = instance.connect().await?;
     let mut eval = async |lua: &str, args: &[Value]| connection.eval(lua, args, PATIENCE).await;
-    eval(SURROUNDINGS, &[json!(BORN)]).await?;
     for source in sources::GUARD.into_iter().chain([QUEUE]) {
         eval(source, &[]).await?;
+        if source == sources::TIME {
+            eval(SURROUNDINGS, &[json!(BORN)]).await?;
+        }
     }
     let mut twin = Twin::new(instance.uuid());
     let mut rng = Rng::new(seed, 3);

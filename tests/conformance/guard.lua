@@ -2,12 +2,11 @@
 -- what was answered and what the guard keeps.
 local ops = ...
 local fiber = require('fiber')
-local clock = require('clock')
 
 -- Whether everything that goes on by itself has come to rest: the fencing fiber and the barrier.
 local function rests()
     local state = tarsec_guard.state
-    local over = state.leased and clock.monotonic64() >= state.deadline
+    local over = state.leased and tarsec_guard.now() >= tarsec_guard.deadline()
     local by_hand = not state.leased and not (box.info.ro and box.cfg.read_only)
     local failed = story.full and state.barrier_failure ~= nil and state.barrier_failure.epoch == state.epoch
     local landing = not state.leased and state.barrier_epoch ~= state.epoch and not failed
@@ -81,7 +80,7 @@ for _, op in ipairs(ops) do
         superseded_by = answer.superseded_by,
         waits = answer.waits,
         read_only = box.info.ro,
-        guard = tarsec_guard.probe(tarsec_guard.state.owner).probe.guard,
+        guard = tarsec_guard.probe(tarsec_guard.state.agent).probe.guard,
     })
 end
 return answers

@@ -7,6 +7,8 @@ use tarsec_harness::{AgentBuilder, Machine, Result, Value, eventually, json};
 use crate::cluster::{Cluster, slack};
 use crate::support::{LEASE, SOON, world};
 
+/// Four leases.
+const STALL: Duration = Duration::from_secs(12);
 /// By how much an instance may begin to run later than its agent, when their machine goes on.
 const BEHIND: Duration = Duration::from_millis(300);
 
@@ -61,6 +63,52 @@ async fn a_machine_that_stood_still_past_its_lease_kills_nothing_when_it_goes_on
                 .wait_for_new_master(old, LEASE * 2 + SOON)
                 .await?;
             // The agent is the first to go on, and the instance a moment later: just what must not be taken for a hang.
+            agent.thaw()?;
+            let slept = "this agent did not run for a while";
+            agent
+                .wait_for_log(SOON, slept, 0, |line| line.message() == slept)
+                .await?;
+            tokio::time::sleep(BEHIND).await;
+            instance.thaw()?;
+            let words = format!("replica: the master is {}", cluster.set[heir].addr());
+            cluster.wait_for_reason(old, &words).await?;
+            cluster.set.stays_master(heir, LEASE).await?;
+            assert_eq!(
+                instance.process().pid(),
+                pid,
+                "a healthy instance was killed"
+            );
+            Ok(())
+        })
+        .await;
+}
+
+/// The instance stands still a moment earlier than its agent, which so has found it silent, and goes on a moment later.
+#[tokio::test]
+async fn an_instance_that_was_silent_before_its_machine_stalled_is_not_killed_when_it_goes_on() {
+    world()
+        .story("machine-stalled-apart", async |world| {
+            let cluster = Cluster::start(world, 3).await?;
+            let old = cluster.master.instance;
+            let (instance, agent) = (&cluster.set[old], &cluster.agents[old]);
+            let pid = instance.process().pid();
+            instance.freeze().await?;
+            let silent = async || {
+                let dump = agent.usr2().await.map_err(|error| error.to_string())?;
+                let since = &dump["state"]["instance"]["silent_since"];
+                since
+                    .is_number()
+                    .then_some(())
+                    .ok_or_else(|| since.to_string())
+            };
+            eventually(SOON, "the agent to miss its instance", silent).await?;
+            let stalled = Instant::now();
+            agent.freeze().await?;
+            let heir = cluster
+                .set
+                .wait_for_new_master(old, LEASE * 2 + SOON)
+                .await?;
+            tokio::time::sleep(STALL.saturating_sub(stalled.elapsed())).await;
             agent.thaw()?;
             let slept = "this agent did not run for a while";
             agent

@@ -9,7 +9,7 @@ use crate::support::{LEASE, SOON, world};
 const NOTE_THE_FENCE: &str = "
 require('fiber').create(function()
     box.ctl.wait_ro()
-    fenced_at = require('clock').monotonic64()
+    fenced_at = host_now()
 end)";
 
 #[tokio::test]

@@ -267,7 +267,7 @@ async fn a_master_that_was_read_only_within_its_term_leaves_a_trace() {
         .story("interrupted", async |world| {
             let scene = start(world).await?;
             // The guard finds its lease over, and its agent, which has the lock, has it promoted again.
-            let end = "tarsec_guard.state.deadline = 0ULL; tarsec_guard.changed:broadcast()";
+            let end = "tarsec_guard.state.times.deadline = 0ULL; tarsec_guard.changed:broadcast()";
             scene.master().eval(end, &[]).await?;
             let list = interruptions(world, &scene, 1).await?;
             assert_eq!(list[0]["why"], "its lease ended", "{list:?}");

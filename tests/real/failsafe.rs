@@ -253,8 +253,8 @@ async fn a_promise_that_runs_does_not_delay_the_succession_of_a_master_that_is_p
 
 /// Seconds.
 const PROMISE_LEFT: &str = "
-local promise = tarsec_guard.state.promise
-return promise and tonumber(promise.until_ns - require('clock').monotonic64()) / 1e9 or nil";
+local promise = tarsec_guard.state.times.promise
+return promise and tonumber(promise.until_ns - tarsec_guard.now()) / 1e9 or nil";
 
 /// The instances have forgotten what they promised, and their agents have seen the record stand for long enough.
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! The guard's own part in R6, asked word by word in a real instance, without any agent.
 
-use tarsec_harness::{Instance, Result, Value, json, sources};
+use tarsec_harness::{Instance, Result, Value, eventually, json, sources};
 
-use crate::support::world;
+use crate::support::{SOON, world};
 
 const AGENT: &str = "agent";
 const OTHER: &str = "00000000-0000-4000-8000-00000000000a";
@@ -27,7 +27,7 @@ impl Guard<'_> {
     /// `Null`, or why not.
     async fn promote(&self, term: u64, fenced_term: u64, age_ns: u64) -> Result<Value> {
         let lua = "local term, fenced, age = ...
-            local t0 = require('clock').monotonic64()
+            local t0 = tarsec_guard.now()
             return tarsec_guard.promote('agent', term, t0 + 30000000000ULL, fenced, age, t0).refused";
         let args = [json!(term), json!(fenced_term), json!(age_ns)];
         self.value(lua, &args).await
@@ -60,14 +60,18 @@ async fn install(instance: &Instance) -> Result<()> {
     Ok(())
 }
 
+async fn attach(instance: &Instance) -> Result<()> {
+    let attach = "return tarsec_guard.attach(...) ~= nil";
+    instance.eval(attach, &[json!(AGENT)]).await.map(|_| ())
+}
+
 /// A guard that an agent has attached to, in an instance alone.
 async fn guarded(name: &str, story: impl AsyncFn(Guard<'_>) -> Result<()>) {
     world()
         .story(name, async |world| {
             let set = world.replica_set(1).await?;
             install(&set[0]).await?;
-            let attach = "return tarsec_guard.attach(...) ~= nil";
-            set[0].eval(attach, &[json!(AGENT)]).await?;
+            attach(&set[0]).await?;
             story(Guard(&set[0])).await
         })
         .await;
@@ -226,11 +230,134 @@ async fn a_young_guard_is_not_promoted_where_it_may_have_forgotten_a_promise() {
 #[tokio::test]
 async fn a_guard_that_comes_after_one_that_kept_no_age_counts_as_new() {
     guarded("guard-upgrade", async |guard| {
-        let forget = "tarsec_guard.version = 0 tarsec_guard.state.born = nil";
+        let forget = "tarsec_guard.version = 0 tarsec_guard.state.times = nil";
         guard.value("require('fiber').sleep(0.3)", &[]).await?;
         guard.0.eval(forget, &[]).await?;
         install(guard.0).await?;
+        attach(guard.0).await?;
         assert!(guard.probe().await?["age_ns"].as_u64() < Some(SECOND * 3 / 10));
+        Ok(())
+    })
+    .await;
+}
+
+/// What a guard of version 11 kept, by a clock that is behind: the machine was suspended for half of its time.
+const OLD_GUARD: &str = "
+    local clock = require('clock')
+    story_clock = clock.monotonic64
+    local behind = story_clock() / 2
+    clock.monotonic64 = function() return story_clock() - behind end
+    local other, now = ..., clock.monotonic64()
+    local state = tarsec_guard.state
+    state.times = nil
+    state.owner, state.deadline = 'old#1', now + 20 * 1000000000ULL
+    state.born, state.promised_at = now - 5 * 1000000000ULL, now
+    state.promise = {to = other, term = 5, until_ns = now + 20 * 1000000000ULL}
+    state.term = 5
+    tarsec_guard.version = 11";
+
+#[tokio::test]
+async fn what_an_older_guard_promised_by_a_clock_that_was_behind_does_not_end_earlier() {
+    guarded("guard-clock-forward", async |guard| {
+        let t0 = guard.value("return tarsec_guard.now()", &[]).await?;
+        guard.0.eval(OLD_GUARD, &[json!(OTHER)]).await?;
+        install(guard.0).await?;
+        let unowned = guard.value("return tarsec_guard.probe('old#1')", &[]).await;
+        assert!(unowned.is_err(), "no agent has attached to it: {unowned:?}");
+        attach(guard.0).await?;
+
+        let probe = guard.probe().await?;
+        assert_eq!(probe["clock"], "boottime");
+        let left_ns = probe["promise"]["left_ns"].as_u64().unwrap_or(0);
+        assert!((15 * SECOND..=20 * SECOND).contains(&left_ns), "{left_ns}");
+        let age_ns = probe["age_ns"].as_u64().unwrap_or(0);
+        assert!((5 * SECOND..=15 * SECOND).contains(&age_ns), "{age_ns}");
+        assert_says(&guard.promote(6, 0, 0).await?, "it has promised");
+        assert_says(&guard.promote(6, 5, 60 * SECOND).await?, "its guard is");
+        let lua = "local t0 = ...
+            return tarsec_guard.promote('agent', 6, tarsec_guard.now() + 30000000000ULL, 5, 0, t0).refused";
+        assert_says(&guard.value(lua, &[t0]).await?, "a reading from before");
+        assert_eq!(guard.promote(6, 5, 0).await?, Value::Null);
+        Ok(())
+    })
+    .await;
+}
+
+/// By the clock that is ahead such a lease looks as if it were over: nobody knows whether the machine was suspended while
+/// it ran.
+#[tokio::test]
+async fn a_lease_of_an_older_guard_on_a_machine_that_was_suspended_once_counts_as_over() {
+    guarded("guard-clock-lease", async |guard| {
+        assert_eq!(guard.promote(4, 0, 0).await?, Value::Null);
+        guard.0.eval(OLD_GUARD, &[json!(OTHER)]).await?;
+        install(guard.0).await?;
+        eventually(SOON, "the new guard's fence", async || {
+            let said = guard
+                .value("return box.info.ro and tarsec_guard.state.last_fence", &[])
+                .await;
+            match said {
+                Ok(Value::String(why)) if why == "its lease ended" => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await
+    })
+    .await;
+}
+
+/// A guard of version 11 reads `owner`, `deadline`, `born`, `promise` and `promised_at` in the state, by a clock that may be
+/// behind: times of this guard would let it allow too much.
+#[tokio::test]
+async fn an_older_guard_that_comes_after_this_one_finds_itself_newly_born_and_without_a_lease() {
+    guarded("guard-clock-back", async |guard| {
+        let found = "local s = tarsec_guard.state
+            local bounds = s.deadline > require('clock').monotonic64()
+            return {bounds, s.owner ~= nil, s.born ~= nil, s.promise ~= nil, s.promised_at ~= nil}";
+        let nothing = json!([false, false, false, false, false]);
+        guard.promise(OTHER, 5, 30 * SECOND).await?;
+        assert_eq!(guard.value(found, &[]).await?, nothing);
+        assert_eq!(guard.promote(6, 5, 0).await?, Value::Null);
+        assert_eq!(guard.value(found, &[]).await?, nothing);
+
+        // What that guard promises in between counts, and nothing of before.
+        guard.fence().await?;
+        let between = "local s, now = tarsec_guard.state, require('clock').monotonic64()
+            s.owner, s.born = 'old#1', now
+            s.promise = {to = ..., term = 6, until_ns = now + 20 * 1000000000ULL}
+            tarsec_guard.version = 11";
+        guard.0.eval(between, &[json!(THIRD)]).await?;
+        install(guard.0).await?;
+        attach(guard.0).await?;
+        let probe = guard.probe().await?;
+        assert_eq!(probe["promise"]["to"], THIRD);
+        assert!(probe["age_ns"].as_u64() < Some(10 * SECOND), "{probe}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_guard_without_a_clock_that_counts_suspensions_says_so() {
+    guarded("guard-clock-none", async |guard| {
+        assert_eq!(guard.promote(4, 0, 0).await?, Value::Null);
+        let other_system = "tarsec_guard.version = 11 require('ffi').os = 'Other'";
+        guard.0.eval(other_system, &[]).await?;
+        install(guard.0).await?;
+        attach(guard.0).await?;
+        let probe = guard.probe().await?;
+        assert_eq!(probe["clock"], "monotonic");
+        // Times of another clock are none of its own.
+        eventually(SOON, "its fence", async || {
+            let probe = guard.probe().await.map_err(|error| error.to_string())?;
+            if probe["leased"] == false {
+                Ok(())
+            } else {
+                Err(probe.to_string())
+            }
+        })
+        .await?;
+        assert!(guard.probe().await?["age_ns"].as_u64() < Some(10 * SECOND));
+        assert_eq!(guard.promote(5, 0, 0).await?, Value::Null);
         Ok(())
     })
     .await;
@@ -292,8 +419,8 @@ async fn whoever_stands_for_all_has_no_row_that_the_asking_one_lacks() {
 #[tokio::test]
 async fn a_promotion_that_rests_on_a_reading_from_before_a_promise_is_refused() {
     guarded("guard-old-reading", async |guard| {
-        let lua = "local clock, fenced, uuid = require('clock'), ...
-            local t0 = clock.monotonic64()
+        let lua = "local fenced, uuid = ...
+            local t0 = tarsec_guard.now()
             assert(tarsec_guard.promise(uuid, 1, 1000000, {uuid, box.info.uuid}).promised)
             require('fiber').sleep(0.01)
             return tarsec_guard.promote('agent', 7, t0 + 30000000000ULL, fenced, 0, t0).refused";

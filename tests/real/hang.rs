@@ -34,7 +34,7 @@ async fn under_load(world: &World) -> Result<Scene> {
 /// A moment that is not after the end of the instance's lease.
 async fn lease_end(instance: &Instance) -> Result<Instant> {
     let asked_at = Instant::now();
-    let lua = "return tonumber(tarsec_guard.deadline() - require('clock').monotonic64()) / 1e9";
+    let lua = "return tonumber(tarsec_guard.deadline() - tarsec_guard.now()) / 1e9";
     let left = instance.eval(lua, &[]).await?;
     let left = left.first().and_then(|left| left.as_f64()).unwrap_or(0.0);
     Ok(asked_at + Duration::from_secs_f64(left))

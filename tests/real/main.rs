@@ -10,6 +10,7 @@ mod anonymous;
 mod births;
 mod by_hand;
 mod catalog;
+mod clocks;
 mod cluster;
 mod cold_start;
 mod commands;

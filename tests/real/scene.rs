@@ -215,7 +215,7 @@ pub(crate) async fn wait_for_master(
 /// The guard's own state, read inside the instance.
 pub(crate) async fn guard(instance: &Instance) -> Result<Value> {
     let lua = "local s = tarsec_guard.state
-        return {term = s.term, leased = s.leased, deadline = s.deadline, owner = s.owner,
+        return {term = s.term, leased = s.leased, deadline = s.times.deadline, owner = s.agent,
             fences = s.fences, unleased = s.unleased, last_fence = s.last_fence}";
     let values = instance.eval(lua, &[]).await?;
     Ok(values.into_iter().next().unwrap_or(Value::Null))

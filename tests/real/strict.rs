@@ -13,13 +13,12 @@ use crate::support::{LEASE, SOON, world};
 
 /// A write whose end is taken when it has landed. A write that landed in time may be acknowledged at any time: a
 /// process can be frozen between the commit and the reply, or the network be slow, and its reader cannot tell.
-const EXACT_WRITES: &str = "
-local clock = require('clock')
+pub(crate) const EXACT_WRITES: &str = "
 function journal_write(writer, seq)
-    local began, ended, deadline = clock.monotonic64(), nil, nil
+    local began, ended, deadline = host_now(), nil, nil
     local term = tarsec_guard and tarsec_guard.term()
     box.begin()
-    box.on_commit(function() ended = clock.monotonic64() end)
+    box.on_commit(function() ended = host_now() end)
     local ok, err = pcall(function()
         box.space.journal:insert{writer, seq, os.getenv('INSTANCE_NAME'), term or 0}
         deadline = tarsec_guard and tonumber(tarsec_guard.deadline())
@@ -49,7 +48,7 @@ async fn under_load(world: &World) -> Result<Scene> {
     Scene::start_with(world, options, strict, heavy).await
 }
 
-fn assert_nothing_late(verdict: &Verdict) {
+pub(crate) fn assert_nothing_late(verdict: &Verdict) {
     assert_eq!(verdict.past_deadline.writes, 0, "{verdict}");
     assert_eq!(verdict.committed_late.writes, 0, "{verdict}");
 }
@@ -132,12 +131,12 @@ async fn an_ordinary_end_of_the_lease_under_load_kills_nothing() {
 /// In one turn of the event loop, so that no fiber can fence: a write that begins in time and lands late, and a write
 /// that begins late.
 const LATE_WRITES: &str = "
-local clock, log = require('clock'), require('log')
+local log = require('log')
 box.session.su('admin', function()
     local journal, term = box.space.journal, tarsec_guard.term()
     box.begin()
     journal:insert{'late', 1, 'the story', term}
-    while clock.monotonic64() < tarsec_guard.deadline() do end
+    while tarsec_guard.now() < tarsec_guard.deadline() do end
     local ok = pcall(journal.insert, journal, {'late', 2, 'the story', term})
     log.info('story: what began late was %s', ok and 'accepted' or 'refused')
     box.commit()
@@ -146,7 +145,7 @@ return 'acknowledged'
 ";
 
 const PAST_DEADLINE: &str = "
-return tarsec_guard.deadline() < require('clock').monotonic64() and box.space.journal:on_replace()[1] ~= nil";
+return tarsec_guard.deadline() < tarsec_guard.now() and box.space.journal:on_replace()[1] ~= nil";
 
 #[tokio::test]
 async fn a_paused_master_writes_on_past_its_lease_and_is_held_to_it_again_afterwards() {

@@ -8,14 +8,13 @@ use crate::support::{SOON, world};
 
 /// What the tests' Lua shares. `stall` is a process that stands still: no fiber gets the processor.
 const TOOLS: &str = "
-local clock = require('clock')
 function story_lease(seconds)
-    local deadline = clock.monotonic64() + seconds * 1000000000ULL
+    local deadline = tarsec_guard.now() + seconds * 1000000000ULL
     local answer = tarsec_guard.promote('story', tarsec_guard.state.term + 1, deadline, 0, 0)
     return answer.refused
 end
 function story_stall()
-    while clock.monotonic64() < tarsec_guard.deadline() do end
+    while tarsec_guard.now() < tarsec_guard.deadline() do end
 end
 ";
 
@@ -268,7 +267,7 @@ async fn a_commit_that_lands_within_its_lease_counts_though_the_instance_was_fen
             box.space.memtx:insert{10, 1}
             tarsec_guard.state.leased = false
             tarsec_guard.state.epoch = tarsec_guard.state.epoch + 1
-            tarsec_guard.state.deadline = 0ULL
+            tarsec_guard.state.times.deadline = 0ULL
             box.commit()
             return box.space.memtx:get(10)";
         assert_eq!(set[0].eval(fenced, &[]).await?, [json!([10, 1])]);
@@ -285,7 +284,7 @@ async fn a_commit_counts_by_the_lease_under_which_it_began_not_by_the_next_one()
         story_stall()
         local state = tarsec_guard.state
         state.epoch = state.epoch + 1
-        state.deadline = state.deadline + 20 * 1000000000ULL
+        state.times.deadline = state.times.deadline + 20 * 1000000000ULL
         box.commit()";
     late_commit("strict-next-lease", write).await;
 }
@@ -372,7 +371,7 @@ async fn a_guard_that_was_replaced_neither_refuses_nor_kills() {
             let run = |source: &&str| format!("assert(loadstring([==[{source}]==]))()\n");
             sources.iter().map(run).collect::<String>()
         };
-        let (first, guard) = sources::GUARD.split_at(5);
+        let (first, guard) = sources::GUARD.split_at(6);
         let (first, guard) = (run(first), run(guard));
         let replaced = format!(
             "{first}
@@ -381,7 +380,7 @@ async fn a_guard_that_was_replaced_neither_refuses_nor_kills() {
              tarsec_guard = nil
              {guard}
              tarsec_guard.attach('story')
-             while require('clock').monotonic64() < story_before.state.deadline do end
+             while tarsec_guard.now() < story_before.deadline() do end
              assert(#box.space.memtx:on_replace() == 1)
              assert(story_lease(20) == nil)
              box.space.memtx:insert{{10, 1}}

@@ -12,9 +12,8 @@ const ATTACH: &str = "tarsec_guard.attach('story', false)";
 
 /// `story_promote(term)` says why it was refused, if it was.
 const TOOLS: &str = "
-local clock = require('clock')
 function story_promote(term)
-    return tarsec_guard.promote('story', term, clock.monotonic64() + 50 * 1000000000ULL, 0, 0).refused
+    return tarsec_guard.promote('story', term, tarsec_guard.now() + 50 * 1000000000ULL, 0, 0).refused
 end
 ";
 
@@ -135,10 +134,9 @@ async fn a_queue_that_was_given_away_is_taken_again_with_the_next_grant() {
     let story = async |world: &World| {
         let set = three(world).await?;
         let grant = "
-            local clock = require('clock')
             box.ctl.demote()
             local refused = pcall(journal_write, 'w', 1)
-            local deadline = clock.monotonic64() + 50 * 1000000000ULL
+            local deadline = tarsec_guard.now() + 50 * 1000000000ULL
             return box.info.synchro.queue.owner, refused, tarsec_guard.grant('story', 1, deadline).refused";
         let answer = set[0].eval(grant, &[]).await?;
         assert_eq!(answer, [json!(0), json!(false), Value::Null]);
@@ -150,7 +148,7 @@ async fn a_queue_that_was_given_away_is_taken_again_with_the_next_grant() {
         let first = "box.ctl.demote()
             box.space._space:update(box.space.journal.id, {{'=', 6, {is_sync = false}}})
             box.space._space:update(box.space.journal.id, {{'=', 6, {is_sync = true}}})
-            return tarsec_guard.grant('story', 1, require('clock').monotonic64() + 50 * 1000000000ULL).refused";
+            return tarsec_guard.grant('story', 1, tarsec_guard.now() + 50 * 1000000000ULL).refused";
         assert_eq!(set[0].eval(first, &[]).await?, [Value::Null]);
         until(&set[0], "the queue", owned).await?;
         set[0]

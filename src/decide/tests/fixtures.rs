@@ -340,6 +340,13 @@ impl Node {
         });
     }
 
+    /// Its agent stands still for so long, and goes on.
+    pub(super) fn oversleeps(&mut self, time: Duration) {
+        let ran_until = self.now;
+        self.passes(time);
+        self.hears(Event::Overslept { ran_until });
+    }
+
     pub(super) fn freezes(&mut self) {
         self.instance.frozen = true;
         self.hears(Event::FellSilent);

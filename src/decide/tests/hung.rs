@@ -1,5 +1,7 @@
 //! R5: an instance that has not answered and whose lease has passed is killed before anything else happens.
 
+use std::time::Duration;
+
 use super::fixtures::*;
 use crate::decide::event::{Event, GuardCommandKind};
 use crate::decide::plan::{Action, GuardCommand, Reason};
@@ -40,9 +42,34 @@ fn a_hung_master_is_killed_after_its_lease_and_before_the_release() {
 #[test]
 fn after_it_overslept_an_agent_gives_its_instance_time_to_speak() {
     let mut node = master();
-    node.passes(30.secs());
-    node.hears(Event::Overslept);
+    node.oversleeps(30.secs());
     node.hears(Event::FellSilent);
+    asks_for_a_whole_timeout(&mut node);
+}
+
+/// The instance stood still a moment before its agent did, and was called silent by then.
+#[test]
+fn a_silence_that_began_before_the_agent_stood_still_counts_from_its_waking() {
+    let mut node = master();
+    node.freezes();
+    node.passes(300.ms());
+    node.oversleeps(12.secs());
+    asks_for_a_whole_timeout(&mut node);
+}
+
+#[test]
+fn a_second_stall_gives_the_instance_as_much_time_again() {
+    let mut node = master();
+    node.freezes();
+    node.oversleeps(12.secs());
+    node.passes(1_900.ms());
+    node.oversleeps(1.secs());
+    asks_for_a_whole_timeout(&mut node);
+}
+
+/// Kills nothing for the timeout of a request, and then what still says nothing.
+fn asks_for_a_whole_timeout(node: &mut Node) {
+    node.instance.frozen = true;
     let woken_at = node.now;
     let patience = node.state.settings.timing.healthcheck_timeout();
     while node.now.since(woken_at) + 100.ms() < patience {
@@ -52,6 +79,44 @@ fn after_it_overslept_an_agent_gives_its_instance_time_to_speak() {
     }
     node.passes(200.ms());
     assert!(does!(node.turn(), Action::Kill), "it hangs in truth");
+}
+
+/// A host on which no agent ever runs for the timeout of a request in a piece.
+#[test]
+fn an_agent_that_stands_still_again_and_again_ends_a_hung_instance_all_the_same() {
+    let mut node = master();
+    node.freezes();
+    let patience = node.state.settings.timing.healthcheck_timeout();
+    node.passes(30.secs());
+    let mut asked = Duration::ZERO;
+    while !does!(node.turn(), Action::Kill) {
+        assert!(asked < patience * 6, "never killed");
+        node.oversleeps(1.secs());
+        assert!(asked >= patience * 3 || !does!(node.plan(), Action::Kill));
+        node.passes(500.ms());
+        asked += 500.ms();
+    }
+}
+
+#[test]
+fn a_question_that_the_agent_slept_through_is_no_word_of_the_guards() {
+    let mut node = master();
+    node.now = node.now + LEASE_AND_MARGIN;
+    let probe = node.runs_until(|action| matches!(action, Action::Guard(GuardCommand::Probe)));
+    node.oversleeps(12.secs());
+    node.loses(&probe);
+    let plan = node.plan();
+    assert!(!does!(plan, Action::Kill), "{plan:?}");
+}
+
+/// What another agent may conclude from time is another matter: a lease ends, whoever ran meanwhile.
+#[test]
+fn a_lease_runs_out_while_its_agent_stands_still() {
+    let mut node = master();
+    let over_at = node.state.instance.lease.expect("a lease").over_at;
+    node.oversleeps(12.secs());
+    assert!(node.now > over_at);
+    assert!(!node.state.may_be_writable(node.now));
 }
 
 #[test]

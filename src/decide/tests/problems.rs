@@ -6,6 +6,7 @@ use super::fixtures::*;
 use super::toys;
 use crate::decide::board::{Board, Member};
 use crate::decide::event::Event;
+use crate::decide::observed::GuardClock;
 use crate::decide::plan::{Action, Health};
 use crate::decide::problems::{labels, of};
 use crate::decide::record::Record;
@@ -276,6 +277,19 @@ fn the_master_says_it_in_its_check_which_goes_on_passing_and_in_its_record() {
         panic!("{refresh:?}");
     };
     assert_eq!(attempt.record.problems, [DIFFERS]);
+}
+
+#[test]
+fn a_guard_whose_leases_stand_still_in_a_suspension_is_a_problem() {
+    let mut node = master();
+    assert_eq!(node.state.problems(), [""; 0]);
+    node.instance.guard.clock = GuardClock::Monotonic;
+    node.lives_on(2.secs());
+    let problems = node.state.problems().join("; ");
+    assert!(
+        problems.contains("cannot read CLOCK_BOOTTIME"),
+        "{problems}"
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::decide::board::{Ballot, Board, HistoryLine, Member, Pause, Switchover};
 use crate::decide::event::{ConsulFault, Event, KeySight, LockSight, LockStepKind};
 use crate::decide::ids::SessionId;
-use crate::decide::observed::{GuardState, Peer, Probe, Promise, Upstream};
+use crate::decide::observed::{GuardClock, GuardState, Peer, Probe, Promise, Upstream};
 use crate::decide::plan::{Action, Before};
 use crate::decide::record::{Record, Vclock};
 use crate::decide::timing::{InstanceTime, Tick};

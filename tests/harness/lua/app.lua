@@ -1,7 +1,21 @@
 -- What the tests' writers need inside an instance; init.lua loads it as its APP.
-local clock = require('clock')
+local ffi = require('ffi')
 
 local app = {}
+
+ffi.cdef([[
+struct harness_timespec { long seconds; long nanoseconds; };
+int harness_clock_gettime(int clock, struct harness_timespec *time) __asm__("clock_gettime");
+]])
+
+local spec = ffi.new('struct harness_timespec')
+
+-- Nanoseconds on the host's CLOCK_BOOTTIME, which all its processes read alike. A story may set back what
+-- clock.monotonic64() reads, as a suspended machine does.
+function host_now()
+    assert(ffi.C.harness_clock_gettime(7, spec) == 0, 'CLOCK_BOOTTIME cannot be read')
+    return spec.seconds * 1000000000ULL + spec.nanoseconds
+end
 
 -- Runs once in a replica set's life, on the instance where it is born.
 function app.bootstrap()
@@ -46,14 +60,14 @@ end
 -- One write. Term and deadline are read in the same turn of the event loop in which the write begins, that is,
 -- in which the instance decides whether it is read-only: a fence takes the deadline away while the write is on its
 -- way to the disk, where it may still arrive in time.
--- Returns term, begin and end on the host's monotonic clock [ns], remaining lease at the end [ns] (nil without a guard
+-- Returns term, begin and end on the host's clock [ns], remaining lease at the end [ns] (nil without a guard
 -- and in a pause), lsn.
 function journal_write(writer, seq)
-    local began = clock.monotonic64()
+    local began = host_now()
     local term, deadline = ask_guard('term'), ask_guard('deadline')
     local unbound = is_unbound()
     box.space.journal:insert({ writer, seq, os.getenv('INSTANCE_NAME') or '', term or 0 })
-    local ended = clock.monotonic64()
+    local ended = host_now()
     -- A lease that was lengthened meanwhile covers the write too; a lease of another term does not.
     local later = ask_guard('deadline')
     if deadline and later and later > deadline and ask_guard('term') == term then deadline = later end

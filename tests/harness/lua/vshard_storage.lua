@@ -3,7 +3,6 @@
 --   VSHARD_TOPOLOGY   a JSON file with the configuration
 local fio = require('fio')
 local json = require('json')
-local clock = require('clock')
 
 local file = fio.open(os.getenv('VSHARD_TOPOLOGY'), {'O_RDONLY'})
 if file == nil then
@@ -48,7 +47,7 @@ end
 function shard_write(writer, seq, bucket)
     local term = tarsec_guard and tarsec_guard.term() or 0
     box.space.sharded:insert({writer, seq, bucket, os.getenv('INSTANCE_NAME'), term})
-    return {instance = os.getenv('INSTANCE_NAME'), term = term, ended = tonumber(clock.monotonic64())}
+    return {instance = os.getenv('INSTANCE_NAME'), term = term, ended = tonumber(host_now())}
 end
 
 -- The rows that this replica set's master has: keys with their bucket, buckets by status.

@@ -7,6 +7,7 @@
 //!    │    └─ Writers ── write to every instance at once → History → Verdict (the oracle)
 //!    ├─ Agent        the tarsec binary; signals, dumps, JSON logs
 //!    ├─ Machine      an instance and its agent, lost or frozen together
+//!    ├─ Clocks       a machine that is suspended, a wall clock that is set
 //!    ├─ Board        a replica set's keys in Consul: record, members, orders, history
 //!    ├─ Cli          the tarsec binary with arguments: what it prints, how it ends
 //!    └─ Proxy        a TCP link that can be cut, stalled, delayed, healed
@@ -24,6 +25,7 @@ use std::io::Write as _;
 mod agent;
 mod board;
 mod cli;
+mod clocks;
 mod consul;
 mod error;
 mod handover;
@@ -45,6 +47,7 @@ mod writers;
 pub use agent::{Agent, AgentBuilder, LogLine};
 pub use board::Board;
 pub use cli::{Cli, CliOutput};
+pub use clocks::Clocks;
 pub use consul::{Consul, ConsulApi, ConsulOptions, KvEntry, Server, ServiceEntry, Token};
 pub use error::{Error, Result};
 pub use handover::{Handover, Switch, TakeOver};

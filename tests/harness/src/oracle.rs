@@ -1,6 +1,6 @@
 //! The oracle: whether a history of writes could have come from one master at a time.
 //!
-//! All times are since the start of the history, on the host's monotonic clock. Writers and
+//! All times are since the start of the history, on the host's clock. Writers and
 //! instances share that clock, so a write's begin inside an instance can be compared with
 //! another's. A write that was accepted without a guard counts as term 0.
 

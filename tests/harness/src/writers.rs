@@ -54,11 +54,11 @@ pub struct Writers {
     epoch: Epoch,
 }
 
-/// One moment on two clocks: ours, and the host's monotonic clock, which instances read.
+/// One moment on two clocks: ours, and the host's `CLOCK_BOOTTIME`, which instances read.
 #[derive(Debug, Clone, Copy)]
 struct Epoch {
     instant: Instant,
-    monotonic_ns: u64,
+    host_ns: u64,
     wall: Moment,
 }
 
@@ -227,17 +227,17 @@ impl Writers {
 
 impl Epoch {
     fn now() -> Self {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        let monotonic_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let host_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
         Self {
             instant: Instant::now(),
-            monotonic_ns,
+            host_ns,
             wall: Moment::now(),
         }
     }
 
-    fn since(&self, monotonic_ns: u64) -> Duration {
-        Duration::from_nanos(monotonic_ns.saturating_sub(self.monotonic_ns))
+    fn since(&self, host_ns: u64) -> Duration {
+        Duration::from_nanos(host_ns.saturating_sub(self.host_ns))
     }
 }
 

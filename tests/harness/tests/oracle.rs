@@ -265,8 +265,8 @@ async fn lease_left_after(world: &World, between: &str) -> f64 {
         .await
         .expect("it starts");
     let lua = "local between = ...
-        local clock, fiber = require('clock'), require('fiber')
-        lease = {term = 1, deadline = clock.monotonic64() + 5000000000ULL}
+        local fiber = require('fiber')
+        lease = {term = 1, deadline = host_now() + 5000000000ULL}
         tarsec_guard = {
             term = function() return lease.term end,
             deadline = function() return lease.deadline end,

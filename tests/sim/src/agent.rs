@@ -316,6 +316,7 @@ impl World {
         } else if let Action::AskPromises { .. } = action {
             self.ask_promises(agent, action);
         } else if matches!(action, Action::Kill) {
+            self.check_patience(agent);
             self.kill_asked(agent);
         } else if action.guard_command_kind().is_some() {
             self.send_command(agent, action);

@@ -1,7 +1,7 @@
 //! The guard inside an instance, line by line what `src/tarantool/guard.lua` does, with the process and the disk under
 //! it. Nothing here knows of agents' decisions or of Consul.
 
-use crate::decide::observed::{GuardState, Promise};
+use crate::decide::observed::{GuardClock, GuardState, Promise};
 use crate::decide::plan::Before;
 use crate::decide::record::Vclock;
 use crate::decide::term::Term;
@@ -380,6 +380,7 @@ impl Guard {
             deadline: InstanceTime {
                 monotonic_ns: self.deadline_ns,
             },
+            clock: GuardClock::Boottime,
             leased: self.leased,
             landed: self.has_landed(),
             promoting: self.promoting > 0,

@@ -320,8 +320,10 @@ impl World {
         if slept > duration(Timing::OVERSLEPT) {
             // The first thing that it finds out; only then does it hear what waited.
             let patience = self.patience(agent);
-            self.agents[agent].awake_since += patience;
-            self.hear(agent, 0, Event::Overslept);
+            let it = &mut self.agents[agent];
+            it.awake_since += patience;
+            let ran_until = it.clock.tick(it.paused_at);
+            self.hear(agent, 0, Event::Overslept { ran_until });
         }
         for due in deferred {
             self.schedule(0, due);

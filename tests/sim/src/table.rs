@@ -191,6 +191,13 @@ pub const MUTANTS: &[Mutant] = &[
         broken: "true",
     },
     Mutant {
+        name: "an agent that stood still takes that for its instance's silence",
+        rule: "R5",
+        file: "silence.rs",
+        original: "map(|at| «at + patience»)",
+        broken: "at",
+    },
+    Mutant {
         name: "a hung instance is killed a lease later",
         rule: "R5",
         file: "holder.rs",

@@ -63,6 +63,7 @@ impl ToyInstance {
                 session: None,
                 term: Term::NONE,
                 deadline: InstanceTime::default(),
+                clock: GuardClock::Boottime,
                 leased: false,
                 landed: true,
                 promoting: false,

@@ -3,9 +3,13 @@
 /// What differs between Tarantool's versions; what comes after it rests on it.
 pub const PLATFORM: &str = include_str!("../../../../src/tarantool/platform.lua");
 
+/// The clock of leases and promises.
+pub const TIME: &str = include_str!("../../../../src/tarantool/time.lua");
+
 /// The guard as an agent with `GUARD=lease` installs it, to be evaluated in this order.
-pub const GUARD: [&str; 12] = [
+pub const GUARD: [&str; 13] = [
     PLATFORM,
+    TIME,
     include_str!("../../../../src/tarantool/look.lua"),
     include_str!("../../../../src/tarantool/promises.lua"),
     include_str!("../../../../src/tarantool/barrier.lua"),

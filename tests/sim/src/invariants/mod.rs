@@ -5,6 +5,7 @@ mod catalog;
 mod election;
 mod lease;
 mod liveness;
+mod patience;
 mod pause;
 mod release;
 mod succession;

@@ -209,7 +209,7 @@ async fn switch_and_write(instance: &Instance, floor: &mut Floor) -> Result<()> 
     Ok(())
 }
 
-/// How long rows take to a replica, where there is one; by the host's monotonic clock, which both instances read.
+/// How long rows take to a replica, where there is one; by the host's clock, which both instances read.
 async fn replicated(set: &ReplicaSet) -> Result<Vec<f64>> {
     let Some(replica) = set.get(1) else {
         return Ok(Vec::new());
@@ -236,9 +236,9 @@ async fn replicated(set: &ReplicaSet) -> Result<Vec<f64>> {
 }
 
 const ARRIVED: &str = "
-local clock, fiber = require('clock'), require('fiber')
+local fiber = require('fiber')
 while not box.space.journal:get{...} do fiber.sleep(0) end
-return clock.monotonic64()
+return host_now()
 ";
 
 /// Kills the instance; milliseconds until its connection ends, and until it is seen to be exiting.

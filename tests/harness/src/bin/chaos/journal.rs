@@ -16,6 +16,7 @@ pub(crate) struct Journal {
     known: RefCell<Vec<String>>,
     rounds: Cell<usize>,
     restarts: Cell<usize>,
+    kills: Cell<usize>,
     longest_settling: Cell<Duration>,
 }
 
@@ -29,6 +30,7 @@ impl Journal {
             known: RefCell::default(),
             rounds: Cell::default(),
             restarts: Cell::default(),
+            kills: Cell::default(),
             longest_settling: Cell::default(),
         }
     }
@@ -64,6 +66,10 @@ impl Journal {
 
     pub(crate) fn restarted(&self) {
         self.restarts.set(self.restarts.get() + 1);
+    }
+
+    pub(crate) fn killed(&self, instances: usize) {
+        self.kills.set(self.kills.get() + instances);
     }
 
     pub(crate) fn settled(&self, took: Duration) {
@@ -102,6 +108,7 @@ impl Journal {
         for (what, count) in [
             ("rounds", self.rounds.get()),
             ("processes started again", self.restarts.get()),
+            ("hung instances killed by agents", self.kills.get()),
         ] {
             self.print(&format!("{what:<36} {count:>6}"));
         }

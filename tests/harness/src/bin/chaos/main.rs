@@ -12,6 +12,7 @@ mod journal;
 mod schedule;
 mod settle;
 mod stage;
+mod stalls;
 mod strike;
 mod verdict;
 
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use journal::Journal;
-use schedule::{LANES, ROUND, Strike};
+use schedule::{LANES, Mode, ROUND, Strike};
 use settle::wrong;
 use stage::{Stage, chain};
 use tarsec_harness::{INTERRUPTED, Result, World, unless_interrupted};
@@ -30,7 +31,7 @@ that there was one master at a time, that there is one again afterwards, and tha
 no acknowledged synchronous write was lost.
 
 Usage: TARSEC_BIN=path/to/tarsec chaos [--minutes N] [--seed S] [--guard strict|lease]
-                                  [--sync-loss refuse|accept] [--schedule]
+                                  [--sync-loss refuse|accept] [--stalls] [--schedule]
 
   --minutes N   how long (2): rounds of 30 s of faults, each followed by a look; none is
                 begun after so long
@@ -38,6 +39,8 @@ Usage: TARSEC_BIN=path/to/tarsec chaos [--minutes N] [--seed S] [--guard strict|
   --guard G     the agents' GUARD (strict). With lease, a machine that is frozen and
                 wakes up late may acknowledge what was queued in it
   --sync-loss L the agents' SYNC_LOSS (refuse)
+  --stalls      no other faults than agents, instances and machines that stand still
+                and go on
   --schedule    print the faults and do nothing
 
 Needs consul, tarantool and setpriv on the PATH. Exit code 0: nothing was found, and
@@ -50,6 +53,7 @@ struct Options {
     seed: u64,
     guard: String,
     sync_loss: String,
+    mode: Mode,
     schedule_only: bool,
 }
 
@@ -103,6 +107,7 @@ impl Options {
             seed: 1,
             guard: "strict".to_owned(),
             sync_loss: "refuse".to_owned(),
+            mode: Mode::All,
             schedule_only: false,
         };
         let mut args = args;
@@ -117,6 +122,7 @@ impl Options {
                 "--seed" => options.seed = number(value()?)?,
                 "--guard" => options.guard = value()?,
                 "--sync-loss" => options.sync_loss = value()?,
+                "--stalls" => options.mode = Mode::Stalls,
                 "--schedule" => options.schedule_only = true,
                 "--help" | "-h" => return Ok(None),
                 other => return Err(format!("unknown argument '{other}'")),
@@ -140,7 +146,7 @@ impl Options {
 fn print_schedule(options: &Options) {
     for round in 0..(options.minutes * 60).div_ceil(ROUND.as_secs()) {
         println!("round {}", round + 1);
-        let mut strikes = schedule::draw(options.seed, round).concat();
+        let mut strikes = schedule::draw(options.mode, options.seed, round).concat();
         strikes.sort_by_key(|strike| strike.at);
         for strike in strikes {
             println!("  {strike}");
@@ -180,7 +186,14 @@ async fn break_things(options: &Options, world: &World, journal: &Journal) -> Re
         options.sync_loss,
         world.dir().display()
     ));
-    let stage = Stage::start(world, journal, &options.guard, &options.sync_loss).await?;
+    let stage = Stage::start(
+        world,
+        journal,
+        &options.guard,
+        &options.sync_loss,
+        options.mode,
+    )
+    .await?;
     // Neither ends by itself before the rounds do.
     let rounds = tokio::select! {
         ended = all_rounds(options, &stage) => ended,
@@ -198,7 +211,7 @@ async fn all_rounds(options: &Options, stage: &Stage<'_>) -> Result<()> {
         }
         stage.journal.say(&format!("round {}", round + 1));
         stage.journal.round();
-        let [one, other] = schedule::draw(options.seed, round);
+        let [one, other] = schedule::draw(options.mode, options.seed, round);
         const { assert!(LANES == 2, "as many as are joined here") };
         let begun = tokio::time::Instant::now();
         tokio::join!(

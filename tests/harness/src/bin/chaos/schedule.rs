@@ -63,6 +63,30 @@ pub(crate) enum Target {
     Member(usize),
 }
 
+/// Which faults there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    All,
+    /// Nothing but processes that stand still and go on.
+    Stalls,
+}
+
+/// From less than an agent would notice to four leases.
+const STALLS: [(Kind, u64, (u64, u64)); 3] = [
+    (Kind::FreezeInstance, 1, (200, 7000)),
+    (Kind::FreezeAgent, 1, (200, 9000)),
+    (Kind::FreezeMachine, 2, (200, 13_000)),
+];
+
+impl Mode {
+    fn kinds(self) -> &'static [(Kind, u64, (u64, u64))] {
+        match self {
+            Self::All => &KINDS,
+            Self::Stalls => &STALLS,
+        }
+    }
+}
+
 /// What is done to a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Harm {
@@ -81,13 +105,14 @@ pub(crate) struct Strike {
     pub(crate) set: usize,
     pub(crate) target: Target,
     pub(crate) harm: Harm,
-    /// The larger of two variants: all links of a member instead of one, Consul's leader instead of a follower, an old
+    /// The larger of two variants: a machine whose instance stands still before its agent does and goes on after it, all
+    /// links of a member instead of one, Consul's leader instead of a follower, an old
     /// record instead of garbage, a switchover to a named member instead of the best.
     pub(crate) large: bool,
 }
 
 /// The faults of one round: for each lane, one after the other.
-pub(crate) fn draw(seed: u64, round: u64) -> [Vec<Strike>; LANES] {
+pub(crate) fn draw(mode: Mode, seed: u64, round: u64) -> [Vec<Strike>; LANES] {
     let mut dice = Dice::new(seed, round);
     let mut lanes: [Vec<Strike>; LANES] = Default::default();
     let mut free_at = [Duration::ZERO; LANES];
@@ -99,20 +124,19 @@ pub(crate) fn draw(seed: u64, round: u64) -> [Vec<Strike>; LANES] {
         }
         let other = lanes[1 - lane].last();
         let busy = other.filter(|strike| strike.at + strike.lasts > at);
-        let strike = draw_one(&mut dice, at, busy.map(|strike| strike.kind));
+        let strike = draw_one(mode, &mut dice, at, busy.map(|strike| strike.kind));
         free_at[lane] = at + strike.lasts;
         lanes[lane].push(strike);
     }
 }
 
-fn draw_one(dice: &mut Dice, at: Duration, busy: Option<Kind>) -> Strike {
+fn draw_one(mode: Mode, dice: &mut Dice, at: Duration, busy: Option<Kind>) -> Strike {
     let open = || {
-        KINDS
-            .into_iter()
-            .filter(move |(kind, _, _)| Some(*kind) != busy)
+        let kinds = mode.kinds().iter().copied();
+        kinds.filter(move |(kind, _, _)| Some(*kind) != busy)
     };
     let mut ticket = dice.below(open().map(|(_, weight, _)| weight).sum());
-    let mut drawn = KINDS[0];
+    let mut drawn = mode.kinds()[0];
     for entry in open() {
         drawn = entry;
         if ticket < entry.1 {
@@ -191,6 +215,7 @@ impl fmt::Display for Strike {
             Harm::Cut | Harm::BlackHole | Harm::Delay(_) => String::new(),
         };
         let has_variants = [
+            Kind::FreezeMachine,
             Kind::AgentToInstance,
             Kind::InstanceToInstance,
             Kind::OverwriteLock,
@@ -273,15 +298,15 @@ mod tests {
 
     #[test]
     fn a_seed_draws_the_same_faults_again_and_another_one_others() {
-        assert_eq!(draw(7, 3), draw(7, 3));
-        assert_ne!(draw(7, 3), draw(7, 4));
-        assert_ne!(draw(7, 3), draw(8, 3));
+        assert_eq!(draw(Mode::All, 7, 3), draw(Mode::All, 7, 3));
+        assert_ne!(draw(Mode::All, 7, 3), draw(Mode::All, 7, 4));
+        assert_ne!(draw(Mode::All, 7, 3), draw(Mode::All, 8, 3));
     }
 
     #[test]
     fn faults_end_before_the_round_does_and_before_the_next_of_their_lane_or_kind() {
         for seed in 0..500 {
-            let lanes = draw(seed, 0);
+            let lanes = draw(Mode::All, seed, 0);
             for lane in &lanes {
                 assert!(lane.len() > 2, "seed {seed}");
                 for pair in lane.windows(2) {
@@ -305,9 +330,14 @@ mod tests {
     #[test]
     fn every_kind_of_fault_is_drawn() {
         let all = (0..50)
-            .flat_map(|seed| draw(seed, 0))
+            .flat_map(|seed| draw(Mode::All, seed, 0))
             .flatten()
             .map(|one| one.kind);
         assert_eq!(all.collect::<BTreeSet<_>>().len(), KINDS.len());
+        let stalls = (0..5)
+            .flat_map(|seed| draw(Mode::Stalls, seed, 0))
+            .flatten();
+        let stalls: BTreeSet<_> = stalls.map(|one| one.kind).collect();
+        assert_eq!(stalls.len(), STALLS.len());
     }
 }

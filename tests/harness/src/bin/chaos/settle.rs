@@ -37,7 +37,7 @@ pub(crate) async fn settle(stage: &Stage<'_>) -> Result<()> {
         }
     }
     stage.look_for_lua_errors();
-    Ok(())
+    stage.judge_kills()
 }
 
 async fn side_settles(stage: &Stage<'_>, index: usize, side: &Side, since: Instant) -> Result<()> {

@@ -15,7 +15,8 @@ use tarsec_harness::{
 
 use super::crash;
 use super::journal::Journal;
-use super::schedule::{Kind, MEMBERS, SETS, Strike, Target};
+use super::schedule::{Kind, MEMBERS, Mode, SETS, Strike, Target};
+use super::stalls::Stalls;
 
 /// For what takes moments on an idle machine.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
@@ -69,6 +70,9 @@ pub(crate) struct Stage<'a> {
     under_way: RefCell<BTreeSet<Kind>>,
     /// How much of each instance's log has been read.
     read: RefCell<BTreeMap<String, u64>>,
+    /// Who stood still when.
+    pub(crate) stalls: Stalls,
+    mode: Mode,
 }
 
 /// A replica set with its agents and writers.
@@ -92,6 +96,7 @@ impl<'a> Stage<'a> {
         journal: &'a Journal,
         guard: &str,
         sync_loss: &str,
+        mode: Mode,
     ) -> Result<Self> {
         let consul = world
             .consul_with(ConsulOptions::default().servers(3))
@@ -139,6 +144,8 @@ impl<'a> Stage<'a> {
             held: RefCell::default(),
             under_way: RefCell::default(),
             read: RefCell::default(),
+            stalls: Stalls::default(),
+            mode,
         })
     }
 
@@ -233,6 +240,24 @@ impl<'a> Stage<'a> {
                 }
             }
         }
+    }
+
+    /// Instances that agents have killed since the last call: none of them was well.
+    pub(crate) fn judge_kills(&self) -> Result<()> {
+        if self.mode != Mode::Stalls {
+            // A link that is cut makes an instance silent, too.
+            return Ok(());
+        }
+        for side in &self.sides {
+            for (instance, agent) in side.set.iter().zip(&side.agents) {
+                let (killed, well) = self.stalls.judge(instance, agent)?;
+                self.journal.killed(killed);
+                for words in well {
+                    self.journal.violation(words);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn is_synchronous_instance(&self, process: &Process) -> bool {

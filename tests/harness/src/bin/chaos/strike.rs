@@ -10,6 +10,8 @@ use super::stage::{Stage, chain, letter};
 
 /// How long one more refresh takes at a lease of three seconds, and some.
 const A_REFRESH: Duration = Duration::from_secs(1);
+/// Long enough for an agent to find its instance silent.
+const APART: Duration = Duration::from_millis(400);
 /// How long an operator waits for a command.
 const COMMAND: Duration = Duration::from_secs(10);
 
@@ -34,7 +36,7 @@ pub(crate) async fn carry_out(stage: &Stage<'_>, strike: &Strike) {
                 .say(&format!("{label}: {what}, for {lasts:.1} s"));
             stage.journal.happened(label.clone());
             tokio::time::sleep_until(begun + strike.lasts).await;
-            let ended = end(stage, undo).await;
+            let ended = end(stage, undo, strike.large).await;
             if let Err(error) = ended {
                 stage
                     .journal
@@ -62,9 +64,9 @@ async fn begin<'a>(stage: &'a Stage<'_>, strike: &'a Strike) -> Result<(Undo<'a>
         Kind::KillAgent => kill(stage, vec![agent.process()]),
         // The agent first: it must not see the instance die.
         Kind::KillMachine => kill(stage, vec![agent.process(), instance.process()]),
-        Kind::FreezeInstance => freeze(instance.process()).await,
-        Kind::FreezeAgent => freeze(agent.process()).await,
-        Kind::FreezeMachine => freeze_machine(instance, agent).await,
+        Kind::FreezeInstance => freeze(stage, instance.process()).await,
+        Kind::FreezeAgent => freeze(stage, agent.process()).await,
+        Kind::FreezeMachine => freeze_machine(stage, strike, instance, agent).await,
         Kind::AgentToConsul => {
             let links = agent.consul_link().into_iter().cloned().collect();
             harm(strike, links, agent.process().name().to_owned()).await
@@ -82,7 +84,7 @@ async fn begin<'a>(stage: &'a Stage<'_>, strike: &'a Strike) -> Result<(Undo<'a>
         }
         Kind::FreezeConsul => {
             let server = consul_server(stage, strike).await?;
-            freeze(stage.consul.servers()[server].process()).await
+            freeze(stage, stage.consul.servers()[server].process()).await
         }
         Kind::DestroySession => destroy_session(stage, strike).await,
         Kind::DeleteLock => {
@@ -100,15 +102,20 @@ async fn begin<'a>(stage: &'a Stage<'_>, strike: &'a Strike) -> Result<(Undo<'a>
     }
 }
 
-async fn end(stage: &Stage<'_>, undo: Undo<'_>) -> Result<()> {
+/// `apart`: what stood still as one goes on one after the other.
+async fn end(stage: &Stage<'_>, undo: Undo<'_>, apart: bool) -> Result<()> {
     match undo {
         Undo::Nothing => {}
         // The supervisor does the rest.
         Undo::Release(processes) => processes.iter().for_each(|one| stage.release(one)),
         Undo::Thaw(processes) => {
-            for process in processes {
+            for (at, process) in processes.into_iter().enumerate() {
+                if at > 0 && apart {
+                    tokio::time::sleep(APART).await;
+                }
                 // It may have been killed for its silence.
                 process.thaw().ok();
+                stage.stalls.ends(process.name());
             }
         }
         Undo::Restore(links) => {
@@ -140,23 +147,35 @@ fn kill<'a>(stage: &Stage<'_>, processes: Vec<&'a Process>) -> Result<(Undo<'a>,
     Ok((Undo::Release(running), names))
 }
 
-async fn freeze(process: &Process) -> Result<(Undo<'_>, String)> {
+async fn freeze<'a>(stage: &Stage<'_>, process: &'a Process) -> Result<(Undo<'a>, String)> {
+    stage.stalls.begins(process.name());
     process.freeze().await.inspect_err(|_| {
         process.thaw().ok();
+        stage.stalls.ends(process.name());
     })?;
     Ok((Undo::Thaw(vec![process]), process.name().to_owned()))
 }
 
 async fn freeze_machine<'a>(
+    stage: &Stage<'_>,
+    strike: &Strike,
     instance: &'a Instance,
     agent: &'a Agent,
 ) -> Result<(Undo<'a>, String)> {
-    // The instance wakes first, which is the harder case.
-    let both = vec![instance.process(), agent.process()];
+    // The instance wakes first, which is the harder case for writes that are late. That the agent does is the harder case
+    // for the instance, which it might take for hung, above all where it fell silent before the agent stood still.
+    let mut both = vec![instance.process(), agent.process()];
+    both.iter().for_each(|one| stage.stalls.begins(one.name()));
+    if strike.large {
+        both.reverse();
+        instance.process().freeze().await.ok();
+        tokio::time::sleep(APART).await;
+    }
     let frozen = Machine::of(instance, agent).freeze().await;
     frozen.inspect_err(|_| {
         both.iter().for_each(|process| {
             process.thaw().ok();
+            stage.stalls.ends(process.name());
         });
     })?;
     let names = names(&both);
