@@ -26,6 +26,7 @@ mod holder;
 pub mod ids;
 pub mod interruption;
 pub mod lag;
+mod limits;
 pub mod neighbours;
 pub mod observed;
 mod offer;
@@ -131,7 +132,7 @@ impl Planner<'_> {
     }
 
     fn act(&mut self, action: Action) {
-        self.actions.push(action);
+        self.actions.push(action.within_limits());
     }
 
     fn tell_guard(&mut self, command: GuardCommand) {

@@ -273,6 +273,9 @@ impl Record {
             );
             return Err(RecordError::Garbage { why });
         }
+        if let Some(why) = record.excess() {
+            return Err(RecordError::Garbage { why });
+        }
         if record.term == Term::NONE {
             return Err(RecordError::Garbage {
                 why: format!("term is {}", record.term),

@@ -81,6 +81,7 @@ fn head() -> Head<'static> {
 fn probe(ro: bool, peers: [Value; 2], guard: &Value) -> Probe {
     let [second, third] = peers;
     let mut guard = guard.clone();
+    guard["clock"] = json!("boottime");
     let known = json!({"term": 7, "deadline": 0, "leased": !ro, "landed": ro, "fences": 2});
     for (key, value) in known.as_object().into_iter().flatten() {
         guard[key] = value.clone();

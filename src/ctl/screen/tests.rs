@@ -590,17 +590,3 @@ fn nothing_that_stands_in_consul_moves_the_cursor() {
     );
     assert!(!text.contains('\u{202e}'), "{text:?}");
 }
-
-#[test]
-fn a_partys_name_may_be_missing() {
-    let nobody = HistoryLine {
-        from: None,
-        to: Party {
-            instance: String::new(),
-            name: String::new(),
-        },
-        ..line(Term::from(1))
-    };
-    let text = history(Paper::PLAIN, &Keys::healthy().line(&nobody).view());
-    assert!(text.contains("nobody ->"), "{text}");
-}

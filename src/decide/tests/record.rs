@@ -2,9 +2,11 @@
 
 use proptest::prelude::*;
 
-use super::fixtures::{Span, record};
+use super::fixtures::*;
 use crate::decide::board::Cause;
 use crate::decide::ending::End;
+use crate::decide::event::Event;
+use crate::decide::plan::Action;
 use crate::decide::record::{LastWord, Quorum, Record, RecordError, Status, Vclock};
 use crate::decide::term::Term;
 
@@ -21,7 +23,7 @@ fn any_record() -> impl Strategy<Value = Record> {
         any::<u64>(),
     );
     let vclock = proptest::collection::btree_map("[0-9]{1,2}", any::<u64>(), 0..4);
-    let members = proptest::collection::vec(any::<String>(), 0..4);
+    let members = proptest::collection::vec("[a-z0-9-]{0,36}", 0..4);
     let handover_to = proptest::option::of(any::<String>());
     let words = any::<[String; 6]>();
     (numbers, status, vclock, members, handover_to, words).prop_map(
@@ -164,4 +166,65 @@ fn each_write_has_a_stamp_of_its_own() {
     for other in others {
         assert_ne!(base.stamp(), other.stamp());
     }
+}
+
+/// Much of a record is handed on by the next holder, whose own must be read.
+#[test]
+fn a_record_with_more_than_a_replica_set_has_is_garbage() {
+    let names = |n: usize| (0..n).map(|at| format!("instance-{at}"));
+    let of = |n: usize| Record {
+        tried: names(n).collect(),
+        ..record()
+    };
+    assert!(Record::parse(&of(64).to_bytes()).is_ok());
+    let with_name = |name: &str| Record {
+        split_off: vec![name.to_owned()],
+        ..record()
+    };
+    let vclock: Vclock = (0..65).map(|id: u64| (id.to_string(), 1)).collect();
+    for bad in [
+        of(65),
+        with_name(&"x".repeat(65)),
+        Record {
+            vclock: vclock.clone(),
+            ..record()
+        },
+        Record {
+            last_master: Some(LastWord {
+                instance: OTHER.to_owned(),
+                vclock,
+            }),
+            ..record()
+        },
+    ] {
+        let read = Record::parse(&bad.to_bytes());
+        let Err(RecordError::Garbage { why }) = read else {
+            panic!("{read:?}")
+        };
+        assert!(why.contains("more than 64"), "{why}");
+    }
+}
+
+#[test]
+fn words_that_came_from_outside_have_an_end_in_what_is_written() {
+    let mut node = replica();
+    node.hears(Event::Died {
+        proof: "\u{1f}".repeat(30_000),
+    });
+    let written = node.comes_to(|action| {
+        matches!(
+            action,
+            Action::WriteBallot { .. } | Action::WriteMember { .. }
+        )
+    });
+    let words = match written {
+        Action::WriteBallot { ballot } => ballot.excluded.unwrap_or_default(),
+        Action::WriteMember { member } => member.reason,
+        other => panic!("{other:?}"),
+    };
+    assert!(
+        words.ends_with('…') && words.chars().count() < 600,
+        "{}",
+        words.len()
+    );
 }

@@ -1,9 +1,9 @@
 //! Whatever stands in Consul, a screen comes of it.
 
-use crate::decide::term::Term;
 use proptest::prelude::*;
 
 use super::*;
+use crate::decide::term::Term;
 use crate::plain;
 
 /// What somebody with the right to write keys may put where words are expected.
@@ -152,4 +152,18 @@ proptest! {
     fn rows_take_no_more_than_their_column(rows in any::<u64>()) {
         prop_assert!(count(rows).len() <= 5);
     }
+}
+
+#[test]
+fn a_partys_name_may_be_missing() {
+    let nobody = HistoryLine {
+        from: None,
+        to: Party {
+            instance: String::new(),
+            name: String::new(),
+        },
+        ..line(Term::from(1))
+    };
+    let text = history(Paper::PLAIN, &Keys::healthy().line(&nobody).view());
+    assert!(text.contains("nobody ->"), "{text}");
 }
