@@ -9,6 +9,7 @@ use std::time::Duration;
 use libfuzzer_sys::arbitrary::{Arbitrary, Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
+use tarsec::decide::addresses::PeerAddrs;
 use tarsec::decide::board::{Ballot, Board, HistoryLine, Member, Switchover, parse};
 use tarsec::decide::decide;
 use tarsec::decide::event::{
@@ -290,6 +291,7 @@ impl Words<'_, '_> {
             shared: BTreeMap::new(),
             announce: "10.0.0.1:3301".to_owned(),
             agent: "first".to_owned(),
+            peer_addrs: PeerAddrs::parse("10.0.0.0/8").expect("a network"),
         })
     }
 }
@@ -453,7 +455,8 @@ impl Story<'_, '_> {
                 result: Ok(self.words.board()?),
             },
             13 => Event::BoardSeen {
-                board: self.words.board()?,
+                asked_at: self.now,
+                result: Ok(self.words.board()?),
             },
             14 => self.history_read()?,
             15 => {
@@ -471,7 +474,9 @@ impl Story<'_, '_> {
             17 => Event::Unreachable {
                 why: self.words.text()?,
             },
-            18 => Event::Overslept,
+            18 => Event::Overslept {
+                ran_until: self.now,
+            },
             _ => Event::Woke,
         }))
     }

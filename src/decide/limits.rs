@@ -76,7 +76,7 @@ impl Record {
         let has_room = sets.chain(quorum).all(fits)
             && lists
                 .into_iter()
-                .all(|names| names.len() <= NAMES_MAX && names.iter().all(is_name))
+                .all(|names| names.len() <= NAMES_MAX && names.iter().all(|it| is_name(it)))
             && vclocks
                 .chain(last.clone().map(|word| &word.vclock))
                 .all(is_vclock)
@@ -89,16 +89,16 @@ impl Record {
     }
 }
 
-fn is_name(name: &String) -> bool {
+fn is_name(name: &str) -> bool {
     name.len() <= NAME_MAX
 }
 
 fn fits(names: &BTreeSet<String>) -> bool {
-    names.len() <= NAMES_MAX && names.iter().all(is_name)
+    names.len() <= NAMES_MAX && names.iter().all(|it| is_name(it))
 }
 
 fn is_vclock(vclock: &Vclock) -> bool {
-    vclock.len() <= NAMES_MAX && vclock.keys().all(is_name)
+    vclock.len() <= NAMES_MAX && vclock.keys().all(|it| is_name(it))
 }
 
 impl Ballot {

@@ -211,17 +211,17 @@ fn words_that_came_from_outside_have_an_end_in_what_is_written() {
     node.hears(Event::Died {
         proof: "\u{1f}".repeat(30_000),
     });
-    let written = node.comes_to(|action| {
-        matches!(
-            action,
-            Action::WriteBallot { .. } | Action::WriteMember { .. }
-        )
-    });
-    let words = match written {
-        Action::WriteBallot { ballot } => ballot.excluded.unwrap_or_default(),
-        Action::WriteMember { member } => member.reason,
-        other => panic!("{other:?}"),
+    let words = |action: &Action| {
+        if let Action::WriteBallot { ballot } = action {
+            ballot.excluded.clone()
+        } else if let Action::WriteMember { member } = action {
+            Some(member.reason.clone())
+        } else {
+            None
+        }
     };
+    let written = node.comes_to(|action| words(action).is_some());
+    let words = words(&written).unwrap_or_default();
     assert!(
         words.ends_with('…') && words.chars().count() < 600,
         "{}",
