@@ -25,10 +25,13 @@ impl World {
         let before = memory.written;
         memory.written = before.max(record.term);
         memory.written_at = self.now;
-        memory.handed_to = record
-            .handover_to
-            .clone()
-            .filter(|_| record.status == Status::Fenced);
+        let named = record.handover_to.clone();
+        memory.handed_to = match record.status {
+            Status::Fenced => named,
+            // Whoever it was handed to is on its way, however long its own promotion takes.
+            Status::Promoting => memory.handed_to.take().filter(|to| *to == record.instance),
+            Status::Active => None,
+        };
         let forgotten = memory.key_lost;
         if record.term < before && !forgotten {
             let words = format!(
