@@ -81,7 +81,7 @@ impl Words<'_, '_> {
         Ok(match self.below(4)? {
             0 => String::new(),
             1 => "10.0.0.1:3301".to_owned(),
-            2 => "\"\u{1f}".repeat(usize::try_from(self.number()? % 9_000).unwrap_or(0)),
+            2 => "\"\u{1f}".repeat(usize::try_from(self.number()? % 300).unwrap_or(0)),
             _ => String::arbitrary(self.0)?,
         })
     }

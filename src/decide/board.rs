@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::ending::{How, Known, Outage};
 use super::interruption::Interruption;
 use super::lag::Behind;
+use super::limits::a_name;
 use super::problems;
 use super::record::{Record, Vclock};
 use super::term::Term;
@@ -75,8 +76,10 @@ pub struct Member {
     /// Replica-set UUID.
     pub replicaset: String,
     /// What operators know it by: the address it announces.
+    #[serde(deserialize_with = "a_name")]
     pub name: String,
     /// Where it accepts iproto connections; without a host where that is not known.
+    #[serde(deserialize_with = "a_name")]
     pub uri: String,
     /// `master` or `replica`.
     pub role: String,
@@ -193,6 +196,7 @@ pub struct Ballot {
     /// Instance UUID.
     pub instance: String,
     /// What operators know it by.
+    #[serde(deserialize_with = "a_name")]
     pub name: String,
     /// The term up for grabs.
     pub term: Term,
@@ -429,6 +433,7 @@ pub struct Party {
     /// Instance UUID.
     pub instance: String,
     /// What operators know it by.
+    #[serde(deserialize_with = "a_name")]
     pub name: String,
 }
 

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::board::Member;
 use super::feed::SPLIT_OFF;
+use super::limits::with_room;
 use super::record::Record;
 use super::state::{Settings, State};
 
@@ -218,7 +219,7 @@ impl State {
                 problems.push(own);
             }
         }
-        problems
+        with_room(problems)
     }
 
     fn problems_of_all(&self) -> Vec<String> {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::board::{Cause, moment_ms, rows_missing};
 use super::ending::End;
+use super::limits::a_name;
 use super::term::Term;
 
 /// What the holder says of itself in the lock key.
@@ -21,8 +22,10 @@ pub struct Record {
     /// Its replica set's UUID.
     pub replicaset: String,
     /// A name that operators know it by: the address it announces.
+    #[serde(deserialize_with = "a_name")]
     pub name: String,
     /// Where it accepts iproto connections.
+    #[serde(deserialize_with = "a_name")]
     pub uri: String,
     /// Which run of the agent wrote it: two agents, one after the other, never write the same record.
     #[serde(default)]

@@ -5,8 +5,6 @@ use proptest::prelude::*;
 use super::fixtures::*;
 use crate::decide::board::Cause;
 use crate::decide::ending::End;
-use crate::decide::event::Event;
-use crate::decide::plan::Action;
 use crate::decide::record::{LastWord, Quorum, Record, RecordError, Status, Vclock};
 use crate::decide::term::Term;
 
@@ -206,25 +204,33 @@ fn a_record_with_more_than_a_replica_set_has_is_garbage() {
 }
 
 #[test]
-fn words_that_came_from_outside_have_an_end_in_what_is_written() {
-    let mut node = replica();
-    node.hears(Event::Died {
-        proof: "\u{1f}".repeat(30_000),
-    });
-    let words = |action: &Action| {
-        if let Action::WriteBallot { ballot } = action {
-            ballot.excluded.clone()
-        } else if let Action::WriteMember { member } = action {
-            Some(member.reason.clone())
-        } else {
-            None
-        }
-    };
-    let written = node.comes_to(|action| words(action).is_some());
-    let words = words(&written).unwrap_or_default();
-    assert!(
-        words.ends_with('…') && words.chars().count() < 600,
-        "{}",
-        words.len()
+fn problems_find_room_in_a_record_or_are_left_to_the_members_keys() {
+    let problem = |n: usize| format!("{n}{}", "x".repeat(150));
+    let mut node = node().attached().seeing_lock();
+    node.lock.put_record(
+        None,
+        &Record {
+            problems: (0..60).map(problem).collect(),
+            ..record()
+        },
     );
+    node.watch_shows_lock();
+    let told = node.state.problems();
+    assert!((20..40).contains(&told.len()), "{}", told.len());
+    let written = Record {
+        problems: told,
+        ..record()
+    };
+    assert_eq!(Record::parse(&written.to_bytes()), Ok(written));
+}
+
+#[test]
+fn a_name_that_no_host_has_is_garbage() {
+    let named = |name: &str| Record {
+        name: name.to_owned(),
+        ..record()
+    };
+    assert!(Record::parse(&named(&"x".repeat(300)).to_bytes()).is_ok());
+    let read = Record::parse(&named(&"x".repeat(301)).to_bytes());
+    assert!(matches!(read, Err(RecordError::Garbage { .. })), "{read:?}");
 }

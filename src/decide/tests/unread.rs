@@ -123,7 +123,7 @@ fn a_master_that_cannot_read_its_orders_goes_on_and_says_so() {
 #[test]
 fn keys_are_read_of_all_instances_that_anybody_mentions_the_surest_first() {
     let mut record = last_word().says(Status::Active);
-    record.members = (0..100).map(|at| format!("recorded-{at}")).collect();
+    record.members = (0..64).map(|at| format!("recorded-{at}")).collect();
     let node = after(&record);
     let known = node.state.known_members();
     let own = [OWN, OTHER, THIRD].map(str::to_owned);
