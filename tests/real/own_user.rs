@@ -66,6 +66,42 @@ async fn a_hung_instance_of_another_user_is_killed_with_that_right_alone() {
         .await;
 }
 
+/// Whether code in the instance finds the agent's token among what the kernel shows of the agent.
+async fn reads_the_token(world: &World, rights: Rights) -> Result<bool> {
+    const TOKEN: &str = "a-token-of-the-agent-alone";
+    let options = ReplicaSetOptions::of(1).user(INSTANCE);
+    let agent = |_, agent: AgentBuilder| agent.rights(rights).env("CONSUL_HTTP_TOKEN", TOKEN);
+    let scene = Scene::start_with(world, options, agent, |writers| writers).await?;
+    let pid = scene.master_agent().process().pid().unwrap_or(0);
+    let look = "local pid, token = ...
+        local function read(name)
+            local file = io.open(('/proc/%d/%s'):format(pid, name))
+            local text = file and file:read('*a') or ''
+            return text:find(token, 1, true) ~= nil
+        end
+        return io.open(('/proc/%d/stat'):format(pid)) ~= nil, read('environ')";
+    let seen = scene
+        .master()
+        .eval(look, &[pid.into(), TOKEN.into()])
+        .await?;
+    assert_eq!(seen.first(), Some(&true.into()), "the agent is there");
+    Ok(seen.get(1) == Some(&true.into()))
+}
+
+#[tokio::test]
+async fn an_instances_own_code_reads_no_token_of_an_agent_with_a_user_of_its_own() {
+    if is_skipped("own-user-token") {
+        return;
+    }
+    world()
+        .story("own-user-token", async |world| {
+            assert!(reads_the_token(world, Rights::User(INSTANCE)).await?);
+            assert!(!reads_the_token(world, Rights::Killer(AGENT)).await?);
+            Ok(())
+        })
+        .await;
+}
+
 /// Whatever answers at the instance's address leads to the instance and is not it.
 async fn nobody_is_killed_behind_a_relay(
     world: &World,
