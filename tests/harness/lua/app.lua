@@ -3,7 +3,8 @@ local ffi = require('ffi')
 
 local app = {}
 
-ffi.cdef([[
+-- An init script that evaluates this file once more finds the names declared.
+pcall(ffi.cdef, [[
 struct harness_timespec { long seconds; long nanoseconds; };
 int harness_clock_gettime(int clock, struct harness_timespec *time) __asm__("clock_gettime");
 ]])
