@@ -77,6 +77,14 @@ impl Words<'_, '_> {
         })
     }
 
+    /// As an instance names itself and its peers: Tarantool refuses anything but a UUID.
+    fn uuid(&mut self) -> Result<String> {
+        Ok(format!(
+            "00000000-0000-4000-8000-00000000000{}",
+            self.below(4)? + 1
+        ))
+    }
+
     fn text(&mut self) -> Result<String> {
         Ok(match self.below(4)? {
             0 => String::new(),
@@ -232,7 +240,7 @@ impl Words<'_, '_> {
         let mut peers = Vec::new();
         for id in 0..self.below(4)? {
             peers.push(json!({
-                "id": id, "uuid": self.instance()?, "downstream_status": self.text()?, "downstream_vclock": self.vclock()?,
+                "id": id, "uuid": self.uuid()?, "downstream_status": self.text()?, "downstream_vclock": self.vclock()?,
                 "upstream": {
                     "status": self.0.choose(&["follow", "stopped", "disconnected"])?, "peer": self.text()?,
                     "lag_s": f64::arbitrary(self.0)?, "idle_s": f64::arbitrary(self.0)?, "message": self.text()?,
@@ -243,7 +251,7 @@ impl Words<'_, '_> {
         let instance = if self.flag()? {
             OWN.to_owned()
         } else {
-            self.instance()?
+            self.uuid()?
         };
         let mut probe = json!({
             "now": clock, "uuid": instance, "replicaset_uuid": SET, "ro": self.flag()?, "read_only": self.flag()?,
@@ -258,7 +266,7 @@ impl Words<'_, '_> {
             },
         });
         probe["guard"]["promise"] = self.maybe(|it| {
-            Ok(json!({"to": it.instance()?, "term": it.number()?, "left_ns": it.number()?}))
+            Ok(json!({"to": it.uuid()?, "term": it.number()?, "left_ns": it.number()?}))
         })?;
         Ok(serde_json::from_value(probe).ok().map(Box::new))
     }
