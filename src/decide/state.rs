@@ -572,11 +572,12 @@ impl State {
         }
     }
 
-    /// The term under which the instance is writable at its last word, while it is attached.
+    /// The term under which the instance is writable at its last word, while it is attached. No guard is promoted in none.
     #[must_use]
     pub fn serving_term(&self) -> Option<Term> {
         self.live_probe()
             .filter(|probe| !probe.ro && probe.guard.leased)
             .map(|probe| probe.guard.term)
+            .filter(|term| *term > Term::NONE)
     }
 }

@@ -8,9 +8,9 @@ use tarsec_harness::{CliOutput, Consul, ConsulOptions, Result, Value, World, eve
 use crate::scene::Scene;
 use crate::support::{SOON, world};
 
-const SET: &str = "5f6a3c1e-0000-4000-8000-000000000001";
+pub(crate) const SET: &str = "5f6a3c1e-0000-4000-8000-000000000001";
 const MASTER: &str = "aaaaaaa1-0000-4000-8000-000000000000";
-const REPLICA: &str = "aaaaaaa2-0000-4000-8000-000000000000";
+pub(crate) const REPLICA: &str = "aaaaaaa2-0000-4000-8000-000000000000";
 /// Longer than any of the commands' own deadlines in these stories.
 const COMMAND: Duration = Duration::from_secs(60);
 
@@ -19,7 +19,7 @@ async fn tarsec(world: &World, consul: &Consul, args: &[&str]) -> CliOutput {
     tarsec_with(world, consul, args, &[]).await
 }
 
-async fn tarsec_with(
+pub(crate) async fn tarsec_with(
     world: &World,
     consul: &Consul,
     args: &[&str],
@@ -35,22 +35,22 @@ async fn tarsec_with(
 }
 
 #[track_caller]
-fn assert_ended(output: &CliOutput, code: i32, words: &str) {
+pub(crate) fn assert_ended(output: &CliOutput, code: i32, words: &str) {
     let text = format!("{}{}", output.stdout, output.stderr);
     assert_eq!(output.code, Some(code), "{text}");
     assert!(text.contains(words), "{words:?} is not in\n{text}");
 }
 
 /// A replica set of which only the keys exist.
-struct Stage<'a> {
+pub(crate) struct Stage<'a> {
     world: &'a World,
-    consul: Consul,
+    pub(crate) consul: Consul,
     session: String,
 }
 
 impl<'a> Stage<'a> {
     /// A master that holds the lock, with a lease of two seconds, and a replica.
-    async fn set(world: &'a World) -> Result<Self> {
+    pub(crate) async fn set(world: &'a World) -> Result<Self> {
         let consul = world.consul().await?;
         let create = consul
             .api()?
@@ -78,7 +78,7 @@ impl<'a> Stage<'a> {
         format!("tarsec/{}/{SET}/{name}", self.world.cluster())
     }
 
-    async fn put(&self, name: &str, value: &Value) -> Result<()> {
+    pub(crate) async fn put(&self, name: &str, value: &Value) -> Result<()> {
         let api = self.consul.api()?;
         api.kv_put(&self.key(name), value.to_string()).await
     }
@@ -93,12 +93,12 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    async fn value(&self, name: &str) -> Result<Value> {
+    pub(crate) async fn value(&self, name: &str) -> Result<Value> {
         let entry = self.consul.api()?.kv(&self.key(name)).await?;
         entry.map_or(Ok(Value::Null), |entry| entry.json())
     }
 
-    async fn run(&self, args: &[&str]) -> CliOutput {
+    pub(crate) async fn run(&self, args: &[&str]) -> CliOutput {
         tarsec(self.world, &self.consul, args).await
     }
 
@@ -228,56 +228,6 @@ async fn status_tells_what_is_wrong_by_its_exit_code() {
         Ok(())
     };
     world().story("commands-status", story).await;
-}
-
-#[tokio::test]
-async fn a_member_that_is_gone_is_forgotten_and_no_other() {
-    let story = async |world: &World| {
-        let stage = Stage::set(world).await?;
-        let gone = "aaaaaaa3-0000-4000-8000-000000000000";
-        let member = json!({
-            "v": 1, "instance": gone, "replicaset": SET, "name": "db-3:3301", "uri": "db-3:3301", "role": "replica",
-            "term": 7, "lease_ms": 2000,
-        });
-        stage.put(&format!("members/{gone}"), &member).await?;
-        stage.put(&format!("ballots/{gone}"), &json!({})).await?;
-        // A key that no agent wrote: no value of it is a member's.
-        stage
-            .put("members/anything", &json!({"term": u64::MAX}))
-            .await?;
-        let output = stage.run(&["forget", "db-1:3301", "--yes"]).await;
-        assert_ended(&output, 6, "holds the lock");
-        let output = stage.run(&["forget", "db-2:3301", "--yes"]).await;
-        assert_ended(
-            &output,
-            6,
-            &format!("box.space._cluster.index.uuid:delete('{REPLICA}')"),
-        );
-        let output = stage.run(&["forget", "db-3"]).await;
-        assert_ended(&output, 2, "--yes");
-        assert_eq!(stage.value(&format!("members/{gone}")).await?, member);
-        let output = stage.run(&["forget", "db-3", "--yes"]).await;
-        assert_ended(&output, 0, "db-3:3301 is forgotten");
-        let output = stage.run(&["forget", "anything", "--yes"]).await;
-        assert_ended(&output, 0, "anything is forgotten");
-        for key in [
-            format!("members/{gone}"),
-            format!("ballots/{gone}"),
-            "members/anything".to_owned(),
-        ] {
-            assert_eq!(stage.value(&key).await?, Value::Null, "{key}");
-        }
-        assert!(
-            stage
-                .value(&format!("members/{REPLICA}"))
-                .await?
-                .is_object()
-        );
-        let output = stage.run(&["forget", "db-3", "--yes"]).await;
-        assert_ended(&output, 2, "neither a replica set nor a member");
-        Ok(())
-    };
-    world().story("commands-forget", story).await;
 }
 
 #[tokio::test]

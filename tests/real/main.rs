@@ -14,6 +14,7 @@ mod clocks;
 mod cluster;
 mod cold_start;
 mod commands;
+mod commands_keys;
 mod consul_away;
 mod consul_cut_off;
 mod consul_servers;

@@ -132,3 +132,17 @@ proptest! {
         prop_assert!(term(number).next().is_believable_after(term(number)));
     }
 }
+
+/// Whatever answers at the instance's address, no record names a term in which there was no holder.
+#[test]
+fn a_lease_in_no_term_makes_no_record_without_a_term() {
+    let mut node = node().finding(|lock| lock.delete_key());
+    node.instance.ro = false;
+    node.instance.read_only = false;
+    node.instance.guard.leased = true;
+    node.attaches();
+    node.watch_shows_lock();
+    node.lives_on(2.secs());
+    let written = node.lock.record().map(|record| record.term);
+    assert!(written.is_none_or(|term| term > Term::NONE), "{written:?}");
+}
