@@ -12,9 +12,10 @@ use super::advice::prefix_rule;
 use super::error::{Advice, BodyError, ConsulError};
 use super::txn::{Found, KvOperation, TxnAnswer, found};
 use super::wire::{Answer, Call, Entry, key_path, or_at_once};
+use crate::decide::record::Record;
 
 /// The longest value that is read. An agent's own words take a few KiB, with 32 members and all problems 20.
-pub const VALUE_LIMIT_BYTES: usize = 64 * 1024;
+pub const VALUE_LIMIT_BYTES: usize = Record::MAX_BYTES;
 
 /// What Consul takes into one transaction (`maxTxnOps` in its `agent/txn_endpoint.go`).
 const KEYS_AT_ONCE: usize = 64;
@@ -92,6 +93,24 @@ impl Values {
 }
 
 impl Consul {
+    /// What these keys hold, confirmed by a quorum and no older than the call. Up to 64 keys are read at one moment, unless
+    /// there is more under them than agents ever write: then each is read at its own.
+    ///
+    /// # Errors
+    /// What stands there is unknown.
+    pub async fn read_keys(&self, what: &str, keys: &[String]) -> Result<Values, ConsulError> {
+        let mut values = Values::default();
+        for keys in keys.chunks(KEYS_AT_ONCE) {
+            let read = match self.read_together(what, keys).await? {
+                Some(read) => read,
+                None => self.read_one_by_one(what, keys).await?,
+            };
+            values.found.extend(read.found);
+            values.too_long.extend(read.too_long);
+        }
+        Ok(values)
+    }
+
     /// The same for keys that may be anybody's: those that were not read before are read one by one, since together they may
     /// be much more than is read, and Consul would have put all of it together.
     ///
@@ -109,24 +128,6 @@ impl Consul {
         let read = self.read_one_by_one(what, &new).await?;
         values.found.extend(read.found);
         values.too_long.extend(read.too_long);
-        Ok(values)
-    }
-
-    /// What these keys hold, confirmed by a quorum and no older than the call. Up to 64 keys are read at one moment, unless
-    /// there is more under them than agents ever write: then each is read at its own.
-    ///
-    /// # Errors
-    /// What stands there is unknown.
-    pub async fn read_keys(&self, what: &str, keys: &[String]) -> Result<Values, ConsulError> {
-        let mut values = Values::default();
-        for keys in keys.chunks(KEYS_AT_ONCE) {
-            let read = match self.read_together(what, keys).await? {
-                Some(read) => read,
-                None => self.read_one_by_one(what, keys).await?,
-            };
-            values.found.extend(read.found);
-            values.too_long.extend(read.too_long);
-        }
         Ok(values)
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::consul::Found;
+use crate::consul::{Found, VALUE_LIMIT_BYTES};
 use crate::decide::board::{
     self, Ballot, HISTORY_LINES, HistoryLine, Member, Pause, Switchover, SwitchoverState,
     WaitingKey,
@@ -14,8 +14,6 @@ use crate::keys::{ClusterKey, ClusterKeys, ReplicaSetKey};
 /// Lines of history of one replica set that are shown. Agents keep half as many, and a line too many for the moment between
 /// writing one and removing another.
 const LINES_MAX: usize = 2 * HISTORY_LINES as usize;
-/// A line of history is half a KiB; Consul takes a thousand times that.
-const LINE_BYTES_MAX: usize = 64 * 1024;
 
 /// A cluster's keys.
 #[derive(Default)]
@@ -126,7 +124,7 @@ impl<'a> SetKeys<'a> {
                 let named = ballot.map(|ballot| (instance.to_owned(), ballot));
                 self.ballots.extend(named);
             }
-            ReplicaSetKey::History if entry.value.len() > LINE_BYTES_MAX => {
+            ReplicaSetKey::History if entry.value.len() > VALUE_LIMIT_BYTES => {
                 self.history_left_out += 1;
             }
             ReplicaSetKey::History => self

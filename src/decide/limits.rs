@@ -1,10 +1,8 @@
 //! What an agent writes to Consul can be read there: what it takes over from others, names, lists and words, has an end.
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Deserializer};
 
-use super::record::{Record, Vclock};
+use super::record::Record;
 
 /// More members than a replica set has, those that have left among them.
 const NAMES_MAX: usize = 64;
@@ -51,11 +49,11 @@ impl Record {
         let vclocks = [&self.vclock, &self.base].into_iter();
         let single = [&self.instance, &self.replicaset, &self.agent].into_iter();
         let single = single.chain(&self.handover_to);
-        let has_room = sets.chain(quorum).all(is_set)
-            && lists.into_iter().all(|names| is_list(names))
+        let has_room = sets.chain(quorum).all(|names| are_few(names.iter()))
+            && lists.into_iter().all(|names| are_few(names.iter()))
             && vclocks
                 .chain(last.clone().map(|word| &word.vclock))
-                .all(is_vclock)
+                .all(|vclock| are_few(vclock.keys()))
             && single
                 .chain(last.map(|word| &word.instance))
                 .all(|it| it.chars().count() <= UUID_MAX);
@@ -65,14 +63,7 @@ impl Record {
     }
 }
 
-fn is_list(names: &[String]) -> bool {
-    names.len() <= NAMES_MAX && names.iter().all(|name| name.len() <= UUID_MAX)
-}
-
-fn is_set(names: &BTreeSet<String>) -> bool {
-    names.len() <= NAMES_MAX && names.iter().all(|name| name.len() <= UUID_MAX)
-}
-
-fn is_vclock(vclock: &Vclock) -> bool {
-    vclock.len() <= NAMES_MAX && vclock.keys().all(|id| id.len() <= UUID_MAX)
+/// So many UUIDs as a replica set has members, or a vclock components.
+fn are_few<'n>(mut names: impl ExactSizeIterator<Item = &'n String>) -> bool {
+    names.len() <= NAMES_MAX && names.all(|name| name.len() <= UUID_MAX)
 }

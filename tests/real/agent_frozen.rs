@@ -48,6 +48,33 @@ async fn an_agent_asleep_for_longer_than_the_lease_wakes_as_the_same_masters_age
         .await;
 }
 
+/// The agent of a stalled machine goes on first, and its instance, with that process, a moment later: just what must not be taken
+/// for a hang.
+async fn goes_on_unharmed(
+    cluster: &Cluster,
+    old: usize,
+    heir: usize,
+    pid: Option<u32>,
+) -> Result<()> {
+    let (instance, agent) = (&cluster.set[old], &cluster.agents[old]);
+    agent.thaw()?;
+    let slept = "this agent did not run for a while";
+    agent
+        .wait_for_log(SOON, slept, 0, |line| line.message() == slept)
+        .await?;
+    tokio::time::sleep(BEHIND).await;
+    instance.thaw()?;
+    let words = format!("replica: the master is {}", cluster.set[heir].addr());
+    cluster.wait_for_reason(old, &words).await?;
+    cluster.set.stays_master(heir, LEASE).await?;
+    assert_eq!(
+        instance.process().pid(),
+        pid,
+        "a healthy instance was killed"
+    );
+    Ok(())
+}
+
 /// A host that stops and goes on: nothing on it hung, though its agent heard of nobody for longer than a lease.
 #[tokio::test]
 async fn a_machine_that_stood_still_past_its_lease_kills_nothing_when_it_goes_on() {
@@ -62,23 +89,7 @@ async fn a_machine_that_stood_still_past_its_lease_kills_nothing_when_it_goes_on
                 .set
                 .wait_for_new_master(old, LEASE * 2 + SOON)
                 .await?;
-            // The agent is the first to go on, and the instance a moment later: just what must not be taken for a hang.
-            agent.thaw()?;
-            let slept = "this agent did not run for a while";
-            agent
-                .wait_for_log(SOON, slept, 0, |line| line.message() == slept)
-                .await?;
-            tokio::time::sleep(BEHIND).await;
-            instance.thaw()?;
-            let words = format!("replica: the master is {}", cluster.set[heir].addr());
-            cluster.wait_for_reason(old, &words).await?;
-            cluster.set.stays_master(heir, LEASE).await?;
-            assert_eq!(
-                instance.process().pid(),
-                pid,
-                "a healthy instance was killed"
-            );
-            Ok(())
+            goes_on_unharmed(&cluster, old, heir, pid).await
         })
         .await;
 }
@@ -109,22 +120,7 @@ async fn an_instance_that_was_silent_before_its_machine_stalled_is_not_killed_wh
                 .wait_for_new_master(old, LEASE * 2 + SOON)
                 .await?;
             tokio::time::sleep(STALL.saturating_sub(stalled.elapsed())).await;
-            agent.thaw()?;
-            let slept = "this agent did not run for a while";
-            agent
-                .wait_for_log(SOON, slept, 0, |line| line.message() == slept)
-                .await?;
-            tokio::time::sleep(BEHIND).await;
-            instance.thaw()?;
-            let words = format!("replica: the master is {}", cluster.set[heir].addr());
-            cluster.wait_for_reason(old, &words).await?;
-            cluster.set.stays_master(heir, LEASE).await?;
-            assert_eq!(
-                instance.process().pid(),
-                pid,
-                "a healthy instance was killed"
-            );
-            Ok(())
+            goes_on_unharmed(&cluster, old, heir, pid).await
         })
         .await;
 }

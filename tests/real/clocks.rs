@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use tarsec_harness::{
-    AgentBuilder, Clocks, Machine, ReplicaSetOptions, Result, World, WritersBuilder, eventually,
+    AgentBuilder, Clocks, Machine, ReplicaSetOptions, Result, World, WritersBuilder,
 };
 
-use crate::scene::{Scene, assert_reigns, guard};
+use crate::scene::{Scene, assert_reigns, wait_until_fenced_or_gone};
 use crate::strict::{EXACT_WRITES, assert_nothing_late};
 use crate::support::{LEASE, SOON, world};
 
@@ -40,20 +40,7 @@ async fn sleep_through_the_succession(scene: &Scene, clocks: &Clocks) -> Result<
     clocks.was_suspended(scene.master(), began.elapsed())?;
     let woken = Instant::now();
     scene.master().thaw()?;
-    eventually(
-        SOON,
-        "the woken instance to be fenced or gone",
-        async || {
-            if !scene.master().process().is_running() {
-                return Ok(());
-            }
-            match guard(scene.master()).await {
-                Ok(guard) if guard["leased"] == false => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        },
-    )
-    .await?;
+    wait_until_fenced_or_gone(scene.master()).await?;
     let fenced_after = woken.elapsed();
     scene.master_agent().thaw()?;
     Ok(fenced_after)

@@ -212,6 +212,24 @@ pub(crate) async fn wait_for_master(
     .await
 }
 
+/// Waits until an instance that was woken after its lease is read-only, or ended itself.
+pub(crate) async fn wait_until_fenced_or_gone(instance: &Instance) -> Result<()> {
+    eventually(
+        SOON,
+        "the woken instance to be fenced or gone",
+        async || {
+            if !instance.process().is_running() {
+                return Ok(());
+            }
+            match guard(instance).await {
+                Ok(guard) if guard["leased"] == false => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        },
+    )
+    .await
+}
+
 /// The guard's own state, read inside the instance.
 pub(crate) async fn guard(instance: &Instance) -> Result<Value> {
     let lua = "local s = tarsec_guard.state

@@ -8,7 +8,9 @@ use tarsec_harness::{
 };
 
 use crate::pause::wait_until_stood_down;
-use crate::scene::{Scene, assert_never_refused, assert_reigns, guard, wait_for_master};
+use crate::scene::{
+    Scene, assert_never_refused, assert_reigns, wait_for_master, wait_until_fenced_or_gone,
+};
 use crate::support::{LEASE, SOON, world};
 
 /// A write whose end is taken when it has landed. A write that landed in time may be acknowledged at any time: a
@@ -62,20 +64,7 @@ async fn sleep_through_the_succession(scene: Scene) -> Result<Verdict> {
 
     // First the instance alone: it has the processor before anybody could end it.
     scene.master().thaw()?;
-    eventually(
-        SOON,
-        "the woken instance to be fenced or gone",
-        async || {
-            if !scene.master().process().is_running() {
-                return Ok(());
-            }
-            match guard(scene.master()).await {
-                Ok(guard) if guard["leased"] == false => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        },
-    )
-    .await?;
+    wait_until_fenced_or_gone(scene.master()).await?;
     scene.master_agent().thaw()?;
     scene.writers.wait_for_writes(100, SOON).await?;
     // It may have killed itself; either way it finds its way back.

@@ -5,7 +5,7 @@ use tarsec_harness::{
     World, WritersBuilder, eventually, json,
 };
 
-use crate::scene::{SOME_WRITES, Scene, assert_reigns, guard, wait_for_master};
+use crate::scene::{SOME_WRITES, Scene, assert_reigns, wait_for_master, wait_until_fenced_or_gone};
 use crate::support::{SOON, world};
 
 /// The journal becomes synchronous on the instance where the set is born, before there is an agent.
@@ -141,20 +141,7 @@ async fn what_a_machine_acknowledged_before_it_froze_is_on_the_next_master_and_s
                 .await?;
             let heir = scene.wait_for_heir(SOON).await?;
             scene.master().thaw()?;
-            eventually(
-                SOON,
-                "the woken instance to be fenced or gone",
-                async || {
-                    if !scene.master().process().is_running() {
-                        return Ok(());
-                    }
-                    match guard(scene.master()).await {
-                        Ok(guard) if guard["leased"] == false => Ok(()),
-                        other => Err(format!("{other:?}")),
-                    }
-                },
-            )
-            .await?;
+            wait_until_fenced_or_gone(scene.master()).await?;
             scene.master_agent().thaw()?;
             // Not that the next master can go on: 2.6.0's replication does not always survive what the old one sends.
             let history = scene.writers.stop().await?;

@@ -9,7 +9,6 @@ use crate::decide::addresses::{PeerAddrs, Whereabouts};
 use crate::decide::board::{Board, Member};
 use crate::decide::event::Event;
 use crate::decide::ids::SessionId;
-use crate::decide::observed::{Peer, Upstream};
 use crate::decide::plan::{Action, GuardCommand};
 
 const THIRD: &str = "instance-third";
@@ -138,23 +137,6 @@ proptest! {
     }
 }
 
-fn peer(uuid: &str, address: Option<&str>) -> Peer {
-    Peer {
-        id: 0,
-        uuid: uuid.to_owned(),
-        upstream: address.map(|address| Upstream {
-            status: "follow".to_owned(),
-            peer: Some(address.to_owned()),
-            lag_s: None,
-            idle_s: None,
-            message: None,
-            locked_out: false,
-        }),
-        downstream_status: None,
-        downstream_vclock: None,
-    }
-}
-
 fn announcing(uuid: &str, uri: &str) -> Board {
     let member: Member = serde_json::from_value(serde_json::json!({
         "v": 1, "instance": uuid, "replicaset": "", "name": "b", "uri": uri, "role": "replica",
@@ -183,9 +165,9 @@ fn unattached() -> Node {
                 .map(str::to_owned)
                 .to_vec();
             instance.replication = vec![
-                peer(OWN, None),
-                peer(OTHER, Some("replicator@10.0.0.2:3301")),
-                peer(THIRD, None),
+                peer_at(OWN, None),
+                peer_at(OTHER, Some("replicator@10.0.0.2:3301")),
+                peer_at(THIRD, None),
             ];
         })
 }
@@ -293,7 +275,7 @@ fn a_replica_follows_its_master_where_it_followed_it_before_whatever_the_record_
 #[test]
 fn a_replica_that_knows_no_other_address_stays_with_its_upstream_and_says_so() {
     let mut node = follower_of(RELAY).having(|instance| {
-        instance.replication = vec![peer(OWN, None), peer(OTHER, None)];
+        instance.replication = vec![peer_at(OWN, None), peer_at(OTHER, None)];
     });
     assert_eq!(pointed(&mut node), Vec::<String>::new());
     let problems = node.state.problems();

@@ -15,7 +15,6 @@ use super::world::{Broken, FAIR, World, failsafe_world};
 use crate::decide::addresses::Whereabouts;
 use crate::decide::board::Board;
 use crate::decide::event::Event;
-use crate::decide::observed::{Peer, Upstream};
 use crate::decide::plan::{Action, Before, GuardCommand, Plan, Reason};
 use crate::decide::record::{Record, Status};
 use crate::decide::state::Reading;
@@ -25,32 +24,15 @@ use crate::decide::timing::InstanceTime;
 const THIRD: &str = "instance-third";
 const NEW: &str = "instance-new";
 
-fn peer(uuid: &str, address: Option<&str>) -> Peer {
-    Peer {
-        id: 0,
-        uuid: uuid.to_owned(),
-        upstream: address.map(|address| Upstream {
-            status: "follow".to_owned(),
-            peer: Some(address.to_owned()),
-            lag_s: None,
-            idle_s: None,
-            message: None,
-            locked_out: false,
-        }),
-        downstream_status: None,
-        downstream_vclock: None,
-    }
-}
-
 /// Attached to an instance of three, with `FAILSAFE=on`; the lock is free and fenced.
 fn candidate() -> Node {
     node()
         .with(|settings| settings.failsafe = true)
         .having(|instance| {
             instance.replication = vec![
-                peer(OWN, None),
-                peer(OTHER, Some("replicator@10.0.0.2:3301")),
-                peer(THIRD, Some("10.0.0.3:3301")),
+                peer_at(OWN, None),
+                peer_at(OTHER, Some("replicator@10.0.0.2:3301")),
+                peer_at(THIRD, Some("10.0.0.3:3301")),
             ];
         })
         .attached()
@@ -395,7 +377,7 @@ fn nobody_is_asked_with_failsafe_off_or_on_a_record_that_says_off() {
 #[test]
 fn whoever_a_lost_write_names_is_asked_too() {
     let mut node = safe_master();
-    node.instance.replication.push(peer(NEW, None));
+    node.instance.replication.push(peer_at(NEW, None));
     node.passes(2500.ms());
     let refresh = node.runs_until(|action| matches!(action, Action::Refresh { .. }));
     node.loses(&refresh);
@@ -417,7 +399,7 @@ fn whoever_a_lost_write_names_is_asked_too() {
 fn whoever_joins_while_consul_is_away_is_asked_too() {
     let mut node = safe_master();
     goes_without(&mut node, 8.secs(), promised);
-    node.instance.replication.push(peer(NEW, None));
+    node.instance.replication.push(peer_at(NEW, None));
     goes_without(&mut node, 1.secs(), promised);
     let (members, _) = asks(&mut node);
     assert!(members[NEW].is_err());
@@ -427,7 +409,7 @@ fn whoever_joins_while_consul_is_away_is_asked_too() {
 fn a_lone_instance_has_nobody_to_ask_and_goes_on() {
     let mut node = node()
         .with(|settings| settings.failsafe = true)
-        .having(|instance| instance.replication = vec![peer(OWN, None)])
+        .having(|instance| instance.replication = vec![peer_at(OWN, None)])
         .attached()
         .seeing_lock()
         .settled()
@@ -497,7 +479,7 @@ fn members_are_reached_where_they_are_followed_else_where_their_agents_say() {
     });
     // It is followed no more, as under REPLICATION=follow.
     node.instance.replication[2].upstream = None;
-    node.instance.replication.push(peer(NEW, None));
+    node.instance.replication.push(peer_at(NEW, None));
     goes_without(&mut node, 1.secs(), promised);
     let (members, _) = asks(&mut node);
     let found = |uuid: &str| members[uuid].as_ref().map(String::as_str);

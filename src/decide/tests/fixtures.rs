@@ -14,6 +14,7 @@ use crate::decide::board::Cause;
 use crate::decide::decide;
 use crate::decide::event::{ConsulFault, Event};
 use crate::decide::ids::SessionId;
+use crate::decide::observed::{Peer, Upstream};
 use crate::decide::plan::{Action, CatalogEntry, Plan};
 use crate::decide::record::{Record, Status, Vclock};
 use crate::decide::state::{Elector, Settings, State, SyncLoss};
@@ -92,6 +93,24 @@ pub(crate) fn settings() -> Settings {
         shared: BTreeMap::new(),
         agent: "first".to_owned(),
         announce: "10.0.0.1:3301".to_owned(),
+    }
+}
+
+/// A row of `box.info.replication`; with an address it is followed there.
+pub(super) fn peer_at(uuid: &str, address: Option<&str>) -> Peer {
+    Peer {
+        id: 0,
+        uuid: uuid.to_owned(),
+        upstream: address.map(|address| Upstream {
+            status: "follow".to_owned(),
+            peer: Some(address.to_owned()),
+            lag_s: None,
+            idle_s: None,
+            message: None,
+            locked_out: false,
+        }),
+        downstream_status: None,
+        downstream_vclock: None,
     }
 }
 
