@@ -16,7 +16,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{IpAddr, SocketAddr};
 
-use rustix::process::{Pid, getpgrp, getpid, getppid, getsid};
+use rustix::process::{Pid, getpid, getppid};
 
 /// The other end of a connection, as seen from this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,7 +125,7 @@ const STATUS_SIZE: u64 = 64 * 1024;
 /// # Errors
 /// It does not, or nothing shows that it does.
 pub fn check(pid: u32, far_end: FarEnd) -> Result<(), OwnerError> {
-    if let Some(what) = never_ours(pid) {
+    if let Some(what) = never_ours(pid, &leaders(OWN_STAT)?) {
         return Err(OwnerError::NeverOurs { pid, what });
     }
     let (here, there) = match far_end {
@@ -150,7 +150,7 @@ pub fn check(pid: u32, far_end: FarEnd) -> Result<(), OwnerError> {
 }
 
 /// What no server may make an agent kill, whatever it shows.
-fn never_ours(pid: u32) -> Option<&'static str> {
+fn never_ours(pid: u32, leaders: &[u32]) -> Option<&'static str> {
     let is = |other: Option<Pid>| {
         other.is_some_and(|other| other.as_raw_nonzero().get().cast_unsigned() == pid)
     };
@@ -160,11 +160,27 @@ fn never_ours(pid: u32) -> Option<&'static str> {
         Some("this agent")
     } else if is(getppid()) {
         Some("this agent's parent")
-    } else if is(Some(getpgrp())) || is(getsid(None).ok()) {
+    } else if leaders.contains(&pid) {
         Some("the leader of this agent's own process group or session")
     } else {
         None
     }
+}
+
+const OWN_STAT: &str = "/proc/self/stat";
+
+/// The leaders of a process's group and session; 0 stands for one outside its PID namespace, as in a container that was
+/// started from outside it. (The system calls of rustix know no such leader.)
+fn leaders(path: &str) -> Result<[u32; 2], OwnerError> {
+    read(path, leaders_in)
+}
+
+/// proc(5): behind the name come state, ppid, pgrp, session.
+fn leaders_in(stat: &str) -> Option<[u32; 2]> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_ascii_whitespace().skip(2);
+    let mut next = || fields.next()?.parse().ok();
+    Some([next()?, next()?])
 }
 
 /// The server's side of a connection.
@@ -265,22 +281,11 @@ fn holds(pid: u32, inode: u64) -> io::Result<bool> {
 }
 
 fn same_user(pid: u32, user: u32, there: SocketAddr) -> Result<(), OwnerError> {
-    let read = |path: String| {
-        let mut text = String::new();
-        let read =
-            File::open(&path).and_then(|file| file.take(STATUS_SIZE).read_to_string(&mut text));
-        match read {
-            Ok(_) => Ok(text),
-            Err(source) => Err(OwnerError::Unreadable { path, source }),
-        }
-    };
-    let path = format!("/proc/{pid}/status");
-    let Some(owner) = file_system_user(&read(path.clone())?) else {
-        let source = io::Error::from(io::ErrorKind::InvalidData);
-        return Err(OwnerError::Unreadable { path, source });
-    };
-    let unmapped = read("/proc/sys/kernel/overflowuid".to_owned())?;
-    if unmapped.trim().parse() == Ok(owner) {
+    let owner = read(&format!("/proc/{pid}/status"), file_system_user)?;
+    let unmapped: u32 = read("/proc/sys/kernel/overflowuid", |text| {
+        text.trim().parse().ok()
+    })?;
+    if unmapped == owner {
         return Err(OwnerError::Unmapped { pid });
     }
     if owner != user {
@@ -292,6 +297,18 @@ fn same_user(pid: u32, user: u32, there: SocketAddr) -> Result<(), OwnerError> {
         });
     }
     Ok(())
+}
+
+/// What a small file says.
+fn read<T>(path: &str, parsed: impl Fn(&str) -> Option<T>) -> Result<T, OwnerError> {
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|file| file.take(STATUS_SIZE).read_to_string(&mut text))
+        .and_then(|_| parsed(&text).ok_or_else(|| io::ErrorKind::InvalidData.into()))
+        .map_err(|source| OwnerError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 /// The user that the process's sockets are given (`Uid:` real, effective, saved, file system).
@@ -389,19 +406,27 @@ mod tests {
 
     #[test]
     fn what_an_agent_lives_in_is_never_an_instance() {
-        let raw = |pid: Pid| pid.as_raw_nonzero().get().cast_unsigned();
-        let own = [
-            0,
-            1,
-            std::process::id(),
-            raw(getppid().unwrap()),
-            raw(getpgrp()),
-            raw(getsid(None).unwrap()),
-        ];
-        for pid in own {
+        let parent = getppid().map_or(1, |pid| pid.as_raw_nonzero().get().cast_unsigned());
+        let own = [0, 1, std::process::id(), parent];
+        for pid in own.into_iter().chain(leaders(OWN_STAT).unwrap()) {
             let error = check(pid, FarEnd::Unix { pid: Some(pid) }).unwrap_err();
             assert!(matches!(error, OwnerError::NeverOurs { .. }), "{error}");
         }
+    }
+
+    #[test]
+    fn the_leaders_of_a_group_and_a_session_are_read_from_where_they_stand() {
+        let bystander = Bystander::start();
+        let ours = leaders(OWN_STAT).unwrap();
+        assert_eq!(
+            leaders(&format!("/proc/{}/stat", bystander.0.id())).unwrap(),
+            ours
+        );
+        assert_eq!(leaders_in("7 (a) S 9 (9) S 1 5 6 34816 7"), Some([5, 6]));
+        // Both outside this PID namespace.
+        assert_eq!(leaders_in("7 (a) S 1 0 0 0 -1"), Some([0, 0]));
+        assert_eq!(leaders_in("7 (a) S 1 -1 6"), None);
+        assert_eq!(leaders_in("7 (a) S 1 5"), None);
     }
 
     #[test]
