@@ -9,7 +9,7 @@ use super::observed::{Heard, Probe};
 use super::plan::{Action, Before, CatalogEntry, GuardCommand};
 use super::slots::Place;
 use super::state::{Attempt, Granted, Link, MemberTerms, Reading, Session, State};
-use super::term::Term;
+use super::term::{SaidBy, Term};
 use super::timing::{Tick, Timing};
 
 /// After a failed call to Consul: long enough not to add to its trouble, short against any lease.
@@ -84,7 +84,7 @@ impl State {
                 let asked_at = self.pending.ends(Place::Board);
                 match result {
                     Ok(board) => {
-                        let (term, lease) = board.terms(|term| self.believes(term));
+                        let (term, lease) = board.terms(|term| self.believes(term, SaidBy::Member));
                         self.member_terms = Some(MemberTerms { term, lease });
                         self.highest_term = self.highest_term.max(term);
                         self.own_key_seen(&board, asked_at);
@@ -122,8 +122,8 @@ impl State {
     }
 
     /// Whether a term can have been reached by counting, for all that is known here.
-    pub(super) fn believes(&self, term: Term) -> bool {
-        term.is_believable_after(self.highest_term)
+    pub(super) fn believes(&self, term: Term, said_by: SaidBy) -> bool {
+        term.is_believable_after(self.highest_term, said_by)
     }
 
     /// Takes note of what is being begun, before it is: a call whose answer is lost may still have been carried out.
@@ -335,7 +335,7 @@ impl State {
             reply_at: now,
         });
         self.instance.probed_at = Some(now);
-        if self.believes(probe.guard.term) {
+        if self.believes(probe.guard.term, SaidBy::Guard) {
             self.highest_term = self.highest_term.max(probe.guard.term);
         }
         self.note_promotion(&probe, begun_at, now);

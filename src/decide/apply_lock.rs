@@ -9,7 +9,7 @@ use super::plan::Before;
 use super::record::{Record, RecordError, Status};
 use super::slots::Place;
 use super::state::{Attempt, Hold, LostHold, Session, State, Unchanged};
-use super::term::Term;
+use super::term::{SaidBy, Term};
 use super::timing::{Tick, Timing};
 
 /// After a step at the lock that was refused.
@@ -78,7 +78,7 @@ impl State {
     fn doubts_term(&self, sight: &mut LockSight) {
         let Some(key) = &mut sight.key else { return };
         if let Ok(record) = &key.record
-            && !self.believes(record.term)
+            && !self.believes(record.term, SaidBy::Lock)
         {
             let why = format!(
                 "term is {}, the highest known is {}",

@@ -58,6 +58,10 @@ impl Planner<'_> {
             self.decline(&contest, &why);
             return Reason::WaitingForInstance { why };
         }
+        let leased = self.state.live_probe().filter(|probe| probe.guard.leased);
+        if leased.is_some_and(|probe| probe.guard.term > self.state.highest_term) {
+            return self.fence("its lease is for a term that nobody can have counted to");
+        }
         let serving = self.state.serving_term();
         if serving.is_some_and(|term| term < self.state.highest_term) {
             return self.fence("a higher term than its own has been served");

@@ -572,12 +572,13 @@ impl State {
         }
     }
 
-    /// The term under which the instance is writable at its last word, while it is attached. No guard is promoted in none.
+    /// The term under which the instance is writable at its last word, while it is attached. No guard is promoted in none, and
+    /// none in a term that is not believed.
     #[must_use]
     pub fn serving_term(&self) -> Option<Term> {
         self.live_probe()
             .filter(|probe| !probe.ro && probe.guard.leased)
             .map(|probe| probe.guard.term)
-            .filter(|term| *term > Term::NONE)
+            .filter(|term| *term > Term::NONE && *term <= self.highest_term)
     }
 }

@@ -28,7 +28,9 @@ impl Term {
     /// How far a term that is believed may be ahead of the highest one known. Nobody counts that far unheard; and what a hand
     /// wrote may be exceeded as often again.
     pub const MAX_AHEAD: u64 = 1 << 32;
-    /// The highest that is believed by an agent that knows none yet.
+    /// The highest that an agent that knows none yet believes of a member's key. It leaves as many to the lock, whose record is
+    /// believed beyond it: whatever was written into a member's key, whoever starts later believes the terms that were counted
+    /// from there.
     pub const MAX_FIRST: Self = Self(1 << 52);
     /// The highest that is ever believed: the lock can change hands another four thousand million times.
     pub const MAX_BELIEVED: Self = Self(Self::MAX.0 - Self::MAX_AHEAD);
@@ -54,14 +56,32 @@ impl Term {
     /// Whether an agent that knows no higher term than `known` may believe that this one was reached by counting. It may have been
     /// written by anybody who may write a key.
     #[must_use]
-    pub fn is_believable_after(self, known: Self) -> bool {
-        let limit = match known {
-            Self::NONE => Self::MAX_FIRST,
-            Self(known) => Self(known + Self::MAX_AHEAD).min(Self::MAX_BELIEVED),
-        };
-        // One term after the other is always believed.
+    pub fn is_believable_after(self, known: Self, said_by: SaidBy) -> bool {
+        match (known, said_by) {
+            (Self::NONE, SaidBy::Member) => self <= Self::MAX_FIRST,
+            (Self::NONE, SaidBy::Lock | SaidBy::Guard) => self <= Self::MAX_BELIEVED,
+            (known, _) => self.is_within_reach_of(known),
+        }
+    }
+
+    /// Whether it may have been counted to from that one. One term after the other always is; a guard knows this rule alone
+    /// (`promises.lua`).
+    #[must_use]
+    pub fn is_within_reach_of(self, known: Self) -> bool {
+        let limit = Self(known.0.saturating_add(Self::MAX_AHEAD)).min(Self::MAX_BELIEVED);
         self <= limit.max(known.next())
     }
+}
+
+/// Where a term was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SaidBy {
+    /// The record in the lock.
+    Lock,
+    /// The guard of the agent's own instance.
+    Guard,
+    /// A member's key, which nothing protects.
+    Member,
 }
 
 impl Term {

@@ -9,9 +9,9 @@ local promises = {}
 
 -- No promise is longer: a lease and the margin of a successor, which must not count on this instance's clock.
 local PROMISE_MAX_NS = 64 * 1000000000ULL
--- Which terms are believed, as src/decide/term.rs has it: so far ahead of the highest that is known here, or of none.
+-- Which terms are believed, as src/decide/term.rs has it: so far ahead of the highest that is known here. The agent of this
+-- instance knows no lower one (it says whom it sees serve), so what is believed here is believed there.
 local TERMS_AHEAD = 2 ^ 32
-local TERM_FIRST_MAX = 2 ^ 52
 local TERM_BELIEVED_MAX = 2 ^ 53 - 1 - TERMS_AHEAD
 -- A UUID as text.
 local UUID_LENGTH = 36
@@ -84,7 +84,7 @@ end
 
 -- Whether nobody can have counted to that term, for all that is known here.
 local function is_out_of_reach(state, term)
-    local limit = state.term == 0 and TERM_FIRST_MAX or math.min(state.term + TERMS_AHEAD, TERM_BELIEVED_MAX)
+    local limit = math.min(state.term + TERMS_AHEAD, TERM_BELIEVED_MAX)
     return term > math.max(limit, state.term + 1)
 end
 

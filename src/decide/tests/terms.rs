@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::fixtures::*;
 use crate::decide::board::{Member, parse};
 use crate::decide::record::Status;
-use crate::decide::term::Term;
+use crate::decide::term::{SaidBy, Term};
 
 /// An agent that finds no lock key, and members' keys that mention this term, has taken the lock.
 fn after_hearing_of(term: Term) -> Node {
@@ -108,28 +108,72 @@ fn what_no_json_reader_holds_exactly_is_no_term() {
 }
 
 #[test]
-fn an_agent_that_knows_none_believes_up_to_the_half() {
-    assert!(Term::MAX_FIRST.is_believable_after(Term::NONE));
-    assert!(!Term::MAX_FIRST.next().is_believable_after(Term::NONE));
+fn an_agent_that_knows_none_believes_a_members_key_up_to_the_half() {
+    let believed = |term: Term, said_by| term.is_believable_after(Term::NONE, said_by);
+    assert!(believed(Term::MAX_FIRST, SaidBy::Member));
+    assert!(!believed(Term::MAX_FIRST.next(), SaidBy::Member));
+    for said_by in [SaidBy::Lock, SaidBy::Guard] {
+        assert!(believed(Term::MAX_BELIEVED, said_by));
+        assert!(!believed(Term::MAX_BELIEVED.next(), said_by));
+    }
+}
+
+/// Whoever starts after that has only the record and its instance to go by.
+#[test]
+fn an_agent_that_starts_after_a_members_key_said_the_highest_goes_on_from_there() {
+    let first = Term::MAX_FIRST.next();
+    let mut by_record = node().finding(|_| {});
+    let mut last = record();
+    last.term = first;
+    by_record.lock.put_record(None, &last.says(Status::Fenced));
+    let mut by_guard = node().finding(|lock| lock.delete_key());
+    by_guard.instance.guard.term = first;
+    for node in [&mut by_record, &mut by_guard] {
+        node.attaches();
+        node.watch_shows_lock();
+        node.lives_on(10.secs());
+        let record = node.lock.record().expect("a record that can be read");
+        assert_eq!(record.term, first.next());
+        assert_eq!(node.state.highest_term, first.next());
+    }
+}
+
+fn any_source() -> impl Strategy<Value = SaidBy> {
+    prop::sample::select(vec![SaidBy::Lock, SaidBy::Guard, SaidBy::Member])
 }
 
 proptest! {
     /// Whatever hands write, the next term can be written and is believed by whoever knows the one before.
     #[test]
-    fn whatever_was_believed_terms_go_on(claims in prop::collection::vec(0..=Term::MAX.get(), 0..64)) {
+    fn whatever_was_believed_terms_go_on(
+        claims in prop::collection::vec((0..=Term::MAX.get(), any_source()), 0..64),
+    ) {
         let mut highest = Term::NONE;
-        for claim in claims.into_iter().map(term) {
-            if claim.is_believable_after(highest) {
+        for (claim, said_by) in claims {
+            let claim = term(claim);
+            if claim.is_believable_after(highest, said_by) {
                 highest = highest.max(claim);
             }
         }
         prop_assert!(highest <= Term::MAX_BELIEVED);
-        prop_assert!(highest.next() > highest && highest.next().is_believable_after(highest));
+        let next = highest.next();
+        prop_assert!(next > highest && next.is_believable_after(highest, SaidBy::Lock));
+    }
+
+    /// Members' keys alone never lead to where whoever starts later believes no record.
+    #[test]
+    fn after_whatever_members_keys_say_a_fresh_agent_believes_the_next_terms(
+        claim in 0..=Term::MAX.get(), counted in 0..Term::MAX_AHEAD,
+    ) {
+        prop_assume!(term(claim).is_believable_after(Term::NONE, SaidBy::Member));
+        prop_assert!(term(claim + counted).is_believable_after(Term::NONE, SaidBy::Lock));
     }
 
     #[test]
-    fn terms_that_were_counted_are_believed_to_the_end(number in 0..Term::MAX.get()) {
-        prop_assert!(term(number).next().is_believable_after(term(number)));
+    fn terms_that_were_counted_are_believed_to_the_end(
+        number in 0..Term::MAX.get(), said_by in any_source(),
+    ) {
+        prop_assert!(term(number).next().is_believable_after(term(number), said_by));
     }
 }
 
@@ -145,4 +189,27 @@ fn a_lease_in_no_term_makes_no_record_without_a_term() {
     node.lives_on(2.secs());
     let written = node.lock.record().map(|record| record.term);
     assert!(written.is_none_or(|term| term > Term::NONE), "{written:?}");
+}
+
+/// A guard counts by the same bound, so what says that is none, or one that was tampered with.
+#[test]
+fn a_lease_in_a_term_that_nobody_can_have_counted_to_is_ended_and_gets_no_record() {
+    for absurd in [Term::MAX, term(8 + Term::MAX_AHEAD)] {
+        let mut node = replica();
+        node.instance.ro = false;
+        node.instance.read_only = false;
+        node.instance.guard.leased = true;
+        node.instance.guard.term = absurd;
+        node.lock.put_record(None, &record().says(Status::Fenced));
+        node.watch_shows_lock();
+        node.lives_on(10.secs());
+        assert!(
+            node.state.highest_term < term(100),
+            "{}",
+            node.state.highest_term
+        );
+        let written = node.lock.record().expect("a record").term;
+        assert!(written < term(100), "{written}");
+        assert!(node.instance.ro || node.instance.guard.term < absurd);
+    }
 }

@@ -308,7 +308,7 @@ impl Guard {
         {
             return Some("it has promised that to another");
         }
-        if !asked.term.is_believable_after(self.term) {
+        if !asked.term.is_within_reach_of(self.term) {
             return Some("nobody can have counted to that term");
         }
         (lasting_ns > PROMISE_MAX_NS).then_some("no lease is that long")
