@@ -39,7 +39,8 @@ async fn full(world: &World, agent: fn(AgentBuilder) -> AgentBuilder) -> Result<
         |writers| writers.rate(50),
     )
     .await?;
-    let said = scene.master().eval(FILL, &[]).await?;
+    let mut session = scene.master().connect().await?;
+    let said = session.eval(FILL, &[], SOON).await?;
     let said = said.first().and_then(|said| said.as_str()).unwrap_or("");
     assert!(said.contains("Failed to allocate"), "{said}");
     let write = scene.master().eval("box.space.fill:replace{0}", &[]).await;
