@@ -15,7 +15,6 @@ pub mod clock;
 pub mod config;
 pub mod consul;
 pub mod ctl;
-pub mod decide;
 mod dump;
 pub mod errors;
 mod execute;
@@ -40,3 +39,4 @@ mod waiting;
 mod watch_vshard;
 
 pub use run::run;
+pub use tarsec_core as decide;

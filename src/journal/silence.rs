@@ -49,7 +49,7 @@ mod tests {
     use tracing::Level;
 
     use super::*;
-    use crate::decide::tests::fixtures;
+    use crate::decide::fixtures;
     use crate::logging::tests::logged;
 
     /// What is logged of an instance that is silent for so long, with turns of the agent in between.

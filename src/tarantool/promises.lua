@@ -9,7 +9,7 @@ local promises = {}
 
 -- No promise is longer: a lease and the margin of a successor, which must not count on this instance's clock.
 local PROMISE_MAX_NS = 64 * 1000000000ULL
--- Which terms are believed, as src/decide/term.rs has it: so far ahead of the highest that is known here. The agent of this
+-- Which terms are believed, as core/src/term.rs has it: so far ahead of the highest that is known here. The agent of this
 -- instance knows no lower one (it says whom it sees serve), so what is believed here is believed there.
 local TERMS_AHEAD = 2 ^ 32
 local TERM_BELIEVED_MAX = 2 ^ 53 - 1 - TERMS_AHEAD

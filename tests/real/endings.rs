@@ -121,8 +121,8 @@ async fn a_hung_master_was_not_writable_for_the_whole_lease_that_it_hung() {
     world()
         .story("ending-hang", async |world| {
             let scene = start(world).await?;
-            let frozen = Moment::now();
             scene.master().freeze().await?;
+            let frozen = Moment::now();
             let heir = scene.wait_for_heir(SOON).await?;
             let line = line_of(world, &scene, heir.term).await?;
             assert_eq!(line["ended"], "hang_killed", "{line}");

@@ -421,7 +421,7 @@ async fn a_promotion_that_rests_on_a_reading_from_before_a_promise_is_refused() 
     guarded("guard-old-reading", async |guard| {
         let lua = "local fenced, uuid = ...
             local t0 = tarsec_guard.now()
-            assert(tarsec_guard.promise(uuid, 1, 1000000, {uuid, box.info.uuid}).promised)
+            assert(tarsec_guard.promise(uuid, 1, 1000000).promised)
             require('fiber').sleep(0.01)
             return tarsec_guard.promote('agent', 7, t0 + 30000000000ULL, fenced, 0, t0).refused";
         // A record of a later term that says fenced makes the promise void, and the reading no newer.

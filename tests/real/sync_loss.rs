@@ -1,6 +1,6 @@
 //! `SYNC_LOSS`: what is done where nobody can tell whether a member has every acknowledged synchronous row (R7).
 
-use tarsec_harness::{AgentBuilder, Machine, Result, Value, World, eventually};
+use tarsec_harness::{AgentBuilder, Machine, Result, ServiceEntry, Value, World, eventually};
 
 use crate::cluster::stays_read_only;
 use crate::scene::{SOME_WRITES, Scene, lock_entry};
@@ -50,12 +50,20 @@ async fn a_member_that_may_lack_acknowledged_rows_waits_for_the_votes_and_for_th
             } = left(world, "refuse").await?;
             let words = "(SYNC_LOSS is refuse): 2 members must say what they have, 1 did";
             let check = scene.wait_for_check(stale, "passing", words).await?;
-            let (_, missing) = check.output.split_once("missing: ").unwrap_or_default();
-            assert!(
-                missing.contains(scene.set[fresh].addr()),
-                "{}",
-                check.output
-            );
+            assert!(check.output.contains("missing: "), "{}", check.output);
+            // By its name, once the members' keys were read.
+            let named = scene.set[fresh].addr();
+            let is_named = |check: &ServiceEntry| {
+                let missing = check.output.split_once("missing: ");
+                missing.is_some_and(|(_, missing)| missing.contains(named))
+            };
+            eventually(SOON, "the missing member's name", async || {
+                match scene.service(stale).await {
+                    Ok(Some(check)) if is_named(&check) => Ok(()),
+                    other => Err(format!("{other:?}")),
+                }
+            })
+            .await?;
             stays_read_only(&scene.set, LEASE * 2).await?;
 
             // Whichever of the two it is, it has the rows of both.

@@ -1,5 +1,5 @@
-//! Copies the decision core, `src/decide`, into this crate as it is, and puts the switches of the mutants into the
-//! copy. The product's own source carries none of them.
+//! Copies the decision core, `core/src`, into this crate, and puts the switches of the mutants into the copy. The
+//! product's own source carries none of them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,23 +16,30 @@ use table::{MUTANTS, Mutant};
 
 fn main() {
     let manifest = PathBuf::from(var("CARGO_MANIFEST_DIR"));
-    let core = manifest.join("../../src/decide");
+    let core = manifest.join("../../core/src");
     let copy = PathBuf::from(var("OUT_DIR")).join("decide");
     println!("cargo::rerun-if-changed={}", core.display());
     println!("cargo::rerun-if-changed=src/table.rs");
     let _ = fs::remove_dir_all(&copy);
     must(fs::create_dir_all(&copy), "create the copy's directory");
     let mut found = 0;
-    for entry in must(fs::read_dir(&core), "read src/decide") {
-        let path = must(entry, "read src/decide").path();
+    for entry in must(fs::read_dir(&core), "read core/src") {
+        let path = must(entry, "read core/src").path();
         let name = path
             .file_name()
             .map(|name| name.to_string_lossy().into_owned());
         let Some(name) = name.filter(|name| path.is_file() && name != "tests.rs") else {
             continue;
         };
-        let source = must(fs::read_to_string(&path), "read a file of src/decide");
-        let source = source.replace("#[cfg(test)]\npub(crate) mod tests;\n", "");
+        let source = must(fs::read_to_string(&path), "read a file of core/src");
+        // The copy is a module of this crate, and nobody needs its tests.
+        let source = source
+            .replace("#[cfg(test)]\nmod tests;\n", "")
+            .replace(
+                "#[cfg(any(test, feature = \"fixtures\"))]\npub mod fixtures;\n",
+                "",
+            )
+            .replace("crate::", "crate::decide::");
         let here: Vec<(usize, &Mutant)> = MUTANTS
             .iter()
             .enumerate()
@@ -47,11 +54,11 @@ fn main() {
     }
     assert!(
         found == MUTANTS.len(),
-        "some mutants are of files that src/decide does not have"
+        "some mutants are of files that core/src does not have"
     );
-    let root = Path::new(&copy).join("mod.rs");
+    let root = Path::new(&copy).join("lib.rs");
     let text = format!(
-        "#[allow(clippy::all, unused, reason = \"a copy of src/decide, linted where it is at home\")]\n\
+        "#[allow(clippy::all, unused, reason = \"a copy of core/src, linted where it is at home\")]\n\
          #[path = {root:?}]\npub mod decide;\n"
     );
     must(

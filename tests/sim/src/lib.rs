@@ -1,4 +1,4 @@
-//! The real decision core, `src/decide`, in a simulated world with a time of its own, under a seed.
+//! The real decision core, `core/src`, in a simulated world with a time of its own, under a seed.
 //!
 //! `build.rs` copies the core into this crate; [`run`] plays one seed: agents around Consul, instances with their
 //! guards, a network, and faults. Invariants, one file each in `invariants/`, look at everything that happens.

@@ -6,7 +6,7 @@ pub struct Mutant {
     pub name: &'static str,
     /// The rule that it breaks.
     pub rule: &'static str,
-    /// The file of `src/decide` that it is in.
+    /// The file of `core/src` that it is in.
     pub file: &'static str,
     /// What stands there, exactly once.
     pub original: &'static str,
