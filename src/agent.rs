@@ -81,6 +81,29 @@ pub(crate) enum End {
     Router,
 }
 
+/// What decisions depend on, of what the operator set.
+fn settings(config: &Config, agent: String) -> Settings {
+    Settings {
+        timing: config.timing,
+        priority: config.priority,
+        kill_hung: config.hung_instance == HungInstanceAction::Kill,
+        follow: config.replication == ReplicationMode::Follow,
+        elector: config.election.elector,
+        sync_loss: config.election.sync_loss,
+        election_window: config.election.window,
+        max_lag_rows: config.election.max_lag_rows,
+        max_idle: config.election.max_idle,
+        replica_max_idle: config.catalog.replica_max_idle,
+        failover_cooldown: config.election.cooldown,
+        member_interval: config.member_interval,
+        failsafe: config.failsafe,
+        peer_addrs: config.peers.addrs.clone(),
+        shared: config.shared(),
+        announce: config.announce.id.clone(),
+        agent,
+    }
+}
+
 impl Agent {
     fn start(config: &Arc<Config>, output: Output) -> Result<Self, Exit> {
         let clock = Clock::start();
@@ -99,25 +122,6 @@ impl Agent {
             sender.clone(),
         );
         tokio::spawn(link.run());
-        let settings = Settings {
-            timing: config.timing,
-            priority: config.priority,
-            kill_hung: config.hung_instance == HungInstanceAction::Kill,
-            follow: config.replication == ReplicationMode::Follow,
-            elector: config.election.elector,
-            sync_loss: config.election.sync_loss,
-            election_window: config.election.window,
-            max_lag_rows: config.election.max_lag_rows,
-            max_idle: config.election.max_idle,
-            replica_max_idle: config.catalog.replica_max_idle,
-            failover_cooldown: config.election.cooldown,
-            member_interval: config.member_interval,
-            failsafe: config.failsafe,
-            peer_addrs: config.peers.addrs.clone(),
-            shared: config.shared(),
-            announce: config.announce.id.clone(),
-            agent: agent_id.clone(),
-        };
         info!(
             agent = agent_id,
             version = env!("CARGO_PKG_VERSION"),
@@ -148,7 +152,7 @@ impl Agent {
             config: Arc::clone(config),
             clock,
             waiting,
-            state: State::new(settings),
+            state: State::new(settings(config, agent_id.clone())),
             executor,
             events,
             signals,

@@ -13,6 +13,7 @@ use crate::decide::board::{HISTORY_LINES, HistoryLine, Member, Switchover};
 use crate::decide::event::{
     ConsulFault, Event, GuardCommandKind, KeySight, LockSight, LockStepKind,
 };
+use crate::decide::ids::SessionId;
 use crate::decide::plan::{Action, Ending, GuardCommand, Role};
 use crate::decide::record::Record;
 use crate::decide::vshard::{VshardAction, VshardEvent};
@@ -87,30 +88,9 @@ impl Executor {
         let event = match action {
             Action::Guard(command) => self.tell_guard(command).await,
             Action::Kill => self.instance.kill().await,
-            Action::CreateSession => {
-                let timing = &self.config.timing;
-                let created = self
-                    .consul
-                    .create_session(&self.config.consul.session_name, timing.session_ttl())
-                    .await;
-                Event::SessionCreated {
-                    result: created.map_err(ConsulFault::from),
-                }
-            }
-            Action::RenewSession { session } => {
-                let result = match self.consul.renew_session(&session).await {
-                    Ok(Renewal::Renewed) => Ok(true),
-                    Ok(Renewal::Gone) => Ok(false),
-                    Err(error) => Err(error.into()),
-                };
-                Event::SessionRenewed { session, result }
-            }
-            Action::DestroySession { session } => {
-                if let Err(error) = self.consul.destroy_session(&session).await {
-                    tracing::debug!(%session, error = with_causes(&error), "session not removed, it expires by itself");
-                }
-                Event::SessionDestroyed
-            }
+            Action::CreateSession => self.create_session().await,
+            Action::RenewSession { session } => self.renew_session(session).await,
+            Action::DestroySession { session } => self.destroy_session(&session).await,
             Action::ReadLock => self.read_lock().await?,
             Action::ReadBoard => Event::BoardRead {
                 result: self.read_board().await,
@@ -150,60 +130,10 @@ impl Executor {
                     unguarded: answers.unguarded,
                 }
             }
-            Action::Acquire {
-                session,
-                index,
-                attempt,
-            } => {
-                let value = attempt.record.to_bytes();
-                let step = match index {
-                    Some(index) => LockStep::Acquire {
-                        index,
-                        session,
-                        value,
-                    },
-                    None => LockStep::Create { session, value },
-                };
-                self.lock_step(LockStepKind::Acquire, step).await?
-            }
-            Action::Refresh {
-                session,
-                index,
-                attempt,
-            } => {
-                let step = LockStep::Refresh {
-                    index,
-                    session,
-                    value: attempt.record.to_bytes(),
-                };
-                self.lock_step(LockStepKind::Refresh, step).await?
-            }
-            Action::TakeOver {
-                session,
-                holder,
-                index,
-                attempt,
-            } => {
-                let step = LockStep::TakeOver {
-                    index,
-                    holder,
-                    session,
-                    value: attempt.record.to_bytes(),
-                };
-                self.lock_step(LockStepKind::TakeOver, step).await?
-            }
-            Action::Release {
-                session,
-                index,
-                record,
-            } => {
-                let step = LockStep::Release {
-                    index,
-                    session,
-                    value: record.to_bytes(),
-                };
-                self.lock_step(LockStepKind::Release, step).await?
-            }
+            action @ (Action::Acquire { .. }
+            | Action::Refresh { .. }
+            | Action::TakeOver { .. }
+            | Action::Release { .. }) => self.lock_step(action).await?,
             Action::Tell { entry, register } => Event::CatalogEnded {
                 result: tell(&self.config, &self.consul, &self.service, entry, register).await,
             },
@@ -281,8 +211,34 @@ impl Executor {
         Some(lock_read(asked_at, false, result))
     }
 
-    async fn lock_step(&self, kind: LockStepKind, step: LockStep) -> Option<Event> {
+    async fn create_session(&self) -> Event {
+        let name = &self.config.consul.session_name;
+        let ttl = self.config.timing.session_ttl();
+        let created = self.consul.create_session(name, ttl).await;
+        Event::SessionCreated {
+            result: created.map_err(ConsulFault::from),
+        }
+    }
+
+    async fn renew_session(&self, session: SessionId) -> Event {
+        let result = match self.consul.renew_session(&session).await {
+            Ok(Renewal::Renewed) => Ok(true),
+            Ok(Renewal::Gone) => Ok(false),
+            Err(error) => Err(error.into()),
+        };
+        Event::SessionRenewed { session, result }
+    }
+
+    async fn destroy_session(&self, session: &SessionId) -> Event {
+        if let Err(error) = self.consul.destroy_session(session).await {
+            tracing::debug!(%session, error = with_causes(&error), "session not removed, it expires by itself");
+        }
+        Event::SessionDestroyed
+    }
+
+    async fn lock_step(&self, action: Action) -> Option<Event> {
         let keys = self.keys.as_ref()?;
+        let (kind, step) = lock_step_of(action)?;
         match kind {
             LockStepKind::Refresh => self.look_beside(),
             LockStepKind::Acquire | LockStepKind::TakeOver | LockStepKind::Release => {}
@@ -450,5 +406,66 @@ pub(crate) fn lock_read(
         asked_at,
         by_watch,
         result,
+    }
+}
+
+/// The transaction of an action on the lock; `None`: it is another action.
+fn lock_step_of(action: Action) -> Option<(LockStepKind, LockStep)> {
+    if let Action::Acquire {
+        session,
+        index,
+        attempt,
+    } = action
+    {
+        let value = attempt.record.to_bytes();
+        let step = match index {
+            Some(index) => LockStep::Acquire {
+                index,
+                session,
+                value,
+            },
+            None => LockStep::Create { session, value },
+        };
+        Some((LockStepKind::Acquire, step))
+    } else if let Action::Refresh {
+        session,
+        index,
+        attempt,
+    } = action
+    {
+        let step = LockStep::Refresh {
+            index,
+            session,
+            value: attempt.record.to_bytes(),
+        };
+        Some((LockStepKind::Refresh, step))
+    } else if let Action::TakeOver {
+        session,
+        holder,
+        index,
+        attempt,
+    } = action
+    {
+        let step = LockStep::TakeOver {
+            index,
+            holder,
+            session,
+            value: attempt.record.to_bytes(),
+        };
+        Some((LockStepKind::TakeOver, step))
+    } else if let Action::Release {
+        session,
+        index,
+        record,
+    } = action
+    {
+        let step = LockStep::Release {
+            index,
+            session,
+            value: record.to_bytes(),
+        };
+        Some((LockStepKind::Release, step))
+    } else {
+        None
     }
 }

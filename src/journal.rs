@@ -6,7 +6,10 @@ use serde_json::{Map, Value, json};
 use tracing::{Level, debug, enabled, error, info, warn};
 
 use crate::decide::board::{Switchover, SwitchoverState};
-use crate::decide::event::{Event, GuardCommandKind, KillResult, LockStepKind};
+use crate::decide::event::{
+    ConsulFault, Event, GuardCommandKind, KillResult, LockSight, LockStepKind,
+};
+use crate::decide::observed::Probe;
 use crate::decide::plan::{Action, GuardCommand, Reason};
 use crate::decide::record::Status;
 use crate::decide::state::State;
@@ -72,144 +75,132 @@ impl Said {
 
 /// Says what happened, where it is more than routine.
 pub(crate) fn event(said: &mut Said, event: &Event) {
-    if is_news(said, event) {
-        say(event);
+    if !is_news(said, event) {
+        return;
     }
+    match outcome(event) {
+        Some(Outcome {
+            what,
+            fault: Some(fault),
+            ..
+        }) => warn!(why = fault.why, "could not {what}"),
+        Some(Outcome { fault: None, .. }) | None => say(event),
+    }
+}
+
+/// What came of a request to Consul that is made again and again.
+struct Outcome<'a> {
+    topic: Topic,
+    what: &'static str,
+    fault: Option<&'a ConsulFault>,
+}
+
+fn outcome(event: &Event) -> Option<Outcome<'_>> {
+    use Event as E;
+    Some(match event {
+        E::SessionCreated { result } => of(result, Topic::Session, "create a session"),
+        E::SessionRenewed { result, .. } => of(result, Topic::Session, "renew the session"),
+        E::LockRead {
+            by_watch: true,
+            result,
+            ..
+        } => of(result, Topic::WatchLock, "read the lock"),
+        E::LockRead { result, .. } => of(result, Topic::ReadLock, "read the lock"),
+        E::CatalogEnded { result } => of(result, Topic::Catalog, "tell the catalog"),
+        E::MemberEnded { result } => of(result, Topic::Member, "write the member key"),
+        E::BoardRead { result } => of(result, Topic::Board, "read the board"),
+        E::BoardSeen { result, .. } => of(result, Topic::Board, "read the board"),
+        E::BallotWritten { result, .. } => of(result, Topic::Ballot, "write the ballot"),
+        E::BallotsRead { result } => of(result, Topic::Ballot, "read the ballots"),
+        E::SwitchoverWritten { result } => {
+            let what = "write what became of the switchover";
+            of(result, Topic::Orders, what)
+        }
+        E::HistoryRead { result } => of(result, Topic::History, "read the history"),
+        E::HistoryWritten { result, .. } => of(result, Topic::History, "write the history"),
+        E::Attached { .. }
+        | E::Unreachable { .. }
+        | E::FellSilent
+        | E::SpokeAgain
+        | E::Died { .. }
+        | E::Unsuitable { .. }
+        | E::Superseded { .. }
+        | E::GuardAnswered { .. }
+        | E::GuardFailed { .. }
+        | E::KillEnded { .. }
+        | E::SessionDestroyed
+        | E::LockStepEnded { .. }
+        | E::SwitchoverSeen { .. }
+        | E::PromisesAnswered { .. }
+        | E::Vshard(_)
+        | E::NeighboursSeen(_)
+        | E::MembersSeen(_)
+        | E::StopRequested { .. }
+        | E::Woke
+        | E::Overslept { .. } => return None,
+    })
+}
+
+fn of<'a, T>(result: &'a Result<T, ConsulFault>, topic: Topic, what: &'static str) -> Outcome<'a> {
+    let fault = result.as_ref().err();
+    Outcome { topic, what, fault }
 }
 
 /// Whether this is not just another failure of the same kind, for the same reason.
 fn is_news(said: &mut Said, event: &Event) -> bool {
-    match event {
-        Event::GuardFailed { why, .. } => said.is_news(Topic::Guard, why),
-        Event::GuardAnswered {
-            command: GuardCommandKind::Follow,
-            refused,
-            ..
-        } => said.is_news(Topic::Follow, refused.as_deref().unwrap_or_default()),
-        Event::GuardAnswered { .. } => {
-            said.forget(&[Topic::Guard]);
+    if let Some(Outcome { topic, fault, .. }) = outcome(event) {
+        if let Some(fault) = fault {
+            return said.is_news(topic, &fault.why);
+        }
+        said.forget(&[topic]);
+    }
+    if let Event::Vshard(event) = event {
+        vshard::is_news(said, event)
+    } else if let Event::GuardFailed { why, .. } = event {
+        said.is_news(Topic::Guard, why)
+    } else if let Event::GuardAnswered {
+        command, refused, ..
+    } = event
+    {
+        if *command == GuardCommandKind::Follow {
+            return said.is_news(Topic::Follow, refused.as_deref().unwrap_or_default());
+        }
+        said.forget(&[Topic::Guard]);
+        true
+    } else if let Event::LockRead {
+        result: Ok(sight), ..
+    } = event
+    {
+        said.forget(&[Topic::ReadLock, Topic::WatchLock]);
+        is_free_lock_news(said, sight)
+    } else if let Event::LockStepEnded { result, .. } = event {
+        if let Err(fault) = result {
+            return said.is_news(Topic::LockStep, &fault.why);
+        }
+        said.forget(&[Topic::LockStep, Topic::Acquiring, Topic::Promises]);
+        true
+    } else if let Event::PromisesAnswered { answers, .. } = event {
+        said.is_news(Topic::Promises, &refusals(answers))
+    } else {
+        true
+    }
+}
+
+fn is_free_lock_news(said: &mut Said, sight: &LockSight) -> bool {
+    match &sight.key {
+        Some(key) if key.session.is_some() => {
+            said.forget(&[Topic::FreeLock]);
             true
         }
-        Event::SessionCreated { result: Err(fault) }
-        | Event::SessionRenewed {
-            result: Err(fault), ..
-        } => said.is_news(Topic::Session, &fault.why),
-        Event::SessionCreated { result: Ok(_) } | Event::SessionRenewed { result: Ok(_), .. } => {
-            said.forget(&[Topic::Session]);
-            true
-        }
-        Event::LockRead {
-            by_watch,
-            result: Err(fault),
-            ..
-        } => {
-            let topic = if *by_watch {
-                Topic::WatchLock
-            } else {
-                Topic::ReadLock
-            };
-            said.is_news(topic, &fault.why)
-        }
-        Event::LockRead {
-            result: Ok(sight), ..
-        } => {
-            said.forget(&[Topic::ReadLock, Topic::WatchLock]);
-            match &sight.key {
-                Some(key) if key.session.is_some() => {
-                    said.forget(&[Topic::FreeLock]);
-                    true
-                }
-                // Without a key the index is that of the whole store, which says nothing.
-                Some(_) => said.is_news(Topic::FreeLock, &sight.index.to_string()),
-                None => said.is_news(Topic::FreeLock, "missing"),
-            }
-        }
-        Event::LockStepEnded {
-            result: Err(fault), ..
-        } => said.is_news(Topic::LockStep, &fault.why),
-        Event::LockStepEnded { result: Ok(_), .. } => {
-            said.forget(&[Topic::LockStep, Topic::Acquiring, Topic::Promises]);
-            true
-        }
-        Event::CatalogEnded { result: Err(fault) } => said.is_news(Topic::Catalog, &fault.why),
-        Event::CatalogEnded { result: Ok(_) } => {
-            said.forget(&[Topic::Catalog]);
-            true
-        }
-        Event::MemberEnded { result: Err(fault) } => said.is_news(Topic::Member, &fault.why),
-        Event::MemberEnded { result: Ok(()) } => {
-            said.forget(&[Topic::Member]);
-            true
-        }
-        Event::BoardRead { result: Err(fault) }
-        | Event::BoardSeen {
-            result: Err(fault), ..
-        } => said.is_news(Topic::Board, &fault.why),
-        Event::BallotWritten {
-            result: Err(fault), ..
-        }
-        | Event::BallotsRead { result: Err(fault) } => said.is_news(Topic::Ballot, &fault.why),
-        Event::SwitchoverWritten { result: Err(fault) } => said.is_news(Topic::Orders, &fault.why),
-        Event::HistoryRead { result: Err(fault) }
-        | Event::HistoryWritten {
-            result: Err(fault), ..
-        } => said.is_news(Topic::History, &fault.why),
-        Event::BoardRead { result: Ok(_) } | Event::BoardSeen { result: Ok(_), .. } => {
-            said.forget(&[Topic::Board]);
-            true
-        }
-        Event::BallotWritten { result: Ok(_), .. } | Event::BallotsRead { result: Ok(_) } => {
-            said.forget(&[Topic::Ballot]);
-            true
-        }
-        Event::SwitchoverWritten { result: Ok(_) } => {
-            said.forget(&[Topic::Orders]);
-            true
-        }
-        Event::HistoryRead { result: Ok(_) } | Event::HistoryWritten { result: Ok(()), .. } => {
-            said.forget(&[Topic::History]);
-            true
-        }
-        Event::Vshard(event) => vshard::is_news(said, event),
-        Event::PromisesAnswered { answers, .. } => {
-            said.is_news(Topic::Promises, &refusals(answers))
-        }
-        Event::Attached { .. }
-        | Event::Unreachable { .. }
-        | Event::FellSilent
-        | Event::SpokeAgain
-        | Event::Died { .. }
-        | Event::Unsuitable { .. }
-        | Event::Superseded { .. }
-        | Event::KillEnded { .. }
-        | Event::SessionDestroyed
-        | Event::SwitchoverSeen { .. }
-        | Event::NeighboursSeen(_)
-        | Event::MembersSeen(_)
-        | Event::StopRequested { .. }
-        | Event::Woke
-        | Event::Overslept { .. } => true,
+        // Without a key the index is that of the whole store, which says nothing.
+        Some(_) => said.is_news(Topic::FreeLock, &sight.index.to_string()),
+        None => said.is_news(Topic::FreeLock, "missing"),
     }
 }
 
 fn say(event: &Event) {
     match event {
-        Event::Attached { probe, process } => {
-            info!(
-                uuid = probe.uuid,
-                replicaset = probe.replicaset_uuid,
-                ro = probe.ro,
-                term = probe.guard.term.get(),
-                leased = probe.guard.leased,
-                "instance attached"
-            );
-            if let Err(why) = process {
-                warn!(
-                    why,
-                    "the instance's process cannot be seen or killed from here: should it hang, its lease is waited out"
-                );
-            }
-        }
+        Event::Attached { probe, process } => attached(probe, process.as_ref().err()),
         Event::Unreachable { why } => warn!(why, "instance unreachable"),
         // Only a silence that lasts is news: `silence`.
         Event::FellSilent => debug!("instance fell silent"),
@@ -237,108 +228,77 @@ fn say(event: &Event) {
         Event::SessionCreated {
             result: Ok(session),
         } => info!(%session, "session created"),
-        Event::SessionCreated { result: Err(fault) } => {
-            warn!(why = fault.why, "could not create a session")
-        }
         Event::SessionRenewed {
             session,
             result: Ok(false),
         } => warn!(%session, "session lost"),
-        Event::SessionRenewed {
-            session,
-            result: Err(fault),
-        } => {
-            warn!(%session, why = fault.why, "could not renew the session");
-        }
         Event::LockRead {
             result: Ok(sight), ..
-        } => {
-            let key = sight.key.as_ref();
-            let free = key.is_none_or(|key| key.session.is_none());
-            let status = key
-                .and_then(|key| key.record.as_ref().ok())
-                .map(|record| record.status);
-            if free {
-                info!(
-                    fenced = status == Some(Status::Fenced),
-                    index = sight.index,
-                    "lock seen free"
-                );
-            }
-        }
-        Event::LockRead {
-            result: Err(fault), ..
-        } => warn!(why = fault.why, "could not read the lock"),
+        } => lock_read(sight),
         Event::LockStepEnded { step, result } => lock_step_ended(*step, result),
         Event::CatalogEnded { result: Ok(false) } => {
             warn!("Consul does not know the service any more")
         }
-        Event::CatalogEnded { result: Err(fault) } => {
-            warn!(why = fault.why, "could not tell the catalog")
-        }
-        Event::MemberEnded { result: Err(fault) } => {
-            warn!(why = fault.why, "could not write the member key")
-        }
-        Event::BoardRead { result: Err(fault) }
-        | Event::BoardSeen {
-            result: Err(fault), ..
-        } => {
-            warn!(why = fault.why, "could not read the board")
-        }
-        Event::BallotWritten {
-            result: Err(fault), ..
-        } => warn!(why = fault.why, "could not write the ballot"),
-        Event::BallotsRead { result: Err(fault) } => {
-            warn!(why = fault.why, "could not read the ballots")
-        }
-        Event::SwitchoverWritten { result: Err(fault) } => {
-            warn!(
-                why = fault.why,
-                "could not write what became of the switchover"
-            )
-        }
-        Event::HistoryRead { result: Err(fault) } => {
-            warn!(why = fault.why, "could not read the history")
-        }
-        Event::HistoryWritten {
-            term,
-            result: Err(fault),
-        } => warn!(
-            term = term.get(),
-            why = fault.why,
-            "could not write the history"
-        ),
         Event::Vshard(event) => vshard::say(event),
-        Event::PromisesAnswered { answers, .. } => {
-            let refusals = refusals(answers);
-            if refusals.is_empty() {
-                info!(
-                    members = answers.len(),
-                    "every member promised another lease"
-                );
-            } else {
-                warn!(refusals, "not every member promised another lease");
-            }
-        }
-        Event::SessionRenewed {
-            result: Ok(true), ..
-        }
+        Event::PromisesAnswered { answers, .. } => promises_answered(answers),
+        Event::Overslept { .. } => warn!("this agent did not run for a while"),
+        // Routine, or a failure that was said.
+        Event::SessionCreated { .. }
+        | Event::SessionRenewed { .. }
         | Event::SessionDestroyed
-        | Event::CatalogEnded { result: Ok(true) }
-        | Event::MemberEnded { result: Ok(()) }
-        | Event::BoardRead { result: Ok(_) }
-        | Event::BoardSeen { result: Ok(_), .. }
-        | Event::BallotWritten { result: Ok(_), .. }
-        | Event::BallotsRead { result: Ok(_) }
+        | Event::LockRead { .. }
+        | Event::CatalogEnded { .. }
+        | Event::MemberEnded { .. }
+        | Event::BoardRead { .. }
+        | Event::BoardSeen { .. }
+        | Event::BallotWritten { .. }
+        | Event::BallotsRead { .. }
         | Event::SwitchoverSeen { .. }
-        | Event::SwitchoverWritten { result: Ok(_) }
-        | Event::HistoryRead { result: Ok(_) }
-        | Event::HistoryWritten { result: Ok(()), .. }
+        | Event::SwitchoverWritten { .. }
+        | Event::HistoryRead { .. }
+        | Event::HistoryWritten { .. }
         | Event::NeighboursSeen(_)
         | Event::MembersSeen(_)
         | Event::StopRequested { .. }
         | Event::Woke => {}
-        Event::Overslept { .. } => warn!("this agent did not run for a while"),
+    }
+}
+
+fn attached(probe: &Probe, process: Option<&String>) {
+    info!(
+        uuid = probe.uuid,
+        replicaset = probe.replicaset_uuid,
+        ro = probe.ro,
+        term = probe.guard.term.get(),
+        leased = probe.guard.leased,
+        "instance attached"
+    );
+    if let Some(why) = process {
+        warn!(
+            why,
+            "the instance's process cannot be seen or killed from here: should it hang, its lease is waited out"
+        );
+    }
+}
+
+fn lock_read(sight: &LockSight) {
+    let key = sight.key.as_ref();
+    if key.is_none_or(|key| key.session.is_none()) {
+        let record = key.and_then(|key| key.record.as_ref().ok());
+        let fenced = record.is_some_and(|record| record.status == Status::Fenced);
+        info!(fenced, index = sight.index, "lock seen free");
+    }
+}
+
+fn promises_answered(answers: &BTreeMap<String, Result<(), String>>) {
+    let refusals = refusals(answers);
+    if refusals.is_empty() {
+        info!(
+            members = answers.len(),
+            "every member promised another lease"
+        );
+    } else {
+        warn!(refusals, "not every member promised another lease");
     }
 }
 
@@ -368,10 +328,7 @@ fn guard_answered(command: GuardCommandKind, ro: bool, refused: Option<&str>) {
     }
 }
 
-fn lock_step_ended(
-    step: LockStepKind,
-    result: &Result<Result<u64, String>, crate::decide::event::ConsulFault>,
-) {
+fn lock_step_ended(step: LockStepKind, result: &Result<Result<u64, String>, ConsulFault>) {
     match (step, result) {
         (LockStepKind::Acquire, Ok(Ok(index))) => info!(index, "lock acquired"),
         (LockStepKind::TakeOver, Ok(Ok(index))) => info!(index, "lock taken over"),

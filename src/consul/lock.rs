@@ -166,25 +166,21 @@ impl LockStep {
                 index,
                 session,
                 value,
-            } => {
-                vec![
-                    check_session(session),
-                    check_index(*index),
-                    write("unlock", session, value),
-                ]
-            }
+            } => vec![
+                check_session(session),
+                check_index(*index),
+                write("unlock", session, value),
+            ],
             Self::TakeOver {
                 index,
                 holder,
                 session,
                 value,
-            } => {
-                vec![
-                    check_index(*index),
-                    write("unlock", holder, value),
-                    write("lock", session, value),
-                ]
-            }
+            } => vec![
+                check_index(*index),
+                write("unlock", holder, value),
+                write("lock", session, value),
+            ],
             Self::Declare {
                 index,
                 holder: Some(holder),
