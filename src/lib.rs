@@ -40,3 +40,8 @@ mod watch_vshard;
 
 pub use run::run;
 pub use tarsec_core as decide;
+
+const _: () = assert!(
+    !decide::MUTANTS,
+    "this core can be broken on purpose: build and test the simulation, tarsec-sim, with a command of its own (HACKING.md)"
+);

@@ -137,7 +137,10 @@ impl State {
                 | GuardCommand::Grant {
                     deadline, reading, ..
                 },
-            ) => self.lease_handed_over(*deadline, *reading, now),
+            ) => sound!(self.lease_handed_over(*deadline, *reading, now); GrantNotNoted =>
+            if matches!(action, Action::Guard(GuardCommand::Promote { .. })) {
+                self.lease_handed_over(*deadline, *reading, now);
+            }),
             Action::Guard(GuardCommand::Fence { .. }) => {
                 if let Some(handover) = &mut self.hold.handover {
                     handover.fencing_since = handover.fencing_since.or(Some(now));
@@ -159,8 +162,7 @@ impl State {
                 self.hold.attempted_step = Some(LockStepKind::Release);
                 self.hold.refresh_sent = record.refresh;
                 // Should the lock stay ours after all, a promotion must have a new refresh behind it.
-                self.hold.reading = None;
-                self.hold.promised = None;
+                sound!(self.hold.forgets_readings(); ReleaseLeavesReading => ());
                 self.hold.asked = None;
                 self.hold.attempted = self.instance.reading.map(|reading| Attempt {
                     record: (**record).clone(),
@@ -229,9 +231,10 @@ impl State {
             .instance
             .lease
             .map_or(Tick::default(), |earlier| earlier.over_at);
+        let over_at = (reading.reply_at + Timing::lease_and_margin(lease)).max(earlier_over_at);
         self.instance.lease = Some(Granted {
             deadline,
-            over_at: (reading.reply_at + Timing::lease_and_margin(lease)).max(earlier_over_at),
+            over_at: sound!(over_at; LeaseOverAtHalf => reading.reply_at + lease / 2),
             due_at: reading.reply_at + lease,
             handed_at: now,
         });
@@ -270,8 +273,7 @@ impl State {
         });
         if !same_process {
             self.instance.process_since = now;
-            self.hold.reading = None;
-            self.hold.promised = None;
+            sound!(self.hold.forgets_readings(); ReadingOutlivesProcess => ());
             self.comes_back();
         }
         self.instance.link = Link::Up;
@@ -475,7 +477,8 @@ impl State {
             Ok(()) => {
                 let says_so = written.as_ref().is_some_and(|member| member.stands_down);
                 let since = catalog.stands_down_since.unwrap_or(now);
-                catalog.stands_down_since = says_so.then_some(since);
+                catalog.stands_down_since =
+                    sound!(says_so.then_some(since); StandsDownUnsaid => Some(since));
                 catalog.member = written;
                 catalog.member_fault = None;
                 self.pending.retries(Place::Member, None);

@@ -65,7 +65,7 @@ impl State {
     /// limit, Consul may have been away in between and the holder may have tried in vain: it gets a whole lease from now.
     fn note_readable(&mut self, asked_at: Tick, now: Tick) {
         let unread_for = asked_at.since(self.lock.readable_at);
-        if unread_for > self.settings.timing.unread_limit() {
+        if sound!(unread_for > self.settings.timing.unread_limit(); UnreadTimeCounts => false) {
             self.lock.stood_since = now;
             if let Some(known) = &mut self.lock.unchanged {
                 known.since = now;
@@ -97,7 +97,8 @@ impl State {
             .cloned();
         self.sees(sight, now);
         if let Some(record) = record {
-            self.highest_term = self.highest_term.max(record.term);
+            let known = sound!(record.term; TermsNotRemembered => Term::NONE);
+            self.highest_term = self.highest_term.max(known);
             self.note_rival(&record, now);
             self.saw_record(record, now);
             self.member_terms = None;
@@ -288,7 +289,7 @@ impl State {
             let wait = Timing::lease_and_margin(record.lease());
             let heard = record.unguarded_before().filter(|_| waits);
             self.hold = Hold {
-                predecessor_over_at: waits.then(|| now + wait),
+                predecessor_over_at: sound!(waits.then(|| now + wait); AdoptionForgetsWait => None),
                 before: Before {
                     fenced_term: Term::NONE,
                     guard_age: if waits { wait } else { Duration::ZERO },
@@ -310,12 +311,15 @@ impl State {
         self.hold.unwritten = None;
         self.hold.unpromised = None;
         self.hold.reason.clone_from(&attempt.record.reason);
-        self.hold.reading =
-            Some(attempt.reading).filter(|reading| reading.reply_at >= self.instance.process_since);
+        self.hold.reading = Some(attempt.reading).filter(|reading| {
+            sound!(reading.reply_at >= self.instance.process_since;
+                ReadingFromBeforeProcess => true)
+        });
         if let Some(gain) = attempt.gain {
             self.hold.refused_since = None;
             self.hold.promotion_unheard = false;
-            self.hold.predecessor_over_at = gain.wait.map(|wait| now + wait);
+            self.hold.predecessor_over_at =
+                sound!(gain.wait.map(|wait| now + wait); WaitForgotten => None);
             self.hold.before = self.hold.attempted_after;
             self.hold.promised = None;
             self.hold.asked = None;

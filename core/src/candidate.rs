@@ -104,7 +104,8 @@ impl Planner<'_> {
         let claim = match &key.record {
             Err(RecordError::UnknownVersion { .. }) => return None,
             Ok(record) if record.term >= self.state.highest_term => Claim {
-                from: Some(self.outlived_at(record)),
+                from: Some(sound!(self.outlived_at(record);
+                    LiveHolderTakenOver => self.state.lock.stood_since)),
                 reason: "the master before had not been heard of for a lease",
                 cause: Cause::TakenOver,
                 ..self.claim_after(record)
@@ -117,12 +118,13 @@ impl Planner<'_> {
             }
         };
         let due_at = claim.from?;
-        if due_at > self.now {
+        if sound!(due_at > self.now; GoneHolderStays => true) {
             self.wake(due_at);
             return None;
         }
         // One look before anything is done: a Consul that has fallen silent is noticed, and the sight is fresh.
-        if self.state.lock.confirmed_at.is_none_or(|at| at < due_at) {
+        let confirmed_at = self.state.lock.confirmed_at;
+        if sound!(confirmed_at.is_none_or(|at| at < due_at); TakeOverUnread => false) {
             return Some(self.look_again());
         }
         let seat = Seat {
@@ -138,8 +140,8 @@ impl Planner<'_> {
         record.status != Status::Fenced
             && record.term >= self.state.highest_term
             && self.state.live_probe().is_some_and(|probe| {
-                let own = record.instance == probe.uuid && record.term == probe.guard.term;
-                own && !probe.is_landing()
+                let own = sound!(record.instance == probe.uuid; AnothersTermIsOwn => true);
+                own && record.term == probe.guard.term && !probe.is_landing()
             })
     }
 
@@ -181,7 +183,7 @@ impl Planner<'_> {
         }
         // Until then the last holder may still be writable, or come back and go on.
         Claim {
-            from: Some(self.outlived_at(record)),
+            from: sound!(Some(self.outlived_at(record)); FreeWithoutWait => None),
             reason: "the lease of the master before ended",
             cause: Cause::TakenOver,
             ..claim
@@ -193,7 +195,8 @@ impl Planner<'_> {
         let known = self.state.lock.unchanged.as_ref();
         let known = known.filter(|known| known.stamp == record.stamp());
         let since = known.map_or(self.now, |known| known.since);
-        since + Timing::lease_and_margin(record.lease())
+        since
+            + sound!(Timing::lease_and_margin(record.lease()); OutlivedAtHalf => record.lease() / 2)
     }
 
     /// Nobody says who was master: a full lease has to pass after the lock is ours, the longest that we know of.
@@ -209,7 +212,8 @@ impl Planner<'_> {
             term: serving.unwrap_or(self.state.highest_term.next()),
             from,
             gain: Gain {
-                wait: Some(Timing::lease_and_margin(longest)),
+                wait: sound!(Some(Timing::lease_and_margin(longest));
+                    UnrecordedWithoutWait => None),
             },
             reason: match serving {
                 Some(_) => "its record was removed or overwritten while it was master",
@@ -243,7 +247,9 @@ impl Planner<'_> {
                 .max(claim.from.unwrap_or_default()),
             is_offered: false,
         };
-        if let Some(by) = self.paused_by_record(claim, contest.since) {
+        let paused_by =
+            sound!(self.paused_by_record(claim, contest.since); PausedSucceeded => None);
+        if let Some(by) = paused_by {
             if !claim.record.is_some_and(|record| record.paused) {
                 self.look_at_board(PAUSE_POLL);
             }
@@ -364,7 +370,7 @@ impl Planner<'_> {
                 by: pause.by.clone(),
             });
         }
-        let turn = self.wait_for_turn(contest);
+        let turn = sound!(self.wait_for_turn(contest); NobodyWaitsForTurn => Ok(None));
         if turn.is_err() {
             let _ = self.prepared_session();
         }

@@ -134,7 +134,9 @@ impl Planner<'_> {
         // An agent that dies cannot take its word back: a master's word must run out before its lease does, and a
         // refresh may be a quarter of the lease old. A replica's may last; each word costs a request.
         let ttl = match role {
-            Role::Master => timing.lease() * 7 / 10,
+            Role::Master => {
+                sound!(timing.lease() * 7 / 10; EntryOutlivesAgent => timing.lease() * 70)
+            }
             Role::Replica | Role::Router => {
                 twice.max(timing.lease() * 2).max(Duration::from_secs(20))
             }

@@ -110,7 +110,7 @@ impl State {
     /// Why this instance never becomes master, if it does not: who says so, and where.
     pub(super) fn never_master(&self) -> Option<String> {
         let own = self.own_priority();
-        if own >= 0 {
+        if sound!(own >= 0; NeverMasterMayBe => true) {
             return None;
         }
         let section = self.declared().map(Declared::section).unwrap_or_default();

@@ -314,7 +314,8 @@ impl Planner<'_> {
             };
             let healthy = board.members.iter();
             let healthy = healthy.filter(|(uuid, it)| {
-                let missed = named && probe.is_some_and(|it| it.misses(uuid));
+                let missed = probe.is_some_and(|it| it.misses(uuid));
+                let missed = named && sound!(missed; ReturnedNotWaitedFor => true);
                 it.health == "passing" && !missed && !left(uuid)
             });
             expected.extend(healthy.map(|(uuid, _)| uuid.as_str()));
@@ -365,7 +366,7 @@ impl Planner<'_> {
             self.wait_for_own_ballot(contest, &election, probe)
         };
         match doubt {
-            Some(doubt) if self.refuses_loss() => {
+            Some(doubt) if sound!(self.refuses_loss(); DoubtEndsWithWait => turn.is_err()) => {
                 if turn.is_ok() {
                     self.keep_reading(&election, self.now);
                 }
@@ -432,7 +433,7 @@ impl Planner<'_> {
             });
             theirs.fold(closes_at.max(last_came_at), Tick::max)
         };
-        let until = ranked_at + window.saturating_mul(ahead);
+        let until = ranked_at + window.saturating_mul(sound!(ahead; NobodyHoldsBack => 0));
         if self.now >= until {
             return Ok(());
         }
@@ -468,7 +469,7 @@ impl Planner<'_> {
             None => true,
             Some(it) => lacks && it.excluded.is_some() && !it.is_vote() && it.priority >= 0,
         };
-        let silent = self.expected(record).iter().any(silent);
+        let silent = sound!(self.expected(record).iter().any(silent); NoBallotWaitedFor => false);
         (patience, silent && compares)
     }
 

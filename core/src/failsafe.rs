@@ -33,7 +33,8 @@ impl State {
         // Nobody says who was master, and on whose promises it may still be.
         let unknown = Before {
             fenced_term: Term::NONE,
-            guard_age: Timing::lease_and_margin(self.longest_lease()),
+            guard_age: sound!(Timing::lease_and_margin(self.longest_lease());
+                UnrecordedGuardTrusted => Duration::ZERO),
         };
         let uuid = self.instance.probe.as_ref().map(|probe| &probe.uuid);
         match self.seen_record().filter(|_| !self.holds_lock()) {
@@ -52,8 +53,9 @@ impl State {
                 guard_age: Duration::ZERO,
             },
             Some(record) if record.failsafe => Before {
-                fenced_term: Term::NONE,
-                guard_age: Timing::lease_and_margin(own.max(record.lease())),
+                fenced_term: sound!(Term::NONE; PromiseBindsNobody => Term::MAX),
+                guard_age: sound!(Timing::lease_and_margin(own.max(record.lease()));
+                    RestartedGuardTrusted => Duration::ZERO),
             },
             Some(_) => Before::default(),
             None => unknown,
@@ -127,7 +129,10 @@ impl State {
             .chain(attempted)
             .chain(&self.hold.in_doubt)
             .chain(probe.replication.iter().map(|peer| &peer.uuid))
-            .filter(|uuid| **uuid != probe.uuid)
+            .filter(|uuid| {
+                sound!(**uuid != probe.uuid;
+                    AbsentNotAsked => **uuid != probe.uuid && probe.followers().contains(uuid))
+            })
             .map(|uuid| (uuid.clone(), self.address(probe, uuid)))
             .collect()
     }
@@ -178,7 +183,8 @@ impl State {
                 None => Some(format!("{uuid}: no answer")),
             })
             .collect();
-        let all_promised = refusals.is_empty();
+        let all_promised = sound!(refusals.is_empty(); OnePromiseIsEnough =>
+            refusals.len() < asked.members.len() || asked.members.is_empty());
         if asked.for_all && !self.is_serving() {
             self.note_unguarded(unguarded, all_promised, now);
         }
@@ -186,7 +192,8 @@ impl State {
             if asked.for_all {
                 self.all_are_read_only();
             } else {
-                self.hold.promised = Some(reading);
+                self.hold.promised =
+                    sound!(Some(reading); PromisesForLaterReading => self.instance.reading);
             }
             self.hold.unpromised = None;
             self.pending.retries(Place::Promises, None);
@@ -265,7 +272,7 @@ impl Planner<'_> {
         let own = self.state.live_probe().map(|probe| &probe.uuid);
         self.state.settings.failsafe
             && record.failsafe
-            && record.agent == self.state.settings.agent
+            && sound!(record.agent == self.state.settings.agent; PromisesOnAnothersRecord => true)
             && !record.paused
             && record.members.iter().any(|uuid| Some(uuid) == own)
     }
@@ -276,10 +283,11 @@ impl Planner<'_> {
             return;
         };
         if self.may_call(Place::Promises) {
+            let lease = state.settings.timing.lease();
             self.act(Action::AskPromises {
                 term: record.term,
                 instance: record.instance.clone(),
-                lasting: Timing::lease_and_margin(state.settings.timing.lease()),
+                lasting: sound!(Timing::lease_and_margin(lease); PromisesEndEarly => lease / 2),
                 members: state.members_to_ask(record),
                 reading,
                 for_all: None,

@@ -78,6 +78,14 @@ pub struct Hold {
     pub handover: Option<Handover>,
 }
 
+impl Hold {
+    /// A lease needs a new reading from now on.
+    pub(super) fn forgets_readings(&mut self) {
+        self.reading = None;
+        self.promised = None;
+    }
+}
+
 /// A question for promises that is under way (R6).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Asked {

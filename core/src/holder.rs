@@ -92,7 +92,9 @@ impl Planner<'_> {
             }
         }
         let due_at = lease.due_at.max(state.patience_ends_at());
-        if self.now < due_at {
+        let too_early = sound!(self.now < due_at; HungNeverKilled => true;
+            HungKilledLater => self.now < due_at + self.state.settings.timing.lease());
+        if too_early {
             return self.wait_for_silent(due_at);
         }
         if let Some(why) = self.cannot_kill() {
@@ -232,14 +234,15 @@ impl Planner<'_> {
         let (Some(record), Some(probe), Some(reading)) = (
             &self.state.hold.record,
             self.state.live_probe(),
-            self.state.lease_base(),
+            sound!(self.state.lease_base(); LeaseOnAnyReading => self.state.instance.reading),
         ) else {
             return;
         };
         if !self.state.holds_lock() && self.state.hold.promised != Some(reading) {
             return;
         }
-        let deadline = reading.t0 + self.state.settings.timing.lease();
+        let lease = self.state.settings.timing.lease();
+        let deadline = reading.t0 + sound!(lease; LeaseTwiceAsLong => lease * 2);
         if deadline > probe.guard.deadline && self.may_command_guard() {
             self.tell_guard(GuardCommand::Grant {
                 term: record.term,
@@ -474,7 +477,7 @@ impl Planner<'_> {
             }
             record.tried.insert(record.instance.clone());
         }
-        record.status = if is_over {
+        record.status = if sound!(is_over; ReleaseAlwaysFenced => true) {
             Status::Fenced
         } else {
             Status::Promoting

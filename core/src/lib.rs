@@ -3,6 +3,9 @@
 //! [`State::apply`] writes facts down, [`decide`] says what to do about them and why, [`State::begin`] notes what
 //! is being started. The loop of `tarsec`, `src/agent.rs`, calls the three in turn and owns the clock.
 
+#[macro_use]
+mod sound;
+
 pub mod addresses;
 mod apply;
 mod apply_board;
@@ -29,6 +32,8 @@ pub mod ids;
 pub mod interruption;
 pub mod lag;
 mod limits;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod neighbours;
 pub mod observed;
 mod offer;
@@ -62,6 +67,9 @@ use slots::Place;
 use state::{Attempt, Gain, Reading, State};
 use term::Term;
 use timing::Tick;
+
+/// Whether this core can be broken on purpose: the simulation's can.
+pub const MUTANTS: bool = cfg!(feature = "mutants");
 
 /// Says what to do about `state` at `now`.
 #[must_use]

@@ -210,7 +210,8 @@ impl Probe {
     #[must_use]
     pub fn is_fenced(&self) -> bool {
         let guard = &self.guard;
-        self.ro && self.read_only && !guard.leased && !guard.promoting && guard.landed
+        let landed = sound!(guard.landed; CommitsKeepNoLock => true);
+        self.ro && self.read_only && !guard.leased && !guard.promoting && landed
     }
 
     /// Read-only for new writes, with a barrier under way behind its last commits: a disk that hangs. An instance

@@ -94,8 +94,9 @@ impl Planner<'_> {
         let ballots = board.ballots.values();
         let fit = ballots.filter(|it| {
             let lacked = rows_lacked(&it.vclock, &probe.vclock, last.as_ref());
+            let has_rows = sound!(lacked == 0; OfferedWithoutRows => true) || may_lack_rows;
             let answers = it.term == record.term.next() && it.excluded.is_none();
-            answers && it.instance != probe.uuid && (lacked == 0 || may_lack_rows)
+            answers && it.instance != probe.uuid && has_rows
         });
         let elector = self.state.settings.elector;
         fit.min_by(|a, b| {

@@ -39,14 +39,16 @@ impl Planner<'_> {
 
     /// Whether the next record has to say so: a pause begins with that, and ends with it.
     pub(super) fn says_paused(&self) -> bool {
-        self.state.orders.pause.is_some() || self.state.stands_down()
+        let stands_down = sound!(self.state.stands_down(); RecordStopsSayingPaused => false);
+        self.state.orders.pause.is_some() || stands_down
     }
 
     /// For the member's key: before the guard stands down, and until after, whatever has become of the lock.
     pub(super) fn tells_that_it_stands_down(&self) -> bool {
         let state = self.state;
         let will = state.is_serving() && state.holds_lock() && state.orders.pause.is_some();
-        will || state.stands_down() && state.may_be_writable(self.now)
+        let does = state.stands_down() && state.may_be_writable(self.now);
+        will || sound!(does; KeySilentWithoutLock => false)
     }
 
     /// For everybody: by the holder's own knowledge, or by the holder's word.
@@ -124,7 +126,10 @@ impl Planner<'_> {
     /// accepts such a write the record stood in its place then; so whoever finds none looked later, and finds the key.
     fn is_behind_member_key(&self, reading: Option<Reading>) -> bool {
         let since = self.state.catalog.stands_down_since;
-        since.is_some_and(|since| reading.is_some_and(|reading| reading.reply_at >= since))
+        let (Some(since), Some(reading)) = (since, reading) else {
+            return false;
+        };
+        sound!(reading.reply_at >= since; StandsDownOnOldRecord => true)
     }
 
     /// The words for another member, of those that count, whose key says on a board of no earlier than `since` that its
@@ -137,7 +142,10 @@ impl Planner<'_> {
         let own = self.state.live_probe().map(|probe| &probe.uuid);
         let (board, _) = self.state.board_since(since)?;
         let mut others = board.members.values();
-        let found = others.find(|it| it.stands_down && Some(&it.instance) != own && counts(it));
+        let found = others.find(|it| {
+            let stands_down = sound!(it.stands_down; KeysUnaskedWithoutRecord => false);
+            stands_down && Some(&it.instance) != own && counts(it)
+        });
         found.map(|it| format!("{}, whose guard may stand down", it.name))
     }
 

@@ -70,7 +70,9 @@ pub fn compare(elector: Elector, last: Option<&LastMaster>, a: &Ballot, b: &Ball
         Elector::Smart => {
             let key = |ballot: &Ballot| {
                 let (same, following) = (ballot.same_configuration, ballot.following);
-                let ahead = (same, following, rows(&ballot.vclock), !ballot.unfollowed);
+                let rows = rows(&ballot.vclock);
+                let rows = sound!(rows; StalestFirst => u64::MAX - rows);
+                let ahead = (same, following, rows, !ballot.unfollowed);
                 (Reverse((ahead, ballot.priority)), ballot.idle_ms)
             };
             key(a).cmp(&key(b))

@@ -134,7 +134,7 @@ impl Quorum {
     #[must_use]
     pub fn votes_needed(&self) -> Option<usize> {
         let size = usize::try_from(self.size).ok().filter(|size| *size > 1)?;
-        Some(self.members.len().saturating_sub(size) + 1)
+        Some(self.members.len().saturating_sub(size) + sound!(1; OneVoteFewer => 0))
     }
 }
 

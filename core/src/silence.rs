@@ -38,7 +38,8 @@ impl State {
     pub(super) fn patience_ends_at(&self) -> Tick {
         let patience = self.settings.timing.healthcheck_timeout();
         let overslept_at = self.instance.overslept_at;
-        overslept_at.map(|at| at + patience).unwrap_or_default()
+        let ends_at = overslept_at.map(|at| sound!(at + patience; StallIsSilence => at));
+        ends_at.unwrap_or_default()
     }
 
     /// Whether a call that was begun then may have come to no end because the agent did not run.

@@ -517,7 +517,7 @@ impl State {
         }
         match self.instance.lease {
             _ if self.stands_down() => !self.instance.killed,
-            Some(lease) => now < lease.over_at,
+            Some(lease) => sound!(now < lease.over_at; LeaseKeepsNoLock => false),
             None => true,
         }
     }
@@ -529,7 +529,8 @@ impl State {
         let told = self.pending.command() == Some(GuardCommandKind::StandDown)
             || self.instance.stood_down_at > self.instance.answered_begun_at;
         let probe = self.instance.probe.as_ref();
-        told || probe.is_some_and(|probe| probe.guard.stood_down)
+        let says_so = probe.is_some_and(|probe| probe.guard.stood_down);
+        sound!(told || says_so; StandDownEndsLease => false)
     }
 
     /// Whether the guard said that the instance is fenced, and nothing was handed to it since.
@@ -567,7 +568,9 @@ impl State {
             return true;
         }
         match (self.instance.lease, self.instance.answered_begun_at) {
-            (Some(lease), Some(begun_at)) => lease.handed_at > begun_at,
+            (Some(lease), Some(begun_at)) => {
+                sound!(lease.handed_at > begun_at; LeaseOnItsWayKeepsNoLock => false)
+            }
             (Some(_) | None, None) | (None, Some(_)) => false,
         }
     }

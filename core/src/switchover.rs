@@ -329,7 +329,7 @@ impl Planner<'_> {
         self.wake(give_up_at);
         if !self.state.is_fenced() {
             let _ = self.fence(&reason.to_string());
-        } else if missing == 0 {
+        } else if sound!(missing == 0; TargetLacksRows => true) {
             let by = &handover.order.by;
             let why = format!("switchover to {} by {by}", handover.to.name);
             self.release_to(&why, Some(&handover.to.instance));

@@ -179,7 +179,8 @@ impl Planner<'_> {
                 term: record.term,
                 instance: record.instance.clone(),
                 lasting: Timing::lease_and_margin(state.settings.timing.lease()),
-                members: state.everybody(record, probe, board),
+                members: sound!(state.everybody(record, probe, board);
+                    UnrecordedAsksNobody => BTreeMap::new()),
                 reading,
                 for_all: Some(probe.vclock.clone()),
             });

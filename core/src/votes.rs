@@ -68,7 +68,8 @@ impl Planner<'_> {
         let has_read_all = matches!(probe.status.as_str(), "running" | "orphan");
         // Not whether a promise binds it by now, but whether one did when it said so.
         let bound_until = self.bound_until(contest, asked_at);
-        asked_at >= contest.since && has_read_all && bound_until.is_none()
+        let is_new = sound!(asked_at >= contest.since; OldWordIsVote => true);
+        is_new && has_read_all && bound_until.is_none()
     }
 
     /// Until when a promise to the last master binds the instance, or may, as it was at that moment.
@@ -108,7 +109,7 @@ impl Planner<'_> {
         let votes: Vec<&Ballot> = ballots
             .filter(|it| it.is_vote() && quorum.members.contains(&it.instance))
             .collect();
-        if votes.len() < needed {
+        if sound!(votes.len() < needed; VotesNotCounted => false) {
             let cast = |uuid: &&String| votes.iter().any(|vote| vote.instance == **uuid);
             let missing = quorum.members.iter().filter(|uuid| !cast(uuid));
             return Some(Doubt::Votes {
@@ -120,7 +121,7 @@ impl Planner<'_> {
         let last = LastMaster::of(record, probe);
         let lacked = |it: &Ballot| rows_lacked(&probe.vclock, &it.vclock, last.as_ref());
         let of = votes.into_iter().max_by_key(|it| lacked(it))?;
-        (lacked(of) > 0).then(|| Doubt::Rows { of: of.clone() })
+        sound!(lacked(of) > 0; VotersRowsIgnored => false).then(|| Doubt::Rows { of: of.clone() })
     }
 
     /// Until the doubt is over nobody goes on.

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::mutants::MUTANTS;
+use crate::mutants::{self, Mutant};
 use crate::params::Params;
 use crate::shrink;
 use crate::world::run;
@@ -23,11 +23,10 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// The mutant's number; `None`: there is none of that name.
+    /// The mutant; `None`: there is none of that name.
     #[must_use]
-    pub fn number(&self) -> Option<usize> {
-        let at = MUTANTS.iter().position(|known| known.name == self.mutant)?;
-        Some(at + 1)
+    pub fn mutant(&self) -> Option<Mutant> {
+        mutants::called(&self.mutant)
     }
 
     /// In how many of [`SEEDS`] runs the invariant fails, and what else failed first.
@@ -50,9 +49,9 @@ impl Scenario {
 
     /// What is left of a run of `mutant` (it is switched on) when all that it does not need is taken away.
     #[must_use]
-    pub fn distil(mutant: &str, invariant: &str, params: &Params) -> Self {
+    pub fn distil(mutant: Mutant, invariant: &str, params: &Params) -> Self {
         Self {
-            mutant: mutant.to_owned(),
+            mutant: mutant.name().to_owned(),
             invariant: invariant.to_owned(),
             params: shrink::distil(params, invariant),
         }

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tarsec_sim::kept::Scenario;
-use tarsec_sim::mutants::{MUTANTS, Mutant, ONLY_KEPT, switch_to};
+use tarsec_sim::mutants::{Mutant, ONLY_KEPT, switch_to};
 use tarsec_sim::{Failure, Outcome, Params, run, shrink};
 
 /// What to do.
@@ -23,8 +23,8 @@ enum Task {
 
 struct Args {
     task: Task,
-    /// The mutant with this number; 0: all of them, or none where seeds are played.
-    only: usize,
+    /// This mutant; `None`: all of them, or none where seeds are played.
+    only: Option<Mutant>,
     seeds: u64,
     from: u64,
     threads: usize,
@@ -36,7 +36,7 @@ impl Args {
     fn read() -> Result<Self, String> {
         let mut args = Self {
             task: Task::Play,
-            only: 0,
+            only: None,
             seeds: 20_000,
             from: 1,
             threads: 2,
@@ -63,7 +63,7 @@ impl Args {
             "--seeds" => self.seeds = number,
             "--from" => self.from = number,
             "--threads" => self.threads = size.max(1),
-            "--only" if size <= MUTANTS.len() => self.only = size,
+            "--only" if size <= Mutant::ALL.len() => self.only = numbered(size),
             "--tail" => self.tail = size,
             other => {
                 return Err(format!(
@@ -73,6 +73,12 @@ impl Args {
         }
         Ok(())
     }
+}
+
+/// The mutant with this number; 0: none.
+fn numbered(number: usize) -> Option<Mutant> {
+    let mut all = Mutant::ALL.iter().copied();
+    all.find(|mutant| mutant.number() == number)
 }
 
 fn main() -> ExitCode {
@@ -201,22 +207,22 @@ fn play_mutants(args: &Args, out: &mut impl Write) -> io::Result<ExitCode> {
         "| rule | mutation | caught by | after seeds |\n| --- | --- | --- | --- |"
     )?;
     let mut uncaught = 0;
-    for (number, mutant) in (1..).zip(MUTANTS) {
-        if args.only != 0 && args.only != number {
+    for mutant in Mutant::ALL.iter().copied() {
+        if args.only.is_some_and(|only| only != mutant) {
             continue;
         }
-        let Mutant { rule, name, .. } = mutant;
-        if args.only == 0 && ONLY_KEPT.contains(name) {
+        let (rule, name) = (mutant.rule(), mutant.name());
+        if args.only.is_none() && ONLY_KEPT.contains(&mutant) {
             writeln!(
                 out,
                 "| {rule} | {name} | its kept scenario (make test) | – |"
             )?;
             continue;
         }
-        switch_to(number);
+        switch_to(Some(mutant));
         let sum = Sum::default();
         let found = search(args, &sum);
-        switch_to(0);
+        switch_to(None);
         match found {
             Some((seed, failure)) => {
                 let after = seed + 1 - args.from;
@@ -237,7 +243,7 @@ fn play_mutants(args: &Args, out: &mut impl Write) -> io::Result<ExitCode> {
 const TRIED: u64 = 6;
 
 fn keep(args: &Args, out: &mut impl Write) -> io::Result<ExitCode> {
-    let Some(mutant) = args.only.checked_sub(1).and_then(|at| MUTANTS.get(at)) else {
+    let Some(mutant) = args.only else {
         writeln!(out, "keep needs --only, the number of a mutant")?;
         return Ok(ExitCode::from(2));
     };
@@ -254,7 +260,7 @@ fn keep(args: &Args, out: &mut impl Write) -> io::Result<ExitCode> {
             break;
         };
         from = seed + 1;
-        let found = Scenario::distil(mutant.name, failure.invariant, &Params::draw(seed));
+        let found = Scenario::distil(mutant, failure.invariant, &Params::draw(seed));
         let (fails, _) = found.plays();
         if fails > best.as_ref().map_or(0, |(known, _)| *known) {
             best = Some((fails, found));

@@ -1,18 +1,52 @@
-//! The switch of the mutants. At most one is on, in the whole process.
+//! The mutants of the core, each of which the simulation must catch.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+pub use tarsec_core::mutants::{Mutant, switch_to};
 
-pub use crate::table::{MUTANTS, Mutant, ONLY_KEPT};
+/// Those that chance finds too rarely: their scenarios are kept (`tests/kept.rs`), and the table says so.
+pub const ONLY_KEPT: &[Mutant] = &[
+    Mutant::ReturnedNotWaitedFor,
+    Mutant::PromisesOnAnothersRecord,
+];
 
-static ON: AtomicUsize = AtomicUsize::new(0);
-
-/// Whether the mutant with this number is on; the copy of the core asks.
-#[inline]
-pub(crate) fn on(number: usize) -> bool {
-    ON.load(Ordering::Relaxed) == number
+/// The one that is called so.
+#[must_use]
+pub fn called(name: &str) -> Option<Mutant> {
+    let mut all = Mutant::ALL.iter().copied();
+    all.find(|mutant| mutant.name() == name)
 }
 
-/// Switches to the mutant with this number; 0 to none.
-pub fn switch_to(number: usize) {
-    ON.store(number, Ordering::Relaxed);
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    /// The core's code, without its tests and without the list of the mutants.
+    fn core() -> String {
+        let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../core/src");
+        let files = fs::read_dir(place)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        files
+            .filter(|path| path.is_file() && !path.ends_with("mutants.rs"))
+            .map(|path| fs::read_to_string(path).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn each_stands_in_one_place_of_the_core() {
+        let core = core();
+        for mutant in Mutant::ALL {
+            let word = format!(" {mutant:?} =>");
+            assert_eq!(core.matches(&word).count(), 1, "{word}");
+        }
+    }
+
+    #[test]
+    fn each_has_a_name_of_its_own() {
+        for mutant in Mutant::ALL {
+            assert_eq!(called(mutant.name()), Some(*mutant));
+        }
+    }
 }

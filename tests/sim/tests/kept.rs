@@ -28,12 +28,12 @@ fn what_was_found_is_found_again_when_its_mending_is_undone_and_only_then() {
         let text = std::fs::read_to_string(&file).expect("a file of tests/regressions");
         let scenario: Scenario =
             serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let number = scenario
-            .number()
+        let mutant = scenario
+            .mutant()
             .unwrap_or_else(|| panic!("{name}: there is no mutant \"{}\"", scenario.mutant));
-        switch_to(number);
+        switch_to(Some(mutant));
         let (fails, _) = scenario.plays();
-        switch_to(0);
+        switch_to(None);
         let (fails_without, others) = scenario.plays();
         if fails == 0 {
             wrong.push(format!(

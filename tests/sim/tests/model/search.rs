@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use stateright::{Checker, HasDiscoveries, Model, Property};
-use tarsec_sim::mutants;
+use tarsec_sim::mutants::{Mutant, switch_to};
 
 use crate::moves::Move;
 use crate::world::{Bounds, World, seen};
@@ -17,27 +17,15 @@ const STATES_WITH_PROMISES: usize = 31_015;
 const STATES_OF_THREE: usize = 34_552;
 const STATES_WITH_VOTES: usize = 201_531;
 const ROW_LOST: &str = "no acknowledged row is lost (R7)";
-/// Mutants of the simulation's table that this small a world shows, and what they break.
-const CAUGHT: &[(&str, &str)] = &[
-    ("the votes are not counted", ROW_LOST),
-    ("rows that a voter has do not matter", ROW_LOST),
-    ("a lease is twice as long as agreed", "at most one writable"),
-    (
-        "a record is outlived at half its lease",
-        "at most one writable",
-    ),
-    (
-        "a free lock is taken without a wait",
-        "at most one writable",
-    ),
-    (
-        "a master that refreshes is taken over",
-        "at most one writable",
-    ),
-    (
-        "a hung instance is never killed",
-        "a hung instance does not go on",
-    ),
+/// Mutants that this small a world shows, and what they break.
+const CAUGHT: &[(Mutant, &str)] = &[
+    (Mutant::VotesNotCounted, ROW_LOST),
+    (Mutant::VotersRowsIgnored, ROW_LOST),
+    (Mutant::LeaseTwiceAsLong, "at most one writable"),
+    (Mutant::OutlivedAtHalf, "at most one writable"),
+    (Mutant::FreeWithoutWait, "at most one writable"),
+    (Mutant::LiveHolderTakenOver, "at most one writable"),
+    (Mutant::HungNeverKilled, "a hung instance does not go on"),
 ];
 
 impl Model for Bounds {
@@ -238,7 +226,7 @@ struct Switch;
 
 impl Drop for Switch {
     fn drop(&mut self) {
-        mutants::switch_to(0);
+        switch_to(None);
     }
 }
 
@@ -247,12 +235,9 @@ impl Drop for Switch {
 fn a_broken_core_is_noticed() {
     let _alone = alone();
     for (mutant, property) in CAUGHT {
-        let number = mutants::MUTANTS
-            .iter()
-            .position(|known| known.name == *mutant);
-        let number = number.unwrap_or_else(|| panic!("there is no mutant \"{mutant}\""));
         let _switch = Switch;
-        mutants::switch_to(number + 1);
+        switch_to(Some(*mutant));
+        let mutant = mutant.name();
         let two = Bounds {
             agents: 2,
             ticks: 8,
