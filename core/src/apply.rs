@@ -231,10 +231,10 @@ impl State {
             .instance
             .lease
             .map_or(Tick::default(), |earlier| earlier.over_at);
-        let over_at = (reading.reply_at + Timing::lease_and_margin(lease)).max(earlier_over_at);
+        let whole = (reading.reply_at + Timing::lease_and_margin(lease)).max(earlier_over_at);
         self.instance.lease = Some(Granted {
             deadline,
-            over_at: sound!(over_at; LeaseOverAtHalf => reading.reply_at + lease / 2),
+            over_at: sound!(whole; LeaseOverAtHalf => reading.reply_at + lease / 2),
             due_at: reading.reply_at + lease,
             handed_at: now,
         });

@@ -70,8 +70,8 @@ pub fn compare(elector: Elector, last: Option<&LastMaster>, a: &Ballot, b: &Ball
         Elector::Smart => {
             let key = |ballot: &Ballot| {
                 let (same, following) = (ballot.same_configuration, ballot.following);
-                let rows = rows(&ballot.vclock);
-                let rows = sound!(rows; StalestFirst => u64::MAX - rows);
+                let all = rows(&ballot.vclock);
+                let rows = sound!(all; StalestFirst => u64::MAX - all);
                 let ahead = (same, following, rows, !ballot.unfollowed);
                 (Reverse((ahead, ballot.priority)), ballot.idle_ms)
             };
