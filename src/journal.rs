@@ -81,9 +81,10 @@ pub(crate) fn event(said: &mut Said, event: &Event) {
     match outcome(event) {
         Some(Outcome {
             what,
+            of,
             fault: Some(fault),
             ..
-        }) => warn!(why = fault.why, "could not {what}"),
+        }) => warn!(of, why = fault.why, "could not {what}"),
         Some(Outcome { fault: None, .. }) | None => say(event),
     }
 }
@@ -92,6 +93,8 @@ pub(crate) fn event(said: &mut Said, event: &Event) {
 struct Outcome<'a> {
     topic: Topic,
     what: &'static str,
+    /// Which one, where there are several.
+    of: Option<String>,
     fault: Option<&'a ConsulFault>,
 }
 
@@ -99,7 +102,10 @@ fn outcome(event: &Event) -> Option<Outcome<'_>> {
     use Event as E;
     Some(match event {
         E::SessionCreated { result } => of(result, Topic::Session, "create a session"),
-        E::SessionRenewed { result, .. } => of(result, Topic::Session, "renew the session"),
+        E::SessionRenewed { session, result } => Outcome {
+            of: Some(session.to_string()),
+            ..of(result, Topic::Session, "renew the session")
+        },
         E::LockRead {
             by_watch: true,
             result,
@@ -117,7 +123,10 @@ fn outcome(event: &Event) -> Option<Outcome<'_>> {
             of(result, Topic::Orders, what)
         }
         E::HistoryRead { result } => of(result, Topic::History, "read the history"),
-        E::HistoryWritten { result, .. } => of(result, Topic::History, "write the history"),
+        E::HistoryWritten { term, result } => Outcome {
+            of: Some(format!("term {term}")),
+            ..of(result, Topic::History, "write the history")
+        },
         E::Attached { .. }
         | E::Unreachable { .. }
         | E::FellSilent
@@ -143,7 +152,12 @@ fn outcome(event: &Event) -> Option<Outcome<'_>> {
 
 fn of<'a, T>(result: &'a Result<T, ConsulFault>, topic: Topic, what: &'static str) -> Outcome<'a> {
     let fault = result.as_ref().err();
-    Outcome { topic, what, fault }
+    Outcome {
+        topic,
+        what,
+        of: None,
+        fault,
+    }
 }
 
 /// Whether this is not just another failure of the same kind, for the same reason.

@@ -301,10 +301,14 @@ fn same_user(pid: u32, user: u32, there: SocketAddr) -> Result<(), OwnerError> {
 
 /// What a small file says.
 fn read<T>(path: &str, parsed: impl Fn(&str) -> Option<T>) -> Result<T, OwnerError> {
-    let mut text = String::new();
+    // A process's name is any bytes.
+    let mut bytes = Vec::new();
     File::open(path)
-        .and_then(|file| file.take(STATUS_SIZE).read_to_string(&mut text))
-        .and_then(|_| parsed(&text).ok_or_else(|| io::ErrorKind::InvalidData.into()))
+        .and_then(|file| file.take(STATUS_SIZE).read_to_end(&mut bytes))
+        .and_then(|_| {
+            let found = parsed(&String::from_utf8_lossy(&bytes));
+            found.ok_or_else(|| io::ErrorKind::InvalidData.into())
+        })
         .map_err(|source| OwnerError::Unreadable {
             path: path.to_owned(),
             source,

@@ -7,7 +7,7 @@
 -- stays as it is, an older one hands its state over. All times are those of time.lua, never fiber.clock(), which stands
 -- still within a turn of the event loop.
 
-local VERSION = 12
+local VERSION = 13
 
 local fiber = require('fiber')
 local log = require('log')
@@ -35,7 +35,8 @@ end
 local state = previous ~= nil and previous.state or {
     agent = nil,         -- the agent that attached last, and owns this guard
     session = nil,       -- its Consul session, for the agent that comes after it
-    term = 0,            -- the highest term this instance was ever asked to serve or was told of
+    term = 0,            -- the highest term this instance was ever asked to serve or was told of; a number
+    agent_term = 0,      -- the highest that its own agent named
     leased = false,      -- promoted and not fenced since
     epoch = 0,           -- grows with every promotion and fence: a barrier counts for its own epoch only
     promoting = 0,       -- promotions that have yielded and will go on
@@ -47,6 +48,9 @@ local state = previous ~= nil and previous.state or {
     stood_down = false,  -- a pause: neither the lease's end nor another hand concerns this guard until it stands up
     base = nil,          -- the vclock in the moment of the first promotion in its term: {term, vclock}
 }
+-- A guard of before had heard of its term by its agent, or within the same reach. A long integer would be no number of Lua.
+state.term = tonumber(state.term)
+state.agent_term = state.agent_term or state.term
 local times = time.times_of(state)
 
 -- `outlived`: triggers of the guard before, which go once this one's are there.
@@ -289,7 +293,8 @@ local function probe()
     word.configured = replication.configured(state)
     word.guard = {
         session = state.session,
-        term = state.term,
+        -- As an integer on the wire, however long.
+        term = 0ULL + state.term,
         deadline = times.deadline,
         clock = time.CLOCK,
         leased = state.leased,
@@ -392,6 +397,7 @@ end
 
 -- `fenced_term`, `needed_age_ns`, `t0`: what bounds promises, see promises.lua.
 function guard.promote(agent, term, deadline, fenced_term, needed_age_ns, t0)
+    term = tonumber(term)
     return answer(agent, function()
         if term < state.term then
             return ('term %d is over, this instance has seen term %d'):format(term, state.term)
@@ -424,7 +430,7 @@ function guard.promote(agent, term, deadline, fenced_term, needed_age_ns, t0)
         if state.base == nil or state.base.term ~= term then
             state.base = {term = term, vclock = look.vclock_of(box.info.vclock)}
         end
-        state.term = term
+        state.term, state.agent_term = term, term
         times.deadline = 0ULL + deadline
         state.leased = true
         state.dirty = true
@@ -444,6 +450,7 @@ end
 
 -- Lengthens a lease that runs; never starts one.
 function guard.grant(agent, term, deadline)
+    term = tonumber(term)
     return answer(agent, function()
         if term ~= state.term then
             return ('the lease is for term %d, this instance is at term %d'):format(term, state.term)
@@ -506,7 +513,9 @@ end
 
 -- A term that another instance serves: nothing below it is ever served here again.
 function guard.observe(agent, term)
+    term = tonumber(term)
     return answer(agent, function()
+        state.agent_term = math.max(state.agent_term, term)
         if term > state.term and not state.leased then
             state.term = term
         end

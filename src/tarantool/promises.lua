@@ -9,8 +9,9 @@ local promises = {}
 
 -- No promise is longer: a lease and the margin of a successor, which must not count on this instance's clock.
 local PROMISE_MAX_NS = 64 * 1000000000ULL
--- Which terms are believed, as core/src/term.rs has it: so far ahead of the highest that is known here. The agent of this
--- instance knows no lower one (it says whom it sees serve), so what is believed here is believed there.
+-- Which terms are believed, as core/src/term.rs has it: so far ahead of the highest that this instance's agent has named (it
+-- says whom it sees serve). The agent knows no lower one, so it believes whatever the guard has promised, however often
+-- somebody asked.
 local TERMS_AHEAD = 2 ^ 32
 local TERM_BELIEVED_MAX = 2 ^ 53 - 1 - TERMS_AHEAD
 -- A UUID as text.
@@ -33,7 +34,7 @@ end
 
 function promises.now(times)
     local left_ns = left_ns_of(times)
-    return left_ns and {to = times.promise.to, term = times.promise.term, left_ns = left_ns} or nil
+    return left_ns and {to = times.promise.to, term = 0ULL + times.promise.term, left_ns = left_ns} or nil
 end
 
 -- Why there may be no promotion here; nil: no promise is in its way. Promises to holders of terms up to `fenced_term`
@@ -84,8 +85,8 @@ end
 
 -- Whether nobody can have counted to that term, for all that is known here.
 local function is_out_of_reach(state, term)
-    local limit = math.min(state.term + TERMS_AHEAD, TERM_BELIEVED_MAX)
-    return term > math.max(limit, state.term + 1)
+    local limit = math.min(state.agent_term + TERMS_AHEAD, TERM_BELIEVED_MAX)
+    return term > math.max(limit, state.agent_term + 1)
 end
 
 local function cannot_promise(state, to, term, lasting_ns)

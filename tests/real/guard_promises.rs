@@ -182,7 +182,7 @@ async fn a_question_that_makes_no_sense_leaves_no_trace() {
                 "counted to term",
             ),
             (
-                [json!(THIRD), json!((1_u64 << 32) + 6), second.clone()],
+                [json!(THIRD), json!((1_u64 << 32) + 1), second.clone()],
                 "counted to term",
             ),
         ] {
@@ -195,14 +195,40 @@ async fn a_question_that_makes_no_sense_leaves_no_trace() {
             (&after["term"], &after["promise"]["to"]),
             (&before["term"], &before["promise"]["to"])
         );
-        // The furthest that is believed leaves room.
-        let furthest = (1_u64 << 32) + 5;
-        assert_eq!(
-            guard.promise(OTHER, furthest, SECOND).await?["promised"],
-            true
-        );
+        // The furthest that is believed leaves room, and is as far as it goes: the instance's agent believes no other.
+        let furthest = 1_u64 << 32;
+        let promised = guard.promise(OTHER, furthest, SECOND).await?;
+        assert_eq!(promised["promised"], true, "{promised}");
+        let again = guard.promise(OTHER, furthest + 1, SECOND).await?;
+        assert_says(&again["refused"], "counted to term");
         assert_eq!(guard.promote(furthest + 1, furthest, 0).await?, Value::Null);
         Ok(())
+    })
+    .await;
+}
+
+/// Integers from 10^14 on are no numbers of Lua's own, and numbers from there on no integers on the wire.
+#[tokio::test]
+async fn long_terms_are_terms() {
+    guarded("guard-long-terms", async |guard| {
+        let long = (1_u64 << 52) + 1;
+        let observe = "return tarsec_guard.observe('agent', ...).refused";
+        guard.value(observe, &[json!(long)]).await?;
+        assert_eq!(guard.probe().await?["term"], long);
+        let promised = guard.promise(OTHER, long + 1, SECOND).await?;
+        assert_eq!(promised["promised"], true, "{promised}");
+        let probe = guard.probe().await?;
+        assert_eq!(probe["term"], long + 1);
+        assert_eq!(probe["promise"]["term"], long + 1);
+        assert_says(&guard.promote(long, 0, 0).await?, "is over");
+        assert_eq!(guard.promote(long + 2, long + 1, 0).await?, Value::Null);
+        assert_eq!(guard.probe().await?["term"], long + 2);
+        let grant = "local t0 = tarsec_guard.now()
+            return tarsec_guard.grant('agent', ..., t0 + 30000000000ULL).refused";
+        let granted = guard.value(grant, &[json!(long + 2)]).await?;
+        assert_eq!(granted, Value::Null);
+        assert_says(&guard.value(grant, &[json!(long)]).await?, "at term");
+        guard.fence().await
     })
     .await;
 }
