@@ -33,7 +33,7 @@ build: ## build the release binary, target/release/tarsec
 
 test: setup ## run all tests, against real Consul and real Tarantool; TARANTOOL=path of another version's program
 	$(CARGO) test $(AGENT) --locked -- --test-threads=2
-	$(CARGO) test -p tarsec-sim --locked -- --test-threads=2
+	$(CARGO) test --profile sim -p tarsec-sim --locked -- --test-threads=2
 
 sim: ## play SEEDS seeds (20000) from FROM (1) on in a simulated world, on THREADS threads (2)
 	$(CARGO) run --profile sim --locked -p tarsec-sim --bin sim -- --seeds $(SEEDS) --from $(FROM) --threads $(THREADS)
@@ -50,7 +50,7 @@ chaos-short: setup ## a minute of chaos with the tests' build; part of CI
 	TARSEC_BIN=$(CURDIR)/target/debug/tarsec target/debug/chaos --minutes 1 --seed $(SEED)
 
 model: ## search every world of the core that one fault leads to, with two agents and with three; part of test
-	$(CARGO) test --locked -p tarsec-sim --test model -- --nocapture --test-threads=1
+	$(CARGO) test --profile sim --locked -p tarsec-sim --test model -- --nocapture --test-threads=1
 
 # Agent and programs in one go, or their dependencies would be compiled once for each's choice of features.
 programs: ## build the release binary with the demo, the benchmark and chaos
