@@ -54,12 +54,20 @@ impl Stalls {
     }
 
     /// For how long, in one piece before that moment, the instance stood still, counting only time in which its agent ran.
+    /// Between two stalls an instance need not have run for as long as is not known exactly.
     fn asked_in_vain(&self, instance: &str, agent: &str, killed_at: SystemTime) -> Duration {
         let mut at = killed_at - BLUR;
+        if !self.stands_still(instance, at) {
+            return Duration::ZERO;
+        }
+        let mut stood_at = at;
         let mut asked = Duration::ZERO;
-        while self.stands_still(instance, at) {
-            if !self.stands_still(agent, at) {
-                asked += STEP;
+        while at + BLUR > stood_at {
+            if self.stands_still(instance, at) {
+                stood_at = at;
+                if !self.stands_still(agent, at) {
+                    asked += STEP;
+                }
             }
             at -= STEP;
         }
@@ -125,5 +133,12 @@ mod tests {
         assert!(asked(&[("a0", 7_000, 19_900), ("agent", 7_000, 19_500)]) < 300);
         // It ran in between.
         assert!(asked(&[("a0", 7_000, 18_000), ("a0", 19_500, 20_000)]) < 300);
+        // It woke after its agent, and had stopped again before it could answer.
+        let again = [
+            ("a0", 10_000, 19_400),
+            ("agent", 10_000, 19_000),
+            ("a0", 19_420, 20_000),
+        ];
+        assert!((600..=720).contains(&asked(&again)), "{}", asked(&again));
     }
 }
