@@ -221,10 +221,6 @@ pub struct Ballot {
     /// written would exist once.
     #[serde(default)]
     pub unfollowed: bool,
-    /// How long it still waits for ballots that are missing, counted from when this was written: whoever would cast them
-    /// may be bound by a promise.
-    #[serde(default)]
-    pub open_ms: u64,
     /// Why it does not run; `None`: it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excluded: Option<String>,

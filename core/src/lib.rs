@@ -12,6 +12,7 @@ mod apply_board;
 mod apply_lock;
 mod apply_session;
 mod apply_vshard;
+mod ballot;
 pub mod birth;
 pub mod board;
 mod candidate;

@@ -484,7 +484,6 @@ impl Planner<'_> {
                     idle_ms: 0,
                     same_configuration: true,
                     unfollowed: false,
-                    open_ms: 0,
                     vote: Some(false),
                     excluded,
                 }),

@@ -174,7 +174,7 @@ impl Words<'_, '_> {
         let mut ballot = json!({
             "v": 1, "instance": self.instance()?, "name": self.text()?, "term": self.number()?, "index": self.number()?,
             "vclock": self.vclock()?, "following": self.flag()?, "priority": i64::arbitrary(self.0)?,
-            "idle_ms": self.number()?, "unfollowed": self.flag()?, "open_ms": self.number()?,
+            "idle_ms": self.number()?, "unfollowed": self.flag()?,
         });
         ballot["excluded"] = self.maybe(|it| Ok(json!(it.text()?)))?;
         ballot["vote"] = self.maybe(|it| Ok(json!(it.flag()?)))?;

@@ -146,7 +146,6 @@ pub(super) fn ballot(number: u64) -> Ballot {
         idle_ms: 0,
         same_configuration: true,
         unfollowed: false,
-        open_ms: 0,
         excluded: None,
         vote: Some(true),
     }

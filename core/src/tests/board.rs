@@ -28,7 +28,6 @@ fn ballot() -> Ballot {
         idle_ms: 5,
         same_configuration: false,
         unfollowed: false,
-        open_ms: 9,
         excluded: Some("it lags".to_owned()),
         vote: Some(true),
     }

@@ -43,7 +43,6 @@ pub(super) fn ballot(instance: &str) -> Ballot {
         idle_ms: 0,
         same_configuration: true,
         unfollowed: false,
-        open_ms: 0,
         excluded: None,
         vote: Some(true),
     }

@@ -130,24 +130,13 @@ fn a_better_one_that_still_waits_for_ballots_is_not_overtaken() {
     node.lives_on(LEASE_AND_MARGIN - 2.secs());
     let better = Ballot {
         vclock: vclock(11),
-        open_ms: 8_000,
         ..ballot_of_third(&node)
     };
     casts(&mut node, &better);
-    node.lives_on(8.secs());
+    node.lives_on(LEASE_AND_MARGIN);
     assert!(!node.state.holds_lock());
     node.lives_on(1.secs());
     assert!(node.state.holds_lock(), "{:?}", node.plan().reason);
-}
-
-#[test]
-fn a_ballot_says_how_long_it_waits_for_those_that_are_missing() {
-    let node = standing_for_election(&last_word());
-    let open = Duration::from_millis(node.lock.ballots[OWN].open_ms);
-    assert!(open > LEASE_AND_MARGIN - 1.secs() && open <= LEASE_AND_MARGIN);
-    let fenced = last_word().says(Status::Fenced);
-    let node = standing_for_election(&fenced);
-    assert_eq!(node.lock.ballots[OWN].open_ms, 0);
 }
 
 /// A replica set whose master has just lost Consul and one of its two followers, which has half of the rows.
