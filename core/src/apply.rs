@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use super::board::{Member, SwitchoverState};
+use super::board::SwitchoverState;
 use super::event::{ConsulFault, Event, GuardCommandKind, KillResult, LockStepKind};
 use super::ids::SessionId;
 use super::observed::{Heard, Probe};
 use super::plan::{Action, Before, CatalogEntry, GuardCommand};
+use super::record::Record;
 use super::slots::Place;
-use super::state::{Attempt, Granted, Link, MemberTerms, Reading, Session, State};
+use super::state::{Attempt, Granted, Link, Reading, Session, State};
 use super::term::{SaidBy, Term};
 use super::timing::{Tick, Timing};
 
@@ -55,11 +56,7 @@ impl State {
                 refused,
             } => self.guard_answered(command, *probe, refused, now),
             Event::GuardFailed { command, why } => self.guard_failed(command, why, now),
-            Event::KillEnded { result } => {
-                let begun_at = self.pending.ends(Place::Process);
-                self.pending.retries(Place::Process, Some(now + KILL_RETRY));
-                self.kill_ended(result, begun_at, now);
-            }
+            Event::KillEnded { result } => self.kill_ended(result, now),
             Event::SessionCreated { result } => self.session_created(result, now),
             Event::SessionRenewed { session, result } => {
                 self.session_renewed(&session, result, now)
@@ -75,27 +72,8 @@ impl State {
             } => self.lock_read(asked_at, by_watch, result, now),
             Event::LockStepEnded { step, result } => self.lock_step_ended(step, result, now),
             Event::CatalogEnded { result } => self.catalog_ended(result, now),
-            Event::MemberEnded { result } => {
-                self.pending.ends(Place::Member);
-                let written = self.catalog.member_writing.take();
-                self.member_ended(written, result, now);
-            }
-            Event::BoardRead { result } => {
-                let asked_at = self.pending.ends(Place::Board);
-                match result {
-                    Ok(board) => {
-                        let (term, lease) = board.terms(|term| self.believes(term, SaidBy::Member));
-                        self.member_terms = Some(MemberTerms { term, lease });
-                        self.highest_term = self.highest_term.max(term);
-                        self.own_key_seen(&board, asked_at);
-                        self.board_seen(*board, asked_at);
-                    }
-                    Err(fault) => {
-                        self.pending.retries(Place::Board, Some(now + CONSUL_RETRY));
-                        self.unread.board_failed(fault);
-                    }
-                }
-            }
+            Event::MemberEnded { result } => self.member_ended(result, now),
+            Event::BoardRead { result } => self.board_read(result, now),
             Event::BoardSeen { asked_at, result } => self.board_seen_beside(asked_at, result),
             Event::BallotWritten { index, result } => self.ballot_written(index, result, now),
             Event::BallotsRead { result } => self.ballots_read(result, now),
@@ -130,46 +108,14 @@ impl State {
     pub fn begin(&mut self, action: &Action, now: Tick) {
         self.pending.begins(action, now);
         match action {
-            Action::Guard(
-                GuardCommand::Promote {
-                    deadline, reading, ..
-                }
-                | GuardCommand::Grant {
-                    deadline, reading, ..
-                },
-            ) => sound!(self.lease_handed_over(*deadline, *reading, now); GrantNotNoted =>
-            if matches!(action, Action::Guard(GuardCommand::Promote { .. })) {
-                self.lease_handed_over(*deadline, *reading, now);
-            }),
-            Action::Guard(GuardCommand::Fence { .. }) => {
-                if let Some(handover) = &mut self.hold.handover {
-                    handover.fencing_since = handover.fencing_since.or(Some(now));
-                }
-            }
+            Action::Guard(command) => self.begin_command(command, now),
             Action::Acquire { attempt, .. }
             | Action::TakeOver { attempt, .. }
             | Action::Refresh { attempt, .. } => {
-                self.hold.attempted_step = Some(match attempt.gain {
-                    Some(_) => LockStepKind::Acquire,
-                    None => LockStepKind::Refresh,
-                });
-                self.hold.refresh_sent = attempt.record.refresh;
                 self.begin_gain(action, now);
-                self.hold.attempted = Some((**attempt).clone());
-                self.hold.attempted_after = self.before(attempt.record.term);
+                self.begin_write(attempt);
             }
-            Action::Release { record, .. } => {
-                self.hold.attempted_step = Some(LockStepKind::Release);
-                self.hold.refresh_sent = record.refresh;
-                // Should the lock stay ours after all, a promotion must have a new refresh behind it.
-                sound!(self.hold.forgets_readings(); ReleaseLeavesReading => ());
-                self.hold.asked = None;
-                self.hold.attempted = self.instance.reading.map(|reading| Attempt {
-                    record: (**record).clone(),
-                    reading,
-                    gain: None,
-                });
-            }
+            Action::Release { record, .. } => self.begin_release(record),
             Action::Tell { entry, register } => {
                 self.catalog.telling = Some(entry.clone());
                 self.catalog.told_at = now;
@@ -200,15 +146,8 @@ impl State {
                 for_all,
                 ..
             } => self.begin_promises(*term, members, *reading, for_all.is_some()),
-            Action::Guard(GuardCommand::StandDown { down }) => {
-                if *down {
-                    self.instance.stood_down_at = Some(now);
-                }
-            }
             Action::Vshard(action) => self.begin_vshard(action),
-            Action::Guard(GuardCommand::Probe | GuardCommand::Follow { .. })
-            | Action::Guard(GuardCommand::Remember { .. } | GuardCommand::Observe { .. })
-            | Action::Kill
+            Action::Kill
             | Action::CreateSession
             | Action::RenewSession { .. }
             | Action::DestroySession { .. }
@@ -218,6 +157,57 @@ impl State {
             | Action::ReadHistory
             | Action::Exit { .. } => {}
         }
+    }
+
+    fn begin_command(&mut self, command: &GuardCommand, now: Tick) {
+        match command {
+            GuardCommand::Promote {
+                deadline, reading, ..
+            }
+            | GuardCommand::Grant {
+                deadline, reading, ..
+            } => sound!(self.lease_handed_over(*deadline, *reading, now); GrantNotNoted =>
+            if matches!(command, GuardCommand::Promote { .. }) {
+                self.lease_handed_over(*deadline, *reading, now);
+            }),
+            GuardCommand::Fence { .. } => {
+                if let Some(handover) = &mut self.hold.handover {
+                    handover.fencing_since = handover.fencing_since.or(Some(now));
+                }
+            }
+            GuardCommand::StandDown { down } => {
+                if *down {
+                    self.instance.stood_down_at = Some(now);
+                }
+            }
+            GuardCommand::Probe
+            | GuardCommand::Follow { .. }
+            | GuardCommand::Remember { .. }
+            | GuardCommand::Observe { .. } => {}
+        }
+    }
+
+    fn begin_write(&mut self, attempt: &Attempt) {
+        self.hold.attempted_step = Some(match attempt.gain {
+            Some(_) => LockStepKind::Acquire,
+            None => LockStepKind::Refresh,
+        });
+        self.hold.refresh_sent = attempt.record.refresh;
+        self.hold.attempted = Some(attempt.clone());
+        self.hold.attempted_after = self.before(attempt.record.term);
+    }
+
+    fn begin_release(&mut self, record: &Record) {
+        self.hold.attempted_step = Some(LockStepKind::Release);
+        self.hold.refresh_sent = record.refresh;
+        // Should the lock stay ours after all, a promotion must have a new refresh behind it.
+        sound!(self.hold.forgets_readings(); ReleaseLeavesReading => ());
+        self.hold.asked = None;
+        self.hold.attempted = self.instance.reading.map(|reading| Attempt {
+            record: record.clone(),
+            reading,
+            gain: None,
+        });
     }
 
     fn lease_handed_over(
@@ -306,7 +296,9 @@ impl State {
         self.adopt_hold(now);
     }
 
-    fn kill_ended(&mut self, result: KillResult, begun_at: Tick, now: Tick) {
+    fn kill_ended(&mut self, result: KillResult, now: Tick) {
+        let begun_at = self.pending.ends(Place::Process);
+        self.pending.retries(Place::Process, Some(now + KILL_RETRY));
         match result {
             KillResult::Killed => {
                 self.instance.killed = true;
@@ -466,13 +458,10 @@ impl State {
         }
     }
 
-    fn member_ended(
-        &mut self,
-        written: Option<Member>,
-        result: Result<(), ConsulFault>,
-        now: Tick,
-    ) {
+    fn member_ended(&mut self, result: Result<(), ConsulFault>, now: Tick) {
+        self.pending.ends(Place::Member);
         let catalog = &mut self.catalog;
+        let written = catalog.member_writing.take();
         match result {
             Ok(()) => {
                 let says_so = written.as_ref().is_some_and(|member| member.stands_down);

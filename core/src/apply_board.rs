@@ -9,14 +9,31 @@ use super::event::ConsulFault;
 use super::history::READ_AGAIN;
 use super::record::{Record, Status};
 use super::slots::Place;
-use super::state::{Handover, State};
-use super::term::Term;
+use super::state::{Handover, MemberTerms, State};
+use super::term::{SaidBy, Term};
 use super::timing::Tick;
 
 /// The keys of so many instances are read: a replica set has 32 members at most, and as many may have left it.
 const KNOWN_MEMBERS: usize = 64;
 
 impl State {
+    pub(super) fn board_read(&mut self, result: Result<Box<Board>, ConsulFault>, now: Tick) {
+        let asked_at = self.pending.ends(Place::Board);
+        match result {
+            Ok(board) => {
+                let (term, lease) = board.terms(|term| self.believes(term, SaidBy::Member));
+                self.member_terms = Some(MemberTerms { term, lease });
+                self.highest_term = self.highest_term.max(term);
+                self.own_key_seen(&board, asked_at);
+                self.board_seen(*board, asked_at);
+            }
+            Err(fault) => {
+                self.pending.retries(Place::Board, Some(now + CONSUL_RETRY));
+                self.unread.board_failed(fault);
+            }
+        }
+    }
+
     pub(super) fn board_seen(&mut self, board: Board, asked_at: Tick) {
         self.orders.pause.clone_from(&board.pause);
         if let Some(pause) = &board.pause {

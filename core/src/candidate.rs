@@ -247,13 +247,35 @@ impl Planner<'_> {
                 .max(claim.from.unwrap_or_default()),
             is_offered: false,
         };
+        if let Some(reason) = self.wait_before_election(claim, &contest) {
+            return reason;
+        }
+        // Where our own term goes on nothing changes hands.
+        let turn = match claim.own {
+            true => Ok(None),
+            false => self.wait_in_line(seat, claim, &contest),
+        };
+        let loss = match turn {
+            Ok(loss) => loss,
+            Err(reason) => return reason,
+        };
+        if self.is_due(self.state.hold.acquire_retry_at) {
+            let may_be_lost = "synchronous rows may be lost";
+            let reason = loss.map(|loss| format!("{}; {may_be_lost}: {loss}", claim.reason));
+            self.run_for_lock(seat, claim, reason.as_deref().unwrap_or(claim.reason));
+        }
+        self.unless_denied(running(seat, claim))
+    }
+
+    /// What a candidate waits for before it may take part, in the order of the table in PROTOCOL.md.
+    fn wait_before_election(&mut self, claim: &Claim<'_>, contest: &Contest<'_>) -> Option<Reason> {
         let paused_by =
             sound!(self.paused_by_record(claim, contest.since); PausedSucceeded => None);
         if let Some(by) = paused_by {
             if !claim.record.is_some_and(|record| record.paused) {
                 self.look_at_board(PAUSE_POLL);
             }
-            return Reason::Paused { by };
+            return Some(Reason::Paused { by });
         }
         let excluded = if claim.own {
             self.unfit(Duration::ZERO)
@@ -264,40 +286,31 @@ impl Planner<'_> {
             // A moment of silence keeps it from acting, and is no reason to give others the lead.
             let patience = self.state.settings.timing.healthcheck_timeout();
             if self.excluded(claim.record, patience).is_some() {
-                self.decline(&contest, &why);
+                self.decline(contest, &why);
             }
-            return Reason::NotACandidate { why };
+            return Some(Reason::NotACandidate { why });
         }
         if let Some(until) = self.too_early(claim.from) {
-            return Reason::WaitingForPredecessorLease { until };
+            return Some(Reason::WaitingForPredecessorLease { until });
         }
         if claim.from.is_some() && self.has_not_looked_for_long() {
-            return self.look_again();
+            return Some(self.look_again());
         }
         if let Some(until) = self.too_early(self.holds_back_until(claim)) {
             let first = "others".to_owned();
-            self.decline(&contest, "it has just given the lock up");
-            return Reason::HoldingBack { first, until };
+            self.decline(contest, "it has just given the lock up");
+            return Some(Reason::HoldingBack { first, until });
         }
         if let Some(reason) = self.wait_for_promise(claim.term, claim.gain.wait.is_some()) {
-            return reason;
+            return Some(reason);
         }
-        let mut loss = None;
-        if !claim.own {
-            if let Some(until) = self.too_early(self.cooled_down_at(claim)) {
-                return Reason::CoolingDown { until };
-            }
-            loss = match self.wait_in_line(seat, claim, &contest) {
-                Ok(loss) => loss,
-                Err(reason) => return reason,
-            };
-        }
-        if self.is_due(self.state.hold.acquire_retry_at) {
-            let may_be_lost = "synchronous rows may be lost";
-            let reason = loss.map(|loss| format!("{}; {may_be_lost}: {loss}", claim.reason));
-            self.run_for_lock(seat, claim, reason.as_deref().unwrap_or(claim.reason));
-        }
-        self.unless_denied(running(seat, claim))
+        let cools_until = if claim.own {
+            None
+        } else {
+            self.cooled_down_at(claim)
+        };
+        let until = self.too_early(cools_until)?;
+        Some(Reason::CoolingDown { until })
     }
 
     /// An agent that slept, or whose Consul did: the next answer may start the count anew, so nothing is taken before it.

@@ -412,6 +412,17 @@ impl Planner<'_> {
         self.release_to(why, None);
     }
 
+    /// Whether whoever was before us is over, and our last commits have landed for all that a guard can know.
+    fn is_everybody_over(&self) -> bool {
+        let hold = &self.state.hold;
+        let is_past = |until: Option<Tick>| until.is_none_or(|at| at <= self.now);
+        hold.record.is_some()
+            && is_past(hold.predecessor_over_at)
+            && is_past(hold.unguarded_until)
+            && self.state.is_free_of_promises(self.now)
+            && !self.has_no_barrier()
+    }
+
     /// Whether the instance's guard cannot tell when its last commits have landed, since its barrier cannot be written.
     /// They have a lease and its margin before anybody succeeds, and a release does not say `fenced`.
     fn has_no_barrier(&self) -> bool {
@@ -449,19 +460,6 @@ impl Planner<'_> {
                     .record
             }
         };
-        let is_over = self.state.hold.record.is_some()
-            && self
-                .state
-                .hold
-                .predecessor_over_at
-                .is_none_or(|at| at <= self.now)
-            && self
-                .state
-                .hold
-                .unguarded_until
-                .is_none_or(|at| at <= self.now)
-            && self.state.is_free_of_promises(self.now)
-            && !self.has_no_barrier();
         record.refresh = self.next_refresh();
         record.agent.clone_from(&state.settings.agent);
         record.reason = why.to_owned();
@@ -477,7 +475,7 @@ impl Planner<'_> {
             }
             record.tried.insert(record.instance.clone());
         }
-        record.status = if sound!(is_over; ReleaseAlwaysFenced => true) {
+        record.status = if sound!(self.is_everybody_over(); ReleaseAlwaysFenced => true) {
             Status::Fenced
         } else {
             Status::Promoting

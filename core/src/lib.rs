@@ -36,6 +36,7 @@ mod limits;
 #[cfg(feature = "mutants")]
 pub mod mutants;
 pub mod neighbours;
+mod next_record;
 pub mod observed;
 mod offer;
 mod pause;
@@ -59,14 +60,10 @@ pub mod vshard;
 
 use std::time::Duration;
 
-use board::Cause;
 use event::KeySight;
-use observed::Probe;
 use plan::{Action, Ending, GuardCommand, Plan, Reason};
-use record::{Record, Status};
 use slots::Place;
-use state::{Attempt, Gain, Reading, State};
-use term::Term;
+use state::{Reading, State};
 use timing::Tick;
 
 /// Whether this core can be broken on purpose: the simulation's can.
@@ -273,129 +270,6 @@ impl Planner<'_> {
         }
     }
 
-    /// The record to write next, resting on `reading`. `gain` says that it begins a hold, after which promotion has
-    /// to wait for a predecessor or not.
-    fn next_record(
-        &self,
-        reading: Reading,
-        term: Term,
-        reason: &str,
-        cause: Cause,
-        gain: Option<Gain>,
-    ) -> Attempt {
-        let settings = &self.state.settings;
-        let probe = self.state.instance.probe.as_ref();
-        let uuid = probe.map_or("", |probe| &probe.uuid);
-        // An agent that has just started finds its own term in the key alone.
-        let own = self
-            .state
-            .hold
-            .record
-            .as_ref()
-            .or(self.state.seen_record())
-            .filter(|record| record.term == term && record.instance == uuid);
-        let waiting = match &gain {
-            Some(gain) => gain.wait.is_some(),
-            None => self
-                .state
-                .hold
-                .predecessor_over_at
-                .is_some_and(|at| at > self.now),
-        };
-        // A guard may still hold an agent's longer lease from before a change of settings.
-        let running = self
-            .state
-            .instance
-            .lease
-            .map(|lease| lease.due_at.since(self.now));
-        let mut lease = settings.timing.lease().max(running.unwrap_or_default());
-        let before = match &gain {
-            Some(_) => self.state.before(term),
-            None => self.state.hold.before,
-        };
-        // Promises to whoever was before us may be running as long as we are not promoted.
-        let bound = !before.guard_age.is_zero();
-        let failsafe_before = self
-            .state
-            .seen_record()
-            .is_some_and(|seen| seen.failsafe && bound);
-        if let Some(seen) = self
-            .state
-            .lock
-            .unchanged
-            .as_ref()
-            .filter(|_| waiting || bound)
-        {
-            // Whoever comes after us, should we fall before we are promoted, must wait for our predecessor too.
-            lease = lease.max(seen.record.lease());
-        }
-        let mut record = Record {
-            v: Record::VERSION,
-            term,
-            instance: probe.map(|probe| probe.uuid.clone()).unwrap_or_default(),
-            replicaset: probe
-                .map(|probe| probe.replicaset_uuid.clone())
-                .unwrap_or_default(),
-            name: self.state.name().to_owned(),
-            uri: settings.announce.clone(),
-            agent: settings.agent.clone(),
-            status: if probe.is_some_and(|probe| self.reigns(term, probe)) {
-                Status::Active
-            } else {
-                Status::Promoting
-            },
-            lease_ms: ceil_ms(lease).min(Record::MAX_LEASE_MS),
-            refresh: self.next_refresh(),
-            vclock: probe.map(|probe| probe.vclock.clone()).unwrap_or_default(),
-            members: probe
-                .map(|probe| {
-                    probe
-                        .replication
-                        .iter()
-                        .map(|peer| peer.uuid.clone())
-                        .collect()
-                })
-                .unwrap_or_default(),
-            since: own.map_or(self.state.wall_ms / 1000, |record| record.since),
-            since_ms: own.map_or(self.state.wall_ms, |record| record.since_ms),
-            reason: reason.to_owned(),
-            cause: own.map_or(cause, |record| record.cause),
-            base: self.base(own, term),
-            following: probe.map(Probe::followers).unwrap_or_default(),
-            split_off: self.state.split_off(own),
-            failsafe: settings.failsafe || failsafe_before,
-            paused: self.says_paused(),
-            refused: false,
-            last_master: self.last_master(own, term),
-            unguarded: None,
-            rate_rows_per_s: self.write_rate(reading.reply_at, probe.map(|probe| &probe.vclock)),
-            quorum: self.quorum(own, term, probe),
-            tried: self.tried(own, term),
-            offered: gain.is_none() && self.is_not_promoted_since().is_some(),
-            end: self.end_so_far(own, cause, gain.is_some()),
-            handover_to: self.hands_over_to(term),
-            problems: self.state.problems(),
-        };
-        record.says_unguarded(self.unguarded_word(own, cause));
-        Attempt {
-            record,
-            reading,
-            gain,
-        }
-    }
-
-    /// Higher than any write before it, of ours or of whoever wrote what we see. A number that nobody can have counted to was
-    /// written by a hand: it needs not be exceeded, since our write bears our agent's name.
-    fn next_refresh(&self) -> u64 {
-        let hold = &self.state.hold;
-        let records = hold.record.iter().chain(self.state.seen_record());
-        let counted = records.map(|record| record.refresh);
-        let known = counted
-            .filter(|refresh| *refresh < Record::MAX_REFRESH)
-            .max();
-        known.unwrap_or(0).max(hold.refresh_sent) + 1
-    }
-
     /// Without the lock: follow, run for it, or take it back.
     fn do_without_lock(&mut self) -> Reason {
         let state = self.state;
@@ -528,9 +402,4 @@ impl Planner<'_> {
             }
         }
     }
-}
-
-/// Rounded up: a record must not promise an earlier end than there is.
-fn ceil_ms(lease: Duration) -> u64 {
-    u64::try_from(lease.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }

@@ -513,42 +513,28 @@ impl fmt::Display for Reason {
             Self::WaitingForConsul { why } => write!(f, "waiting for Consul: {why}"),
             Self::Serving => f.write_str("master: writable, the lease is running"),
             Self::Promoting => f.write_str("holds the lock, is being promoted"),
-            Self::WaitingForPredecessor { .. } => {
-                f.write_str("holds the lock, waits until the lease of whoever was master before is certainly over")
-            }
-            Self::WaitingForPredecessorLease { .. } => {
-                f.write_str("the lock is free, waits until the lease of its last holder is certainly over")
-            }
+            Self::WaitingForPredecessor { .. } => f.write_str("holds the lock, waits until the lease of whoever was master before is certainly over"),
+            Self::WaitingForPredecessorLease { .. } => f.write_str("the lock is free, waits until the lease of its last holder is certainly over"),
             Self::LookingAgain => f.write_str("looks at the lock again"),
             Self::RunningForLock => f.write_str("runs for the free lock"),
-            Self::TakingOver { name } => {
-                write!(f, "takes the lock over from {name}, who has not been heard of for a lease")
-            }
-            Self::WaitingForBallots { .. } => {
-                f.write_str("there is no master, waits for the other candidates' ballots")
-            }
+            Self::TakingOver { name } => write!(f, "takes the lock over from {name}, who has not been heard of for a lease"),
+            Self::WaitingForBallots { .. } => f.write_str("there is no master, waits for the other candidates' ballots"),
             Self::WaitingForRows { why } => write!(
                 f,
                 "there is no master, waits until no acknowledged synchronous row can be missing here (SYNC_LOSS is refuse): {why}"
             ),
             Self::NotPromoted => f.write_str("holds the lock, its guard does not promote it, and no member with its rows is there to try"),
-            Self::HoldingBack { first, .. } => {
-                write!(f, "there is no master, lets {first} go first")
-            }
+            Self::HoldingBack { first, .. } => write!(f, "there is no master, lets {first} go first"),
             Self::CoolingDown { .. } => f.write_str(
                 "there is no master, waits because the last failover was less than FAILOVER_COOLDOWN ago",
             ),
-            Self::Paused { by } => {
-                write!(f, "there is no master and nothing is done about it: paused by {by}")
-            }
+            Self::Paused { by } => write!(f, "there is no master and nothing is done about it: paused by {by}"),
             Self::NotACandidate { why } => write!(f, "there is no master and this instance cannot be it: {why}"),
             Self::FollowingMaster { name } => write!(f, "replica: the master is {name}"),
             Self::LockHeldByUnknown { why } => write!(f, "somebody holds the lock: {why}"),
             Self::UnknownRecordVersion { why } => write!(f, "does nothing about the lock: {why}"),
             Self::InstanceDied { proof } => write!(f, "the instance died: {proof}"),
-            Self::WaitingForSilentInstance { .. } => {
-                f.write_str("the instance does not answer, its lease still runs")
-            }
+            Self::WaitingForSilentInstance { .. } => f.write_str("the instance does not answer, its lease still runs"),
             Self::KillingHungInstance => f.write_str("the instance is not known to be read-only and its lease is over: killing it"),
             Self::HungInstanceLeftAlone { why } => write!(
                 f,
