@@ -7,6 +7,7 @@
 //! ```
 //!
 //! `ARCHITECTURE.md` is the map, `docs/PROTOCOL.md` says why this is safe.
+#![warn(clippy::too_many_lines)]
 
 mod agent;
 mod birth;

@@ -2,6 +2,7 @@
 //!
 //! [`State::apply`] writes facts down, [`decide`] says what to do about them and why, [`State::begin`] notes what
 //! is being started. The loop of `tarsec`, `src/agent.rs`, calls the three in turn and owns the clock.
+#![warn(clippy::too_many_lines)]
 
 #[macro_use]
 mod sound;
@@ -52,6 +53,7 @@ mod stop;
 mod switchover;
 pub mod term;
 #[cfg(test)]
+#[allow(clippy::too_many_lines, reason = "a story is told in one piece")]
 mod tests;
 pub mod timing;
 pub mod unrecorded;
