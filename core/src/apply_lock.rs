@@ -286,10 +286,11 @@ impl State {
             && record.instance == probe.uuid
         {
             let waits = record.status == Status::Promoting && !probe.is_master(record.term);
+            let waits = sound!(waits; AdoptionForgetsWait => false);
             let wait = Timing::lease_and_margin(record.lease());
             let heard = record.unguarded_before().filter(|_| waits);
             self.hold = Hold {
-                predecessor_over_at: sound!(waits.then(|| now + wait); AdoptionForgetsWait => None),
+                predecessor_over_at: waits.then(|| now + wait),
                 before: Before {
                     fenced_term: Term::NONE,
                     guard_age: if waits { wait } else { Duration::ZERO },
@@ -318,12 +319,13 @@ impl State {
         if let Some(gain) = attempt.gain {
             self.hold.refused_since = None;
             self.hold.promotion_unheard = false;
-            self.hold.predecessor_over_at =
-                sound!(gain.wait.map(|wait| now + wait); WaitForgotten => None);
+            let unguarded = attempt.record.unguarded_before();
+            let (wait, unguarded) = sound!((gain.wait, unguarded); WaitForgotten => (None, None));
+            self.hold.predecessor_over_at = wait.map(|wait| now + wait);
             self.hold.before = self.hold.attempted_after;
             self.hold.promised = None;
             self.hold.asked = None;
-            self.begin_with_unguarded(attempt.record.unguarded_before(), now);
+            self.begin_with_unguarded(unguarded, now);
         }
         self.highest_term = self.highest_term.max(attempt.record.term);
         self.note_accepted(&attempt, now);

@@ -71,7 +71,9 @@ impl Election {
     pub(super) fn counting(&self) -> BTreeMap<&str, &Ballot> {
         let read = self.ballots.values();
         read.chain(&self.own)
-            .filter(|ballot| ballot.term == self.term && ballot.index == self.index)
+            .filter(|it| {
+                sound!(it.term == self.term && it.index == self.index; AnyElectionsBallots => true)
+            })
             .map(|ballot| (ballot.instance.as_str(), ballot))
             .collect()
     }

@@ -108,6 +108,7 @@ mutants! {
     OldWordIsVote: "R7", "a word from before the lock was up for grabs is a vote";
     DoubtEndsWithWait: "R7", "a doubt ends with the wait for ballots";
     OfferedWithoutRows: "R7", "the lock is given to a member that lacks the holder's rows";
+    AnyElectionsBallots: "R7", "ballots of another election count";
     NobodyHoldsBack: "election", "nobody holds back";
     NoBallotWaitedFor: "election", "no ballot is waited for";
     ReturnedNotWaitedFor: "election", "who came back behind the last word is not waited for";

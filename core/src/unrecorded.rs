@@ -140,7 +140,8 @@ impl Planner<'_> {
         let Some(own) = own.or(held) else {
             let last = self.state.lock.unchanged.as_ref();
             let before = last.and_then(|last| last.record.unguarded_before());
-            return before.or_else(|| (cause == Cause::First).then(BTreeSet::new));
+            let is_first = sound!(cause == Cause::First; UnrecordedWithoutWait => false);
+            return before.or_else(|| is_first.then(BTreeSet::new));
         };
         let Some(unguarded) = &hold.unguarded else {
             return own.unguarded.clone();
