@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::board::SwitchoverState;
 use super::event::{ConsulFault, Event, GuardCommandKind, KillResult, LockStepKind};
+use super::hold::Sent;
 use super::ids::SessionId;
 use super::observed::{Heard, Probe};
 use super::plan::{Action, Before, CatalogEntry, GuardCommand};
 use super::record::Record;
 use super::slots::Place;
-use super::state::{Attempt, Granted, Link, Reading, Session, State};
+use super::state::{Attempt, Gained, Granted, Link, Reading, Session, State};
 use super::term::{SaidBy, Term};
 use super::timing::{Tick, Timing};
 
@@ -112,8 +113,12 @@ impl State {
             Action::Acquire { attempt, .. }
             | Action::TakeOver { attempt, .. }
             | Action::Refresh { attempt, .. } => {
-                self.begin_gain(action, now);
-                self.begin_write(attempt);
+                let step = match attempt.gain {
+                    Some(_) => LockStepKind::Acquire,
+                    None => LockStepKind::Refresh,
+                };
+                let gaining = self.gaining(action, now);
+                self.begin_step(step, attempt, gaining);
             }
             Action::Release { record, .. } => self.begin_release(record),
             Action::Tell { entry, register } => {
@@ -187,27 +192,30 @@ impl State {
         }
     }
 
-    fn begin_write(&mut self, attempt: &Attempt) {
-        self.hold.attempted_step = Some(match attempt.gain {
-            Some(_) => LockStepKind::Acquire,
-            None => LockStepKind::Refresh,
-        });
+    fn begin_step(&mut self, step: LockStepKind, attempt: &Attempt, gaining: Option<Gained>) {
         self.hold.refresh_sent = attempt.record.refresh;
-        self.hold.attempted = Some(attempt.clone());
-        self.hold.attempted_after = self.before(attempt.record.term);
+        self.hold.attempted = Some(Sent {
+            attempt: attempt.clone(),
+            step,
+            after: self.before(attempt.record.term),
+            gaining,
+        });
     }
 
     fn begin_release(&mut self, record: &Record) {
-        self.hold.attempted_step = Some(LockStepKind::Release);
         self.hold.refresh_sent = record.refresh;
         // Should the lock stay ours after all, a promotion must have a new refresh behind it.
         sound!(self.hold.forgets_readings(); ReleaseLeavesReading => ());
         self.hold.asked = None;
-        self.hold.attempted = self.instance.reading.map(|reading| Attempt {
-            record: record.clone(),
-            reading,
-            gain: None,
-        });
+        self.hold.attempted = None;
+        if let Some(reading) = self.instance.reading {
+            let attempt = Attempt {
+                record: record.clone(),
+                reading,
+                gain: None,
+            };
+            self.begin_step(LockStepKind::Release, &attempt, None);
+        }
     }
 
     fn lease_handed_over(

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::apply::{CONSUL_RETRY, DENIED_RETRY};
 use super::event::{ConsulFault, KeySight, LockSight, LockStepKind};
+use super::hold::Sent;
 use super::observed::Probe;
 use super::plan::Before;
 use super::record::{Record, RecordError, Status};
 use super::slots::Place;
-use super::state::{Attempt, Hold, LostHold, Session, State, Unchanged};
+use super::state::{Hold, LostHold, Session, State, Unchanged};
 use super::term::{SaidBy, Term};
 use super::timing::{Tick, Timing};
 
@@ -113,9 +114,9 @@ impl State {
             self.hold.unwritten = None;
             self.session.doubted = self.session.id.is_some();
             let attempted = self.hold.attempted.as_ref();
-            let written = attempted.map(|attempt| attempt.record.stamp());
-            let releasing = self.hold.attempted_step == Some(LockStepKind::Release);
-            if releasing && written.is_some() && written == self.seen_record().map(Record::stamp) {
+            let releasing = attempted.filter(|sent| sent.step == LockStepKind::Release);
+            let written = releasing.map(|sent| sent.attempt.record.stamp());
+            if written.is_some() && written == self.seen_record().map(Record::stamp) {
                 // The reply to our release was lost, and here is what it wrote.
                 self.released(now);
             } else if self
@@ -241,11 +242,11 @@ impl State {
     /// The reply to our last step was lost, or the watch was quicker, and here is what it wrote.
     fn accept_found_attempt(&mut self, now: Tick) {
         let found = self.seen_record().map(Record::stamp);
-        if let Some(attempt) = self.hold.attempted.clone()
-            && self.hold.attempted_step != Some(LockStepKind::Release)
-            && found == Some(attempt.record.stamp())
+        if let Some(sent) = self.hold.attempted.clone()
+            && sent.step != LockStepKind::Release
+            && found == Some(sent.attempt.record.stamp())
         {
-            self.accepted(attempt, now);
+            self.accepted(sent, now);
         }
     }
 
@@ -306,7 +307,8 @@ impl State {
         }
     }
 
-    fn accepted(&mut self, attempt: Attempt, now: Tick) {
+    fn accepted(&mut self, sent: Sent, now: Tick) {
+        let attempt = &sent.attempt;
         self.hold.attempted = None;
         self.hold.accepted_at = now;
         self.hold.unwritten = None;
@@ -322,18 +324,18 @@ impl State {
             let unguarded = attempt.record.unguarded_before();
             let (wait, unguarded) = sound!((gain.wait, unguarded); WaitForgotten => (None, None));
             self.hold.predecessor_over_at = wait.map(|wait| now + wait);
-            self.hold.before = self.hold.attempted_after;
+            self.hold.before = sent.after;
             self.hold.promised = None;
             self.hold.asked = None;
             self.begin_with_unguarded(unguarded, now);
         }
         self.highest_term = self.highest_term.max(attempt.record.term);
-        self.note_accepted(&attempt, now);
+        self.note_accepted(&sent, now);
         if attempt.record.was_promoted() {
             self.hold.unguarded = None;
             self.hold.unguarded_until = None;
         }
-        self.hold.record = Some(attempt.record);
+        self.hold.record = Some(sent.attempt.record);
         if self.is_serving() {
             // It may have been sent before the promotion was heard of.
             self.note_base();
@@ -385,9 +387,10 @@ impl State {
     }
 
     fn lock_step_done(&mut self, step: LockStepKind, index: u64, now: Tick) {
-        let Some(attempt) = self.hold.attempted.take() else {
+        let Some(sent) = self.hold.attempted.take() else {
             return;
         };
+        let record = &sent.attempt.record;
         let session = match step {
             LockStepKind::Acquire | LockStepKind::TakeOver | LockStepKind::Refresh => {
                 self.session.id.clone()
@@ -406,7 +409,7 @@ impl State {
             let key = KeySight {
                 modify_index: index,
                 session,
-                record: Ok(attempt.record.clone()),
+                record: Ok(record.clone()),
             };
             let sight = LockSight {
                 index,
@@ -414,12 +417,12 @@ impl State {
             };
             self.sees(sight, now);
             self.lock.outdated = false;
-            self.saw_record(attempt.record.clone(), now);
+            self.saw_record(record.clone(), now);
             self.lock.unreadable = false;
         }
         match step {
             LockStepKind::Acquire | LockStepKind::TakeOver | LockStepKind::Refresh => {
-                self.accepted(attempt, now);
+                self.accepted(sent, now);
             }
             LockStepKind::Release => self.released(now),
         }

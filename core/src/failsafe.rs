@@ -122,7 +122,7 @@ impl State {
             return BTreeMap::new();
         };
         let attempted = self.hold.attempted.iter();
-        let attempted = attempted.flat_map(|attempt| &attempt.record.members);
+        let attempted = attempted.flat_map(|sent| &sent.attempt.record.members);
         record
             .members
             .iter()
@@ -212,7 +212,7 @@ impl State {
     /// The write whose reply was lost may still be carried out, at any time.
     pub(super) fn note_doubt(&mut self) {
         let attempted = self.hold.attempted.iter();
-        let named = attempted.flat_map(|attempt| attempt.record.members.iter().cloned());
+        let named = attempted.flat_map(|sent| sent.attempt.record.members.iter().cloned());
         self.hold.in_doubt.extend(named);
     }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::board::{self, HistoryLine, Party, Returned, Stages, rows_missing};
 use super::ending::{How, Known, Outage, Promoted, millis};
-use super::event::LockStepKind;
+use super::hold::Sent;
 use super::observed::Probe;
 use super::plan::Action;
 use super::record::{LastWord, Quorum, Record, Status, Vclock};
@@ -419,15 +419,15 @@ impl State {
         self.past.reads = 0;
     }
 
-    /// A step that would gain the lock is sent.
-    pub(super) fn begin_gain(&mut self, action: &Action, now: Tick) {
+    /// How a term is gained by this step, if it begins one.
+    pub(super) fn gaining(&self, action: &Action, now: Tick) -> Option<Gained> {
         let lock = &self.lock;
         let (index, attempt, found_at) = if let Action::Acquire { index, attempt, .. } = action {
             (*index, attempt, lock.stood_since)
         } else if let Action::TakeOver { index, attempt, .. } = action {
             (Some(*index), attempt, lock.confirmed_at.unwrap_or(now))
         } else {
-            return;
+            return None;
         };
         let term = attempt.record.term;
         let before = self.lock.unchanged.as_ref().map(|known| &known.record);
@@ -445,7 +445,7 @@ impl State {
             .as_ref()
             .filter(|election| Some(election.index) == index)
             .map_or(found_at, |election| election.begun_at);
-        self.hold.gaining = (!same_term).then(|| Gained {
+        (!same_term).then(|| Gained {
             predecessor: before.cloned(),
             unrecorded: before.is_none() && found_no_key,
             index: 0,
@@ -455,23 +455,23 @@ impl State {
             promoted: None,
             end: self.end_found(attempt.record.cause, now),
             told: false,
-        });
+        })
     }
 
     /// Consul has confirmed a record of ours.
-    pub(super) fn note_accepted(&mut self, attempt: &super::state::Attempt, now: Tick) {
+    pub(super) fn note_accepted(&mut self, sent: &Sent, now: Tick) {
         let index = self
             .lock
             .sight
             .as_ref()
             .map_or(0, super::apply_lock::change_index);
-        let begins = self.hold.attempted_step == Some(LockStepKind::Acquire);
-        if let Some(gaining) = self.hold.gaining.take().filter(|_| begins) {
+        let begins = sent.attempt.gain.is_some();
+        if let Some(gaining) = &sent.gaining {
             self.keep_untold(now);
             self.hold.gained = Some(Gained {
                 index,
                 acquired_at: now,
-                ..gaining
+                ..gaining.clone()
             });
         } else if let Some(gained) = self.hold.gained.as_mut().filter(|_| begins) {
             // Taken again in its term: a Consul that has lost its data counts from the beginning.
@@ -479,7 +479,7 @@ impl State {
         }
         if let Some(handover) = &mut self.hold.handover
             && handover.announced.is_none()
-            && attempt.record.handover_to.as_ref() == Some(&handover.to.instance)
+            && sent.attempt.record.handover_to.as_ref() == Some(&handover.to.instance)
         {
             handover.announced = Some((index, now));
         }

@@ -21,12 +21,8 @@ use super::unrecorded::Unguarded;
 pub struct Hold {
     /// The record as last accepted with our session.
     pub record: Option<Record>,
-    /// The record of the step under way, or whose reply was lost.
-    pub attempted: Option<Attempt>,
-    /// Which step that is.
-    pub attempted_step: Option<LockStepKind>,
-    /// Whether promises to whoever was before may be running, where it begins a hold.
-    pub attempted_after: Before,
+    /// The step under way, or whose reply was lost.
+    pub attempted: Option<Sent>,
     /// The highest `refresh` ever sent: no two writes may look alike, or a watcher would count a lease from the
     /// first of them and we from the second.
     pub refresh_sent: u64,
@@ -66,8 +62,6 @@ pub struct Hold {
     pub unguarded_until: Option<Tick>,
     /// How this term was gained; `None`: by an agent before us.
     pub gained: Option<Gained>,
-    /// The same for the step under way.
-    pub gaining: Option<Gained>,
     /// When the instance was last seen to be writable in this term.
     pub served: Option<Served>,
     /// It was master of this term, and was first seen then not to be writable.
@@ -144,6 +138,20 @@ pub struct Attempt {
     pub reading: Reading,
     /// It begins a hold, rather than lengthening one.
     pub gain: Option<Gain>,
+}
+
+/// A lock step that was sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Sent {
+    /// What it writes.
+    #[serde(flatten)]
+    pub attempt: Attempt,
+    /// Which step.
+    pub step: LockStepKind,
+    /// Whether promises to whoever was before may be running, where it begins a hold.
+    pub after: Before,
+    /// How a term is gained by it, where it begins one.
+    pub gaining: Option<Gained>,
 }
 
 /// What is new about a hold that begins.

@@ -383,7 +383,7 @@ impl Planner<'_> {
                 .hold
                 .attempted
                 .as_ref()
-                .is_some_and(|attempt| attempt.gain.is_some());
+                .is_some_and(|sent| sent.attempt.gain.is_some());
         under_way
             || self
                 .actions

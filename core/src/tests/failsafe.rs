@@ -388,7 +388,7 @@ fn whoever_a_lost_write_names_is_asked_too() {
     node.answers(&Action::ReadLock);
     let refresh = node.runs_until(|action| matches!(action, Action::Refresh { .. }));
     node.loses(&refresh);
-    let named = |attempt: &crate::state::Attempt| attempt.record.members.clone();
+    let named = |sent: &crate::hold::Sent| sent.attempt.record.members.clone();
     let named = node.state.hold.attempted.as_ref().map(named);
     assert!(!named.unwrap().contains(&NEW.to_owned()));
     let (members, _) = asks(&mut node);

@@ -78,14 +78,14 @@ fn the_watch_sees_the_write_before_its_reply_comes_and_the_reply_still_counts() 
     let reply = node.carries_out(&refresh).unwrap();
     let attempted = node.state.hold.attempted.clone().unwrap();
     node.watch_shows_lock();
-    assert_eq!(node.state.hold.reading, Some(attempted.reading));
+    assert_eq!(node.state.hold.reading, Some(attempted.attempt.reading));
     assert!(
         node.state.pending.is_busy(Place::Lock),
         "a watch ends no step"
     );
     node.hears(reply);
     assert!(!node.state.pending.is_busy(Place::Lock));
-    assert_eq!(node.state.hold.reading, Some(attempted.reading));
+    assert_eq!(node.state.hold.reading, Some(attempted.attempt.reading));
 }
 
 #[test]
