@@ -9,7 +9,6 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
-use crate::birth;
 use crate::clock::{self, Clock, NAP};
 use crate::config::{Config, ConsulConfig, HungInstanceAction, ReplicationMode};
 use crate::consul::{LockView, LockWatch};
@@ -17,7 +16,8 @@ use crate::decide::board::{self, Switchover};
 use crate::decide::decide;
 use crate::decide::event::Event;
 use crate::decide::plan::{Ending, Plan};
-use crate::decide::state::{Settings, State};
+use crate::decide::settings::Settings;
+use crate::decide::state::State;
 use crate::decide::timing::{Tick, Timing};
 use crate::decide::vshard::VshardEvent;
 use crate::dump::Dump;
@@ -26,7 +26,6 @@ use crate::execute::{Executor, KnownIndex, lock_read};
 use crate::execute_board::BoardReader;
 use crate::execute_catalog::OwnService;
 use crate::exit::Exit;
-use crate::journal;
 use crate::keys::json_bytes;
 use crate::logging::Output;
 use crate::neighbours::NeighbourWatch;
@@ -36,6 +35,7 @@ use crate::tarantool::link::Link;
 use crate::tarantool::peers::Peers;
 use crate::waiting::Waiting;
 use crate::watch_vshard::{ConfigText, Watcher, watch_config, watch_login, watch_masters};
+use crate::{birth, journal};
 
 /// Events wait here for their turn, which takes microseconds; more than one of each kind is never under way.
 const EVENTS: usize = 64;

@@ -10,12 +10,11 @@ use crate::clock::Clock;
 use crate::config::{Config, ReplicationMode};
 use crate::consul::{Consul, ConsulError, LockOutcome, LockStep, LockView, Renewal};
 use crate::decide::board::{HISTORY_LINES, HistoryLine, Member, Switchover};
-use crate::decide::event::{
-    ConsulFault, Event, GuardCommandKind, KeySight, LockSight, LockStepKind,
-};
+use crate::decide::event::{Event, GuardCommandKind, LockStepKind};
 use crate::decide::ids::SessionId;
 use crate::decide::plan::{Action, Ending, GuardCommand, Role};
 use crate::decide::record::Record;
+use crate::decide::sight::{ConsulFault, KeySight, LockSight};
 use crate::decide::vshard::{VshardAction, VshardEvent};
 use crate::errors::with_causes;
 use crate::execute_board::BoardReader;

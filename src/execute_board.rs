@@ -13,7 +13,8 @@ use tokio::time::timeout;
 
 use crate::consul::{Found, VALUE_LIMIT_BYTES, Values};
 use crate::decide::board::{self, Ballot, Board, HISTORY_LINES, HistoryLine};
-use crate::decide::event::{ConsulFault, Event};
+use crate::decide::event::Event;
+use crate::decide::sight::ConsulFault;
 use crate::decide::term::Term;
 use crate::decide::timing::Tick;
 use crate::execute::Executor;

@@ -11,8 +11,8 @@ use crate::config::service::{dns_label, expanded};
 use crate::config::{Config, ServiceNaming};
 use crate::consul::{CheckStatus, CheckUpdate, Consul, Registration};
 use crate::decide::board::ServiceRef;
-use crate::decide::event::ConsulFault;
 use crate::decide::plan::{CatalogEntry, Health, Registered, Role};
+use crate::decide::sight::ConsulFault;
 use crate::errors::with_causes;
 
 /// The service as this agent last registered it.

@@ -6,12 +6,11 @@ use serde_json::{Map, Value, json};
 use tracing::{Level, debug, enabled, error, info, warn};
 
 use crate::decide::board::{Switchover, SwitchoverState};
-use crate::decide::event::{
-    ConsulFault, Event, GuardCommandKind, KillResult, LockSight, LockStepKind,
-};
+use crate::decide::event::{Event, GuardCommandKind, KillResult, LockStepKind};
 use crate::decide::observed::Probe;
 use crate::decide::plan::{Action, GuardCommand, Reason};
 use crate::decide::record::Status;
+use crate::decide::sight::{ConsulFault, LockSight};
 use crate::decide::state::State;
 
 pub(crate) mod feed;

@@ -12,11 +12,11 @@ use tracing::{error, info, warn};
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::consul::Consul;
-use crate::decide::event::ConsulFault;
 use crate::decide::plan::{Ending, Role};
 use crate::decide::router::{
     Identity, RouterAction, RouterEvent, RouterKey, RouterPlan, RouterSettings, RouterState, decide,
 };
+use crate::decide::sight::ConsulFault;
 use crate::decide::vshard::{VshardAction, VshardEvent};
 use crate::dump::Dump;
 use crate::errors::with_causes;

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::addresses::Announced;
-use super::board::{Ballot, Board, HistoryLine, Switchover};
-use super::ids::SessionId;
-use super::neighbours::Neighbours;
-use super::observed::Probe;
-use super::state::Reading;
-use super::term::Term;
-use super::timing::Tick;
-use super::unrecorded::Unguarded;
-use super::vshard::VshardEvent;
+use crate::words::addresses::Announced;
+use crate::words::board::{Ballot, Board, HistoryLine, Switchover};
+use crate::words::ids::SessionId;
+use crate::words::neighbours::Neighbours;
+use crate::words::observed::Probe;
+use crate::words::sight::{ConsulFault, LockSight};
+use crate::words::term::Term;
+use crate::words::timing::{Reading, Tick};
+use crate::words::unguarded::Unguarded;
+use crate::words::vshard::VshardEvent;
 
 /// Something happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -213,35 +213,6 @@ pub enum KillResult {
     Spared(Box<Probe>),
     /// It could not be done, and why.
     Failed(String),
-}
-
-/// A call to Consul that did not bring an answer we can use.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ConsulFault {
-    /// The error and its causes, in one line.
-    pub why: String,
-    /// Consul answered, and the token does not allow it.
-    pub denied: bool,
-}
-
-/// The lock key as read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LockSight {
-    /// The index of the whole answer: of the key's last change, or of the store's where there is no key.
-    pub index: u64,
-    /// The key, if it exists.
-    pub key: Option<KeySight>,
-}
-
-/// An existing lock key as read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct KeySight {
-    /// Of the key's last change.
-    pub modify_index: u64,
-    /// Who holds it.
-    pub session: Option<SessionId>,
-    /// The record, or why it is none.
-    pub record: Result<super::record::Record, super::record::RecordError>,
 }
 
 /// Which step at the lock.

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::addresses::PeerAddrs;
-use super::board::Cause;
-use super::record::{Record, Status, Vclock};
-use super::state::{Elector, Settings, SyncLoss};
-use super::term::Term;
-use super::timing::Timing;
+use crate::words::addresses::PeerAddrs;
+use crate::words::record::{Cause, Record, Status};
+use crate::words::settings::{Elector, Settings, SyncLoss};
+use crate::words::term::Term;
+use crate::words::timing::Timing;
+use crate::words::vclock::Vclock;
 
 /// The other member of the replica set.
 pub const OTHER: &str = "instance-other";
+
 /// The lease in these settings and in this record.
 pub const LEASE: Duration = Duration::from_secs(10);
 

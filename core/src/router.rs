@@ -5,17 +5,19 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::apply::CONSUL_RETRY;
-use super::board::{self, ServiceRef};
-use super::event::ConsulFault;
-use super::neighbours::Neighbours;
-use super::plan::{CatalogEntry, Ending, Health, Registered, Role};
-use super::term::Term;
-use super::timing::Tick;
-use super::vshard::{Due, Look, Named, Vshard, VshardAction, VshardEvent, Wanted};
+use crate::input::retries::CONSUL_RETRY;
+use crate::plan::{CatalogEntry, Ending, Health, Registered, Role};
+use crate::state::vshard::{Due, Vshard};
+use crate::words::board::{self, ServiceRef};
+use crate::words::neighbours::Neighbours;
+use crate::words::sight::ConsulFault;
+use crate::words::term::Term;
+use crate::words::timing::Tick;
+use crate::words::vshard::{Look, Named, VshardAction, VshardEvent, Wanted};
 
 /// Without a word for that long, Consul calls the router critical.
 const TTL: Duration = Duration::from_secs(20);
+
 /// A router's service is removed at the end of its agent; Consul that does not answer must not keep it from ending.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 

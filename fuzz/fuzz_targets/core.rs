@@ -12,17 +12,17 @@ use serde_json::{Value, json};
 use tarsec::decide::addresses::PeerAddrs;
 use tarsec::decide::board::{Ballot, Board, HistoryLine, Member, Switchover, parse};
 use tarsec::decide::decide;
-use tarsec::decide::event::{
-    ConsulFault, Event, GuardCommandKind, KeySight, KillResult, LockSight, LockStepKind,
-};
+use tarsec::decide::event::{Event, GuardCommandKind, KillResult, LockStepKind};
+use tarsec::decide::sight::{ConsulFault, KeySight, LockSight};
 use tarsec::decide::ids::SessionId;
 use tarsec::decide::observed::Probe;
-use tarsec::decide::plan::Action;
+use tarsec::decide::plan::{Action, Attempt};
 use tarsec::decide::record::Record;
-use tarsec::decide::state::{Attempt, Elector, Settings, State, SyncLoss};
+use tarsec::decide::settings::{Elector, Settings, SyncLoss};
+use tarsec::decide::state::State;
 use tarsec::decide::term::Term;
 use tarsec::decide::timing::{Tick, Timing};
-use tarsec::decide::unrecorded::Unguarded;
+use tarsec::decide::unguarded::Unguarded;
 
 /// A turn starts at most one thing at each place.
 const MAX_ACTIONS: usize = 16;

@@ -9,7 +9,7 @@ use super::{
     settings,
 };
 use crate::decide::problems::REPLICASET;
-use crate::decide::state::{Elector, SyncLoss};
+use crate::decide::settings::{Elector, SyncLoss};
 use crate::plain::REDACTED;
 use crate::secrets::Secret;
 

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::decide::addresses::PeerAddrs;
-use crate::decide::state::{Elector, SyncLoss};
+use crate::decide::settings::{Elector, SyncLoss};
 use crate::decide::timing::Timing;
 use crate::keys::ClusterKeys;
 use crate::secrets::Secret;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracing::Level;
 
 use super::{Announce, GuardMode, HungInstanceAction, ReplicationMode, Role, TarantoolAddr};
-use crate::decide::state::{Elector, SyncLoss};
+use crate::decide::settings::{Elector, SyncLoss};
 
 /// `10s`, `250ms`, `1m 30s`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {

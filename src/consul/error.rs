@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::decide::event::ConsulFault;
 use crate::decide::ids::SessionId;
+use crate::decide::sight::ConsulFault;
 use crate::errors::with_causes;
 
 /// Any error, as the cause of another.

@@ -11,11 +11,12 @@ use super::view::{
     Sign, Signs, patience, worst,
 };
 use crate::consul::Found;
-use crate::decide::board::{Ballot, Member, Party, moment_ms};
+use crate::decide::board::{Ballot, Member, Party};
 use crate::decide::lag::Behind;
 use crate::decide::problems;
 use crate::decide::record::{Record, RecordError, Status};
 use crate::decide::term::Term;
+use crate::decide::timing::moment_ms;
 use crate::keys::ClusterKeys;
 
 /// All that stands under the cluster's prefix, and its lock keys wherever they are.

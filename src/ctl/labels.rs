@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::view::SetView;
 use crate::decide::board::Party;
-use crate::decide::problems;
+use crate::decide::names;
 
 /// By instance UUID.
 type Labels = BTreeMap<String, String>;
@@ -23,8 +23,8 @@ impl SetView {
         let parties = lines.flat_map(|line| line.from.iter().chain([&line.to]));
         let ever = now.iter().copied().chain(parties.map(named));
         let (ever, now) = (
-            problems::labels(ever),
-            problems::labels(now.iter().copied()),
+            names::labels(ever),
+            names::labels(now.iter().copied()),
         );
         for member in &mut self.members {
             label(&now, &member.instance, &mut member.name);

@@ -3,8 +3,10 @@
 use super::paper::Paper;
 use super::view::{RowsAtRisk, SetView};
 use super::words::{ago, clean, exact_moment, rows, wrapped};
-use crate::decide::board::{Cause, HISTORY_LINES, HistoryLine, Returned, moment_ms};
+use crate::decide::board::{HISTORY_LINES, HistoryLine, Returned};
 use crate::decide::ending::{How, Known};
+use crate::decide::record::Cause;
+use crate::decide::timing::moment_ms;
 
 /// Where the words about a change of hands begin.
 const INDENT: usize = 10;

@@ -8,8 +8,9 @@ use super::view::{ClusterView, SetState, SetView};
 use super::words;
 use crate::cli::{PauseArgs, ResumeArgs, Scope};
 use crate::clock;
-use crate::decide::board::{Pause, moment_ms};
+use crate::decide::board::Pause;
 use crate::decide::record::Status;
+use crate::decide::timing::moment_ms;
 use crate::keys::json_bytes;
 
 /// A master reads the board with each refresh, so a lease is more than enough for it; this is for the ways.

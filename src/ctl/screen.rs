@@ -8,8 +8,9 @@ use super::past;
 use super::view::{ClusterView, LeaseView, MemberRole, MemberView, SetState, SetView, Verdict};
 use super::words::{ago, between, clean, lateness, moment, rows, short, span, wrapped};
 use crate::consul::ConsulError;
-use crate::decide::board::{Pause, Switchover, SwitchoverState, moment_ms};
+use crate::decide::board::{Pause, Switchover, SwitchoverState};
 use crate::decide::lag::Arrival;
+use crate::decide::timing::moment_ms;
 use crate::errors::with_causes;
 
 /// Where the values begin, behind their labels.

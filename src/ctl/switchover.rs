@@ -7,13 +7,12 @@ use tokio::time::sleep;
 use super::context::{Context, operator};
 use super::outcome::{Ended, Outcome};
 use super::view::{SetState, SetView};
-use super::words;
-use super::words::span;
+use super::words::{self, span};
 use crate::cli::SwitchoverArgs;
 use crate::clock;
 use crate::consul::{LockView, LockWatch};
-use crate::decide::board::{self, Switchover, SwitchoverState, moment_ms};
-use crate::decide::timing::Tick;
+use crate::decide::board::{self, Switchover, SwitchoverState};
+use crate::decide::timing::{Tick, moment_ms};
 use crate::errors::with_causes;
 use crate::keys::{ReplicaSetKeys, json_bytes};
 

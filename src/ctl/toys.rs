@@ -7,14 +7,15 @@ use super::build;
 use super::view::{ClusterView, Sign, Signs};
 use crate::consul::Found;
 use crate::decide::board::{
-    Ballot, Cause, HistoryLine, Member, Party, Pause, ServiceRef, Stages, Switchover,
-    SwitchoverState, VERSION, WaitingKey,
+    Ballot, HistoryLine, Member, Party, Pause, ServiceRef, Stages, Switchover, SwitchoverState,
+    VERSION, WaitingKey,
 };
 use crate::decide::ids::SessionId;
 use crate::decide::lag::{Arrival, Behind};
-use crate::decide::record::{Record, Status, Vclock};
+use crate::decide::record::{Cause, Record, Status};
 use crate::decide::router::RouterKey;
 use crate::decide::term::Term;
+use crate::decide::vclock::Vclock;
 use crate::keys::ClusterKeys;
 
 /// 2026-11-21 14:03:12 UTC.

@@ -6,12 +6,12 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::decide::board::{
-    Cause, HistoryLine, Party, Pause, Returned, ServiceRef, Switchover, WaitingKey,
+    HistoryLine, Party, Pause, Returned, ServiceRef, Switchover, WaitingKey,
 };
 use crate::decide::ending::{How, Known, Outage};
 use crate::decide::ids::SessionId;
 use crate::decide::lag::Arrival;
-use crate::decide::record::Record;
+use crate::decide::record::{Cause, Record};
 use crate::decide::router::RouterKey;
 use crate::decide::term::Term;
 

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::decide::board::moment_ms;
 use crate::decide::lag::Arrival;
+use crate::decide::timing::moment_ms;
 use crate::plain;
 
 /// `2026-11-21 14:03:12 UTC`, of milliseconds since the epoch.

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use super::{Head, RouterView, View};
 use crate::ctl::words::{exact_moment, lateness, rows, span, wrapped};
-use crate::decide::board::{Pause, Switchover, SwitchoverState, rows_missing};
+use crate::decide::board::{Pause, Switchover, SwitchoverState};
 use crate::decide::observed::{Peer, Probe};
 use crate::decide::plan::CatalogEntry;
-use crate::decide::record::{Record, Status, Vclock};
+use crate::decide::record::{Record, Status};
 use crate::decide::router::RouterState;
 use crate::decide::state::{Link, State};
 use crate::decide::timing::Tick;
+use crate::decide::vclock::{Vclock, rows_missing};
 
 /// What a terminal has at least.
 const WIDTH: usize = 80;

@@ -8,13 +8,13 @@ use serde_json::{Value, from_value, json};
 
 use super::*;
 use crate::decide::board::{Board, Member, Pause, Switchover, SwitchoverState};
-use crate::decide::event::{ConsulFault, KeySight, LockSight};
 use crate::decide::fixtures;
 use crate::decide::ids::SessionId;
 use crate::decide::observed::Probe;
 use crate::decide::plan::{CatalogEntry, Health, Registered, Role};
 use crate::decide::record::Record;
 use crate::decide::router::{Identity, RouterSettings};
+use crate::decide::sight::{ConsulFault, KeySight, LockSight};
 use crate::decide::state::{Granted, Link, Unchanged};
 use crate::decide::term::Term;
 use crate::decide::timing::InstanceTime;

@@ -1,7 +1,7 @@
 //! When something is said, and how loud.
 
 use super::*;
-use crate::decide::event::ConsulFault;
+use crate::decide::sight::ConsulFault;
 use crate::logging::tests::logged;
 
 #[test]

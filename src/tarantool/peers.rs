@@ -13,9 +13,9 @@ use super::conn::{Connection, RequestError};
 use super::iproto::code;
 use crate::config::{PeerConfig, TarantoolAddr, TarantoolConfig};
 use crate::decide::addresses::Whereabouts;
-use crate::decide::record::Vclock;
 use crate::decide::term::Term;
-use crate::decide::unrecorded::Unguarded;
+use crate::decide::unguarded::Unguarded;
+use crate::decide::vclock::Vclock;
 use crate::errors::with_causes;
 
 /// The way to the other members. Clones share its connections.

@@ -10,12 +10,12 @@ use tarsec::consul::{Consul, LockOutcome, LockStep, LockView, Renewal};
 use tarsec_harness::{Result, World};
 
 use crate::consul::{Store, Value};
-use crate::decide::board::Cause;
-use crate::decide::event::LockSight;
 use crate::decide::ids::SessionId;
-use crate::decide::plan::Action;
-use crate::decide::record::{Record, Status, Vclock};
-use crate::decide::state::{Attempt, Reading};
+use crate::decide::plan::{Action, Attempt};
+use crate::decide::record::{Cause, Record, Status};
+use crate::decide::sight::LockSight;
+use crate::decide::timing::Reading;
+use crate::decide::vclock::Vclock;
 use crate::rng::Rng;
 
 /// Two locks, so that what happens to one is seen not to concern the other.

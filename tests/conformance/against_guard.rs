@@ -9,8 +9,8 @@ use tarsec_harness::{Instance, Result, Value, World, json, sources};
 
 use crate::decide::observed::GuardState;
 use crate::decide::plan::Before;
-use crate::decide::record::Vclock;
 use crate::decide::timing::InstanceTime;
+use crate::decide::vclock::Vclock;
 use crate::guard::{Guard, Promotion};
 use crate::rng::Rng;
 use crate::time::{MS, SEC, Time};

@@ -5,11 +5,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::board::{
-    Ballot, Cause, HistoryLine, Member, Party, Pause, Returned, Stages, Switchover,
-    SwitchoverState, VERSION, parse,
+    Ballot, HistoryLine, Member, Party, Pause, Returned, Stages, Switchover, SwitchoverState,
+    VERSION, parse,
 };
-use crate::record::{Record, Vclock};
+use crate::record::{Cause, Record};
 use crate::term::Term;
+use crate::vclock::Vclock;
 
 fn vclock() -> Vclock {
     [("1".to_owned(), 7), ("2".to_owned(), u64::MAX)].into()

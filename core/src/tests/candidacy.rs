@@ -5,8 +5,9 @@ use super::fixtures::*;
 use crate::board::Pause;
 use crate::event::Event;
 use crate::plan::{Action, GuardCommand, Plan, Reason};
-use crate::record::{Record, Status, Vclock};
-use crate::state::Elector;
+use crate::record::{Record, Status};
+use crate::settings::Elector;
+use crate::vclock::Vclock;
 
 fn declines(node: &mut Node, words: &str) -> Plan {
     node.settles();

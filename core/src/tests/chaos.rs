@@ -16,15 +16,18 @@ use self::events::any_event;
 
 use super::fixtures::{LEASE, MOMENT, OTHER, OWN, Span, fault, record, settings, trying};
 use super::toys::{ToyInstance, ToyLock, follower, lost, member};
-use crate::board::{Pause, Switchover, SwitchoverState, rows_missing};
+use crate::board::{Pause, Switchover, SwitchoverState};
 use crate::decide;
-use crate::event::{Event, LockSight};
+use crate::event::Event;
 use crate::ids::SessionId;
 use crate::observed::Peer;
 use crate::plan::{Action, GuardCommand, Health, Plan, Role};
 use crate::record::Status;
-use crate::state::{Elector, Settings, State};
+use crate::settings::{Elector, Settings};
+use crate::sight::LockSight;
+use crate::state::State;
 use crate::timing::{InstanceTime, Tick, Timing};
+use crate::vclock::rows_missing;
 
 /// Things that happen to one agent. Requests are answered by toys, whenever, or not at all.
 #[derive(Debug, Clone)]

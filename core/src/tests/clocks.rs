@@ -1,10 +1,11 @@
 //! The wall clock, which may be set at any moment: it is for what is written down, and each moment is what it showed then.
 
 use super::fixtures::*;
-use crate::board::{Cause, Member, moment_ms};
+use crate::board::Member;
 use crate::event::Event;
 use crate::plan::{Action, GuardCommand};
-use crate::record::{Record, Status};
+use crate::record::{Cause, Record, Status};
+use crate::timing::moment_ms;
 
 const DAY_MS: u64 = 86_400_000;
 

@@ -8,14 +8,15 @@ use std::collections::BTreeMap;
 use super::fixtures::*;
 use super::toys::follower;
 use super::world::world_with;
-use crate::board::{Ballot, Cause, Pause, VERSION};
+use crate::board::{Ballot, Pause, VERSION};
 use crate::event::Event;
 use crate::ids::SessionId;
 use crate::observed::Peer;
 use crate::plan::{Action, GuardCommand, Reason};
 use crate::ranking::{LastMaster, compare};
-use crate::record::{Record, Status, Vclock};
-use crate::state::Elector;
+use crate::record::{Cause, Record, Status};
+use crate::settings::Elector;
+use crate::vclock::Vclock;
 
 mod expected;
 mod offer;

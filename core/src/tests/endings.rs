@@ -10,7 +10,8 @@ use crate::event::{Event, KillResult};
 use crate::ids::SessionId;
 use crate::observed::{Peer, Upstream};
 use crate::plan::{Action, GuardCommand};
-use crate::record::{LastWord, Record, Status, Vclock};
+use crate::record::{LastWord, Record, Status};
+use crate::vclock::Vclock;
 
 /// The line that the node writes when it has come after this.
 fn line_after(mut node: Node) -> HistoryLine {

@@ -17,9 +17,8 @@ use crate::board::Board;
 use crate::event::Event;
 use crate::plan::{Action, Before, GuardCommand, Plan, Reason};
 use crate::record::{Record, Status};
-use crate::state::Reading;
 use crate::term::Term;
-use crate::timing::InstanceTime;
+use crate::timing::{InstanceTime, Reading};
 
 const THIRD: &str = "instance-third";
 const NEW: &str = "instance-new";
@@ -315,7 +314,7 @@ fn promises_alone_never_make_an_instance_writable_again() {
 #[test]
 fn nobody_is_asked_on_the_strength_of_a_record_of_the_agent_before() {
     let mut node = safe_master();
-    let settings = crate::state::Settings {
+    let settings = crate::settings::Settings {
         agent: "second".to_owned(),
         ..node.state.settings.clone()
     };

@@ -5,7 +5,8 @@ use super::toys::follower;
 use crate::board::Member;
 use crate::ids::SessionId;
 use crate::plan::{Action, GuardCommand, Health};
-use crate::record::{Record, Status, Vclock};
+use crate::record::{Record, Status};
+use crate::vclock::Vclock;
 use std::collections::BTreeMap;
 
 mod lag;

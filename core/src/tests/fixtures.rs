@@ -5,14 +5,16 @@ use std::time::Duration;
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 
 use super::toys::{ToyInstance, ToyLock, lost};
-use crate::apply_lock::change_index;
 use crate::decide;
-use crate::event::{ConsulFault, Event, KillResult};
+use crate::event::{Event, KillResult};
 use crate::ids::SessionId;
+use crate::input::lock::change_index;
 use crate::observed::{Peer, Upstream};
 use crate::plan::{Action, CatalogEntry, Plan};
 use crate::record::{Record, Status};
-use crate::state::{Settings, State};
+use crate::settings::Settings;
+use crate::sight::ConsulFault;
+use crate::state::State;
 use crate::term::Term;
 use crate::timing::Tick;
 

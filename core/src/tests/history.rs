@@ -5,13 +5,15 @@ use crate::term::Term;
 use std::collections::BTreeMap;
 
 use super::fixtures::*;
-use crate::board::{Cause, HistoryLine, Party, Returned, Stages, VERSION};
+use crate::board::{HistoryLine, Party, Returned, Stages, VERSION};
 use crate::ending::Known;
-use crate::event::{ConsulFault, Event};
+use crate::event::Event;
 use crate::ids::SessionId;
 use crate::plan::{Action, GuardCommand};
-use crate::record::{Status, Vclock};
+use crate::record::{Cause, Status};
+use crate::sight::ConsulFault;
 use crate::state::State;
+use crate::vclock::Vclock;
 
 fn vclock(one: u64, two: u64) -> Vclock {
     BTreeMap::from([("1".to_owned(), one), ("2".to_owned(), two)])

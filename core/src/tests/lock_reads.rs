@@ -1,10 +1,11 @@
 //! What is known of the lock: answers out of order, lost replies, counters.
 
 use super::fixtures::*;
-use crate::event::{ConsulFault, Event, LockSight, LockStepKind};
+use crate::event::{Event, LockStepKind};
 use crate::ids::SessionId;
 use crate::plan::{Action, Reason};
 use crate::record::Status;
+use crate::sight::{ConsulFault, LockSight};
 use crate::slots::Place;
 use crate::timing::Tick;
 

@@ -6,9 +6,10 @@ use super::fixtures::*;
 use super::toys;
 use crate::board::{Board, Member};
 use crate::event::Event;
+use crate::names::labels;
 use crate::observed::GuardClock;
 use crate::plan::{Action, Health};
-use crate::problems::{labels, of};
+use crate::problems::of;
 use crate::record::Record;
 
 const THIRD: &str = "instance-third";

@@ -3,10 +3,10 @@
 use proptest::prelude::*;
 
 use super::fixtures::*;
-use crate::board::Cause;
 use crate::ending::End;
-use crate::record::{LastWord, Quorum, Record, RecordError, Status, Vclock};
+use crate::record::{Cause, LastWord, Quorum, Record, RecordError, Status};
 use crate::term::Term;
+use crate::vclock::Vclock;
 
 fn any_record() -> impl Strategy<Value = Record> {
     let status = prop_oneof![

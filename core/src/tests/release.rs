@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::fixtures::*;
 use super::toys::follower;
-use crate::event::Event;
-use crate::event::KillResult;
+use crate::event::{Event, KillResult};
 use crate::plan::{Action, GuardCommand, Reason};
-use crate::record::{Record, Status, Vclock};
+use crate::record::{Record, Status};
+use crate::vclock::Vclock;
 
 fn is_release(action: &Action) -> bool {
     matches!(action, Action::Release { .. })

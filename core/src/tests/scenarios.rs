@@ -6,10 +6,9 @@ use proptest::prelude::*;
 
 use super::fixtures::{LEASE, LEASE_AND_MARGIN, Span, trying};
 use super::world::{Broken, FAIR, Weather, World, world, world_with};
-use crate::board::Cause;
 use crate::plan::Reason;
-use crate::record::Status;
-use crate::state::Elector;
+use crate::record::{Cause, Status};
+use crate::settings::Elector;
 
 /// A replica set with a master, and who that is.
 fn reigned(size: usize) -> (World, usize) {

@@ -4,7 +4,7 @@ use super::fixtures::*;
 use crate::event::Event;
 use crate::observed::Peer;
 use crate::plan::{Action, Ending, GuardCommand, Reason};
-use crate::record::Vclock;
+use crate::vclock::Vclock;
 
 fn peer(behind: bool) -> Peer {
     Peer {

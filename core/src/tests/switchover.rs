@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use super::fixtures::*;
 use super::toys::{follower, member};
-use crate::board::{Cause, Member, Pause, Switchover, SwitchoverState};
+use crate::board::{Member, Pause, Switchover, SwitchoverState};
 use crate::event::Event;
 use crate::ids::SessionId;
 use crate::observed::Peer;
 use crate::plan::{Action, GuardCommand, Reason};
-use crate::record::{Status, Vclock};
+use crate::record::{Cause, Status};
+use crate::vclock::Vclock;
 
 mod names;
 mod target;

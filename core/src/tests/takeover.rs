@@ -4,11 +4,10 @@ use super::election::THIRD;
 use super::fixtures::*;
 use super::toys::{ToyLock, member};
 use super::world::world_with;
-use crate::board::Cause;
 use crate::ids::SessionId;
 use crate::plan::{Action, Reason};
-use crate::record::{Record, Status};
-use crate::state::Elector;
+use crate::record::{Cause, Record, Status};
+use crate::settings::Elector;
 use crate::timing::Tick;
 
 fn is_take_over(action: &Action) -> bool {

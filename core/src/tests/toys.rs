@@ -9,19 +9,21 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::board::{Ballot, Board, HistoryLine, Member, Pause, Switchover};
-use crate::event::{ConsulFault, Event, KeySight, LockSight, LockStepKind};
+use crate::event::{Event, LockStepKind};
 use crate::ids::SessionId;
 use crate::observed::{GuardClock, GuardState, Peer, Probe, Promise, Upstream};
 use crate::plan::{Action, Before};
-use crate::record::{Record, Vclock};
+use crate::record::Record;
+use crate::sight::{ConsulFault, KeySight, LockSight};
 use crate::timing::{InstanceTime, Tick};
+use crate::vclock::Vclock;
 use crate::vshard::{VshardAction, VshardEvent};
 
 /// Consul, as far as one lock key needs it.
 #[derive(Debug, Default)]
 pub(super) struct ToyLock {
     /// Members that are writable and have no guard.
-    pub(super) unguarded: crate::unrecorded::Unguarded,
+    pub(super) unguarded: crate::unguarded::Unguarded,
     pub(super) index: u64,
     pub(super) key: Option<ToyKey>,
     /// Living sessions and when each was last renewed.

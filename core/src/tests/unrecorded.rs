@@ -9,9 +9,10 @@ use crate::event::Event;
 use crate::observed::Peer;
 use crate::plan::{Action, GuardCommand, Reason};
 use crate::record::{Record, Status};
-use crate::state::{Reading, State};
+use crate::state::State;
 use crate::term::Term;
-use crate::unrecorded::Unguarded;
+use crate::timing::Reading;
+use crate::unguarded::Unguarded;
 
 fn peer(uuid: &str) -> Peer {
     Peer {

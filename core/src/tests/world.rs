@@ -16,8 +16,9 @@ use crate::decide;
 use crate::event::Event;
 use crate::observed::Peer;
 use crate::plan::{Action, Plan};
-use crate::state::{Reading, Settings, State};
-use crate::timing::Tick;
+use crate::settings::Settings;
+use crate::state::State;
+use crate::timing::{Reading, Tick};
 
 /// Two actions of a busy agent are never closer than this on average: more is a loop that finds no rest.
 const BUSY: u32 = 400;

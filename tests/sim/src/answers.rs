@@ -1,7 +1,8 @@
 //! What an agent hears when an answer never comes, and which actions are whose.
 
-use crate::decide::event::{ConsulFault, Event, GuardCommandKind, KillResult, LockStepKind};
+use crate::decide::event::{Event, GuardCommandKind, KillResult, LockStepKind};
 use crate::decide::plan::Action;
+use crate::decide::sight::ConsulFault;
 use crate::decide::timing::Tick;
 
 /// A call without a usable answer.

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::decide::board::{Ballot, Board, HistoryLine, Member, Pause, Switchover};
-use crate::decide::event::{KeySight, LockSight, LockStepKind};
+use crate::decide::event::LockStepKind;
 use crate::decide::ids::SessionId;
 use crate::decide::plan::Action;
 use crate::decide::record::{Record, RecordError};
+use crate::decide::sight::{KeySight, LockSight};
 use crate::decide::term::Term;
 use crate::time::Time;
 

@@ -3,9 +3,9 @@
 
 use crate::decide::observed::{GuardClock, GuardState, Promise};
 use crate::decide::plan::Before;
-use crate::decide::record::Vclock;
 use crate::decide::term::Term;
 use crate::decide::timing::InstanceTime;
+use crate::decide::vclock::Vclock;
 use crate::time::{MS, SEC, Time, ns};
 
 /// No lease is longer: a deadline beyond that comes from another clock.

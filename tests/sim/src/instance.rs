@@ -3,7 +3,7 @@
 use crate::agent::{Told, Ways};
 use crate::decide::event::Event;
 use crate::decide::observed::{Peer, Probe, Upstream};
-use crate::decide::record::Vclock;
+use crate::decide::vclock::Vclock;
 use crate::faults::Cut;
 use crate::guard::Guard;
 use crate::params::SIZE_MAX;

@@ -58,9 +58,9 @@ impl Scenario {
     }
 }
 
-/// How [`crate::decide::state::Elector`] is written.
+/// How [`crate::decide::settings::Elector`] is written.
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "crate::decide::state::Elector")]
+#[serde(remote = "crate::decide::settings::Elector")]
 pub(crate) enum ElectorWord {
     Smart,
     Idle,

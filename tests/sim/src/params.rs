@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::decide::state::Elector;
+use crate::decide::settings::Elector;
 use crate::decide::timing::Timing;
 use crate::faults::{self, Fault};
 use crate::kept;

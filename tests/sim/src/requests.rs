@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::agent::{Asking, duration};
 use crate::answers::{fault, lost};
-use crate::decide::board::rows_missing;
 use crate::decide::event::{Event, LockStepKind};
 use crate::decide::plan::Action;
-use crate::decide::record::Vclock;
 use crate::decide::term::Term;
 use crate::decide::timing::Tick;
+use crate::decide::vclock::{Vclock, rows_missing};
 use crate::faults::Cut;
 use crate::time::{MS, SEC, Time};
 use crate::world::{Due, World};
@@ -543,6 +542,6 @@ impl World {
 }
 
 /// A fault of the kind that the watch reports.
-pub(crate) fn no_answer() -> crate::decide::event::ConsulFault {
+pub(crate) fn no_answer() -> crate::decide::sight::ConsulFault {
     fault(false)
 }

@@ -7,11 +7,11 @@ use proptest::prelude::*;
 use super::super::fixtures::{OTHER, OWN, Span, fault, record};
 use super::super::toys::{ToyInstance, board_with_term};
 use super::any_status;
-use crate::event::{Event, KeySight, LockSight, LockStepKind};
+use crate::event::{Event, LockStepKind};
 use crate::ids::SessionId;
 use crate::record::{Record, RecordError};
-use crate::state::Reading;
-use crate::timing::Tick;
+use crate::sight::{KeySight, LockSight};
+use crate::timing::{Reading, Tick};
 
 fn any_record() -> impl Strategy<Value = Result<Record, RecordError>> {
     prop_oneof![

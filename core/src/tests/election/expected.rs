@@ -4,7 +4,8 @@ use super::super::fixtures::*;
 use super::super::toys::member;
 use super::{THIRD, WINDOW, after, ballot, candidate, is_acquire, last_word, vclock};
 use crate::board::Ballot;
-use crate::record::{LastWord, Record, Vclock};
+use crate::record::{LastWord, Record};
+use crate::vclock::Vclock;
 
 /// Who is silent may have them.
 #[test]

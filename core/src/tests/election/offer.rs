@@ -3,12 +3,13 @@
 use super::super::fixtures::*;
 use super::super::toys::follower;
 use super::{THIRD, after, ballot, last_word, vclock};
-use crate::board::{Ballot, Cause, Pause};
+use crate::board::{Ballot, Pause};
 use crate::event::{Event, GuardCommandKind};
 use crate::plan::{Action, GuardCommand, Reason};
-use crate::record::{LastWord, Quorum, Record, Status, Vclock};
-use crate::state::{Elector, SyncLoss};
+use crate::record::{Cause, LastWord, Quorum, Record, Status};
+use crate::settings::{Elector, SyncLoss};
 use crate::term::Term;
+use crate::vclock::Vclock;
 
 fn is_promote(action: &Action) -> bool {
     matches!(action, Action::Guard(GuardCommand::Promote { .. }))

@@ -5,9 +5,10 @@ use super::super::toys::{follower, member};
 use super::{THIRD, WINDOW, after, ballot, candidate, last_word, vclock};
 use crate::board::Ballot;
 use crate::plan::{Action, GuardCommand, Reason};
-use crate::record::{LastWord, Quorum, Record, Status, Vclock};
-use crate::state::{Elector, SyncLoss};
+use crate::record::{LastWord, Quorum, Record, Status};
+use crate::settings::{Elector, SyncLoss};
 use crate::term::Term;
+use crate::vclock::Vclock;
 
 fn quorum(size: u64, members: &[&str]) -> Option<Quorum> {
     Some(Quorum {

@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::board::{Ballot, VERSION};
-use crate::record::Vclock;
-use crate::state::Elector;
+use crate::settings::Elector;
 use crate::tests::toys::follower;
 use crate::tests::world::world_with;
+use crate::vclock::Vclock;
 
 const WINDOW: Duration = Duration::from_millis(250);
 

@@ -1,7 +1,7 @@
 //! An election that nothing disturbs is won by the freshest of the fit (docs/PROTOCOL.md, "An election").
 
 use crate::agent::duration;
-use crate::decide::state::Elector;
+use crate::decide::settings::Elector;
 use crate::time::{SEC, Time};
 use crate::world::World;
 

@@ -1,7 +1,7 @@
 //! R7: with `SYNC_LOSS=refuse` every new master has every acknowledged synchronous row, unless the lock key was lost, which
 //! says who is to be asked. With `accept` a new master has them where a member that has them was there to be compared with.
 
-use crate::decide::state::Elector;
+use crate::decide::settings::Elector;
 use crate::world::World;
 
 impl World {

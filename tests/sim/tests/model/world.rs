@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::consul::Store;
-use crate::decide::event::{ConsulFault, Event};
+use crate::decide::event::Event;
 use crate::decide::observed::{Peer, Probe, Upstream};
 use crate::decide::plan::Action;
-use crate::decide::record::{Status, Vclock};
-use crate::decide::state::{Elector, Settings, State, SyncLoss};
+use crate::decide::record::Status;
+use crate::decide::settings::{Elector, Settings, SyncLoss};
+use crate::decide::sight::ConsulFault;
+use crate::decide::state::State;
 use crate::decide::term::Term;
 use crate::decide::timing::{InstanceTime, Tick, Timing};
+use crate::decide::vclock::Vclock;
 use crate::guard::Guard;
 use crate::time::{MS, SEC, Time};
 
