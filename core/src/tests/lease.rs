@@ -108,7 +108,8 @@ fn a_lost_refresh_lengthens_nothing_until_it_is_found_in_the_key() {
         .attempted
         .clone()
         .expect("an attempt")
-        .attempt.reading;
+        .attempt
+        .reading;
     node.loses_reply(&refresh);
     assert!(!does!(
         node.plan(),
