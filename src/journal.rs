@@ -402,6 +402,14 @@ pub(crate) fn action(said: &mut Said, action: &Action) {
         Action::WriteBallot { ballot } => {
             info!(
                 term = ballot.term.get(),
+                index = ballot.index,
+                vclock = ?ballot.vclock,
+                vote = ballot.vote,
+                following = ballot.following,
+                unfollowed = ballot.unfollowed,
+                priority = ballot.priority,
+                idle_ms = ballot.idle_ms,
+                same_configuration = ballot.same_configuration,
                 excluded = ballot.excluded,
                 "ballot"
             );

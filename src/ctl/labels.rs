@@ -22,10 +22,7 @@ impl SetView {
         let lines = self.history.iter();
         let parties = lines.flat_map(|line| line.from.iter().chain([&line.to]));
         let ever = now.iter().copied().chain(parties.map(named));
-        let (ever, now) = (
-            names::labels(ever),
-            names::labels(now.iter().copied()),
-        );
+        let (ever, now) = (names::labels(ever), names::labels(now.iter().copied()));
         for member in &mut self.members {
             label(&now, &member.instance, &mut member.name);
         }

@@ -287,8 +287,9 @@ impl State {
         if let Ok(record) = &key.record
             && record.instance == probe.uuid
         {
-            let waits = record.status == Status::Promoting && !probe.is_master(record.term);
-            let waits = sound!(waits; AdoptionForgetsWait => false);
+            let waits = sound!(
+                record.status == Status::Promoting && !probe.is_master(record.term);
+                AdoptionForgetsWait => false);
             let wait = Timing::lease_and_margin(record.lease());
             let heard = record.unguarded_before().filter(|_| waits);
             self.hold = Hold {

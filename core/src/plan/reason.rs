@@ -184,7 +184,7 @@ impl fmt::Display for Reason {
             Self::LookingAgain => f.write_str("looks at the lock again"),
             Self::RunningForLock => f.write_str("runs for the free lock"),
             Self::TakingOver { name } => write!(f, "takes the lock over from {name}, who has not been heard of for a lease"),
-            Self::WaitingForBallots { .. } => f.write_str("there is no master, waits for the other candidates' ballots"),
+            Self::WaitingForBallots { .. } => f.write_str("there is no master, waits for ballots: its own and the other members'"),
             Self::WaitingForRows { why } => write!(
                 f,
                 "there is no master, waits until no acknowledged synchronous row can be missing here (SYNC_LOSS is refuse): {why}"

@@ -61,13 +61,13 @@ impl Planner<'_> {
         // An orphan has read its whole WAL.
         let has_read_all = matches!(probe.status.as_str(), "running" | "orphan");
         // Not whether a promise binds it by now, but whether one did when it said so.
-        let bound_until = self.bound_until(contest, asked_at);
+        let bound_until = self.promise_ran_until(contest, asked_at);
         let is_new = sound!(asked_at >= contest.since; OldWordIsVote => true);
         is_new && has_read_all && bound_until.is_none()
     }
 
     /// Until when a promise to the last master binds the instance, or may, as it was at that moment.
-    fn bound_until(&self, contest: &Contest<'_>, at: Tick) -> Option<Tick> {
+    fn promise_ran_until(&self, contest: &Contest<'_>, at: Tick) -> Option<Tick> {
         let before = self.state.before(contest.term);
         self.state.promised_until(before, at)
     }
@@ -75,7 +75,7 @@ impl Planner<'_> {
     /// From then on what the instance says is a vote.
     pub(super) fn votes_from(&self, contest: &Contest<'_>) -> Tick {
         let asked_at = self.state.instance.answered_begun_at;
-        let bound_until = self.bound_until(contest, asked_at.unwrap_or_default());
+        let bound_until = self.promise_ran_until(contest, asked_at.unwrap_or_default());
         contest.since.max(bound_until.unwrap_or_default())
     }
 

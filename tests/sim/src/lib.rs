@@ -3,6 +3,9 @@
 //! [`run`] plays one seed: agents around Consul, instances with their guards, a network, and faults. Invariants, one file
 //! each in `invariants/`, look at everything that happens.
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod agent;
 mod answers;
 mod attach;

@@ -35,11 +35,12 @@ mod tests {
     }
 
     #[test]
-    fn each_stands_in_one_place_of_the_core() {
+    fn each_stands_in_the_core() {
         let core = core();
         for mutant in Mutant::ALL {
             let word = format!(" {mutant:?} =>");
-            assert_eq!(core.matches(&word).count(), 1, "{word}");
+            // Twice where a rule is kept in two places: a mutant takes the whole rule away.
+            assert!((1..=2).contains(&core.matches(&word).count()), "{word}");
         }
     }
 
