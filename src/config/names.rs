@@ -67,6 +67,9 @@ const NOT_OURS: &[&str] = &[
     "TARANTOOL_WAL_MODE",
 ];
 
+/// What Tarantool 3 reads (`TT_LISTEN`, `TT_MEMTX_MEMORY`, …): as many variables as its configuration has options.
+const TARANTOOL_3: &str = "TT_";
+
 /// Shorter names are too close to too many others.
 const MIN_LEN_FOR_TYPOS: usize = 6;
 /// From this length on two slips are still no accident; `MAX_SIZE` and `MAX_IDLE` are two apart.
@@ -134,6 +137,9 @@ fn names_a_kubernetes_service(name: &str, services: &HashSet<&str>) -> bool {
 
 /// The name of ours that was meant, if one was.
 fn meant(name: &str) -> Option<&'static str> {
+    if name.starts_with(TARANTOOL_3) {
+        return None;
+    }
     let upper = name.to_ascii_uppercase();
     let nearest = our_names()
         .filter(|ours| ours.len() >= MIN_LEN_FOR_TYPOS)
