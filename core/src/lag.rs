@@ -20,7 +20,7 @@ use super::timing::Tick;
 /// Words that rows are missing of: more are thinned out. Their ages are as exact as they lie close together.
 const WORDS: usize = 16;
 /// Rows that are missing for less time are on their way: a look may come between a row's being written and its arrival.
-const MOMENT: Duration = Duration::from_secs(2);
+pub(super) const MOMENT: Duration = Duration::from_secs(2);
 /// Times are written down in steps of so many milliseconds, so that what jitters below is no news to Consul.
 const STEP_MS: u64 = 100;
 

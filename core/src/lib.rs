@@ -18,6 +18,7 @@ pub mod birth;
 pub mod board;
 mod candidate;
 mod catalog;
+pub mod check;
 pub mod declared;
 pub mod election;
 pub mod ending;

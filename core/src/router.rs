@@ -345,6 +345,16 @@ impl RouterState {
         }
     }
 
+    /// What operators know it by.
+    pub(super) fn name(&self) -> &str {
+        &self.settings.announce
+    }
+
+    /// Whether its agent was asked to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping_at.is_some()
+    }
+
     fn routes(&self) -> &[Routes] {
         self.look.as_ref().map_or(&[][..], |look| &look.routers)
     }
@@ -357,7 +367,7 @@ impl RouterState {
     }
 
     /// Why it does not reach every master; `None`: it does, as far as it said.
-    fn lacking(&self) -> Option<String> {
+    pub(super) fn lacking(&self) -> Option<String> {
         if self.routes().is_empty() {
             return Some("no vshard router is configured in the instance".to_owned());
         }
