@@ -17,6 +17,9 @@ pub(crate) const QUEUE_PATIENCE: Time = 500 * MS;
 /// The longest a fence waits for its barrier.
 pub(crate) const BARRIER_PATIENCE: Time = 5 * SEC;
 
+/// Why the fencing fiber fences when the time has come.
+pub(crate) const LEASE_ENDED: &str = "its lease ended";
+
 /// Which agent owns the guard: its number, and which attach of it.
 pub(crate) type Owner = (usize, u32);
 
@@ -238,7 +241,7 @@ impl Guard {
         if self.stood_down {
             None
         } else if self.leased && now_ns >= self.deadline_ns {
-            Some("its lease ended")
+            Some(LEASE_ENDED)
         } else if !self.leased && !read_only {
             self.unleased += 1;
             Some("somebody made it writable without a lease")
