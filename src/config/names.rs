@@ -18,6 +18,8 @@ const PREFIXES: &[&str] = &[
     "ELECTION_",
     "FAILOVER_",
     "HEALTHCHECK_",
+    "HTTP_LISTEN",
+    "HTTP_TLS_",
     "HUNG_",
     "LIVENESS_",
     "MASTER_",
