@@ -6,7 +6,8 @@
 //!
 //! A thread with a runtime of its own answers, from memory alone. So it answers while Consul or the instance hangs, and
 //! no number of clients is in the loop's way: the two share one pointer, which neither waits for. Which answer is right,
-//! and why a master check never says yes past a lease, stands in `core/src/check.rs`.
+//! and why a master check never says yes past a lease, stands in `core/src/check.rs`
+//! and `vouch.rs`.
 
 mod crowd;
 mod routes;

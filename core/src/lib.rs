@@ -59,6 +59,7 @@ mod tests;
 pub mod timing;
 pub mod unrecorded;
 mod votes;
+mod vouch;
 pub mod vshard;
 
 use std::time::Duration;

@@ -17,9 +17,6 @@ pub(crate) const QUEUE_PATIENCE: Time = 500 * MS;
 /// The longest a fence waits for its barrier.
 pub(crate) const BARRIER_PATIENCE: Time = 5 * SEC;
 
-/// Why the fencing fiber fences when the time has come.
-pub(crate) const LEASE_ENDED: &str = "its lease ended";
-
 /// Which agent owns the guard: its number, and which attach of it.
 pub(crate) type Owner = (usize, u32);
 
@@ -241,7 +238,7 @@ impl Guard {
         if self.stood_down {
             None
         } else if self.leased && now_ns >= self.deadline_ns {
-            Some(LEASE_ENDED)
+            Some("its lease ended")
         } else if !self.leased && !read_only {
             self.unleased += 1;
             Some("somebody made it writable without a lease")

@@ -3,7 +3,7 @@
 use crate::attach::kind;
 use crate::decide::event::GuardCommandKind;
 use crate::decide::plan::{Action, GuardCommand};
-use crate::guard::{BARRIER_PATIENCE, LEASE_ENDED, Promotion, QUEUE_PATIENCE};
+use crate::guard::{BARRIER_PATIENCE, Promotion, QUEUE_PATIENCE};
 use crate::instance::Lsns;
 use crate::requests::Command;
 use crate::time::{MS, SEC, Time};
@@ -238,6 +238,7 @@ impl World {
     }
 
     pub(crate) fn fence(&mut self, at: usize, why: &'static str) {
+        self.check_answer_to_fence(at, why);
         let it = &mut self.instances[at];
         let was_read_only = it.read_only;
         if let Some(guard) = &mut it.guard {
@@ -380,9 +381,6 @@ impl World {
             .guard
             .as_mut()
             .and_then(|guard| guard.must_fence(read_only, now_ns));
-        if why == Some(LEASE_ENDED) {
-            self.check_answer_past_lease(at);
-        }
         match why {
             Some(why) => self.fence(at, why),
             None => self.start_barrier(at),

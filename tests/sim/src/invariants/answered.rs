@@ -41,12 +41,15 @@ impl World {
         }
     }
 
-    /// A guard finds that its lease is over.
-    pub(crate) fn check_answer_past_lease(&mut self, at: usize) {
-        if let Some(agent) = self.owner(at)
+    /// A guard ends a lease, because it is over or because its agent said so.
+    pub(crate) fn check_answer_to_fence(&mut self, at: usize, why: &'static str) {
+        let guard = self.instances[at].guard.as_ref();
+        if guard.is_some_and(|guard| guard.leased)
+            && let Some(agent) = self.owner(at)
             && self.says_master(agent)
         {
-            let words = format!("agent-{agent} says that instance {at} is master past its lease");
+            let words =
+                format!("agent-{agent} says that instance {at} is master, which is fenced: {why}");
             self.fail("a master's check ends with the lease", words);
         }
     }
