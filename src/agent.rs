@@ -13,6 +13,7 @@ use crate::clock::{self, Clock, NAP};
 use crate::config::{Config, ConsulConfig, HungInstanceAction, ReplicationMode};
 use crate::consul::{LockView, LockWatch};
 use crate::decide::board::{self, Switchover};
+use crate::decide::check::{Snapshot, Trail};
 use crate::decide::decide;
 use crate::decide::event::Event;
 use crate::decide::plan::{Ending, Plan};
@@ -26,10 +27,10 @@ use crate::execute::{Executor, KnownIndex, lock_read};
 use crate::execute_board::BoardReader;
 use crate::execute_catalog::OwnService;
 use crate::exit::Exit;
+use crate::http::Display;
 use crate::keys::json_bytes;
-use crate::logging::Output;
 use crate::neighbours::NeighbourWatch;
-use crate::setup::Setup;
+use crate::setup::{Begin, Setup};
 use crate::signals::{self, Asked};
 use crate::tarantool::link::Link;
 use crate::tarantool::peers::Peers;
@@ -49,8 +50,8 @@ const SWITCHOVER_PITCH: Duration = Duration::from_secs(1);
 const MISSING_KEY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs an agent that runs for the lock until it is asked to stop, has to, or finds a router.
-pub(crate) async fn run(config: &Arc<Config>, output: Output) -> End {
-    match Agent::start(config, output) {
+pub(crate) async fn run(config: &Arc<Config>, begin: Begin) -> End {
+    match Agent::start(config, begin) {
         Ok(agent) => Box::pin(agent.run()).await,
         Err(exit) => End::Exit(exit),
     }
@@ -64,6 +65,8 @@ struct Agent {
     events: mpsc::Receiver<Event>,
     signals: Signals,
     dump: Dump,
+    display: Display,
+    trail: Trail,
     plan: Option<Plan>,
     said: journal::Said,
     waiting: Waiting,
@@ -105,8 +108,12 @@ fn settings(config: &Config, agent: String) -> Settings {
 }
 
 impl Agent {
-    fn start(config: &Arc<Config>, output: Output) -> Result<Self, Exit> {
-        let clock = Clock::start();
+    fn start(config: &Arc<Config>, begin: Begin) -> Result<Self, Exit> {
+        let Begin {
+            clock,
+            output,
+            display,
+        } = begin;
         let Setup {
             agent_id,
             consul,
@@ -157,6 +164,8 @@ impl Agent {
             events,
             signals,
             dump: Dump::new(agent_id, output),
+            display,
+            trail: Trail::default(),
             plan: None,
             said: journal::Said::default(),
             follows_vshard: false,
@@ -190,6 +199,7 @@ impl Agent {
                 }
             }
             self.follow_vshard();
+            self.display.ran(self.ran_at);
         }
     }
 
@@ -225,6 +235,7 @@ impl Agent {
         for action in &plan.actions {
             journal::action(&mut self.said, action);
             self.state.begin(action, now);
+            self.trail.note(action, now);
             ending = ending.or(self.executor.start(action.clone()));
         }
         journal::silence::say(&mut self.said, &self.state, now);
@@ -235,6 +246,9 @@ impl Agent {
             .says(is_unseen.then(|| instance.link.to_string()));
         journal::past::interruptions(&mut self.said, &self.state);
         journal::changes(before, &self.state);
+        // What was begun in this turn is sent when it is over: no check goes by what was true before.
+        self.display
+            .show(|| Snapshot::of(&self.state, &plan, &self.trail, now));
         let exit = ending.map(|how| exit_of(how, &plan));
         self.plan = Some(plan);
         exit

@@ -136,7 +136,13 @@ pub(crate) fn of_agent(config: &Config) -> Vec<Exposure> {
         .flatten()
         .filter_map(|secret| secret.file());
     let files = files.flat_map(|(variable, path)| of_file(variable, path, Me::now()));
-    of_consul(&config.consul).into_iter().chain(files).collect()
+    let http = config.http.as_ref().and_then(|http| http.tls.as_ref());
+    let keys = http.map(|tls| of_file("HTTP_TLS_KEY", &tls.key, Me::now()));
+    let of_consul = of_consul(&config.consul).into_iter();
+    of_consul
+        .chain(files)
+        .chain(keys.into_iter().flatten())
+        .collect()
 }
 
 /// The same of what every command has.

@@ -23,6 +23,7 @@ mod execute_board;
 mod execute_catalog;
 pub mod exit;
 mod exposure;
+mod http;
 mod journal;
 mod keys;
 pub mod logging;

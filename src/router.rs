@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::consul::Consul;
+use crate::decide::check::Snapshot;
 use crate::decide::plan::{Ending, Role};
 use crate::decide::router::{
     Identity, RouterAction, RouterEvent, RouterKey, RouterPlan, RouterSettings, RouterState, decide,
@@ -22,11 +23,11 @@ use crate::dump::Dump;
 use crate::errors::with_causes;
 use crate::execute_catalog::{OwnService, deregister, service_ref, tell};
 use crate::exit::Exit;
+use crate::http::Display;
 use crate::journal;
 use crate::keys::json_bytes;
-use crate::logging::Output;
 use crate::neighbours::NeighbourWatch;
-use crate::setup::Setup;
+use crate::setup::{Begin, Setup};
 use crate::signals::{self, Asked};
 use crate::tarantool::conn::Connection;
 use crate::tarantool::vshard::{self, Order};
@@ -39,10 +40,12 @@ use crate::watch_vshard::{
 const RETRY: Duration = Duration::from_millis(100);
 /// Events wait here for their turn, which takes microseconds.
 const EVENTS: usize = 64;
+/// How long the loop waits at most while somebody may look whether it turns: a small part of any lease.
+const BEAT: Duration = Duration::from_millis(250);
 
 /// Runs a router's agent until it is asked to stop or has to.
-pub(crate) async fn run(config: Arc<Config>, output: Output) -> Exit {
-    match RouterAgent::start(config, output) {
+pub(crate) async fn run(config: Arc<Config>, begin: Begin) -> Exit {
+    match RouterAgent::start(config, begin) {
         Ok((agent, events, signals)) => agent.run(events, signals).await,
         Err(exit) => exit,
     }
@@ -68,13 +71,14 @@ struct RouterAgent {
     plan: Option<RouterPlan>,
     said: journal::Said,
     dump: Dump,
+    display: Display,
     waiting: Waiting,
 }
 
 impl RouterAgent {
     fn start(
         config: Arc<Config>,
-        output: Output,
+        begin: Begin,
     ) -> Result<(Self, mpsc::Receiver<RouterEvent>, Signals), Exit> {
         let Setup {
             agent_id: agent,
@@ -102,7 +106,7 @@ impl RouterAgent {
         );
         let agent = Self {
             waiting: Waiting::start(&config, &executor.consul, &agent),
-            clock: Clock::start(),
+            clock: begin.clock,
             state: RouterState::new(RouterSettings {
                 announce: config.announce.id.clone(),
                 interval: config.timing.healthcheck_interval(),
@@ -111,7 +115,8 @@ impl RouterAgent {
             connections,
             plan: None,
             said: journal::Said::default(),
-            dump: Dump::new(agent, output),
+            dump: Dump::new(agent, begin.output),
+            display: begin.display,
         };
         Ok((agent, events, signals))
     }
@@ -119,6 +124,10 @@ impl RouterAgent {
     async fn run(mut self, mut events: mpsc::Receiver<RouterEvent>, mut signals: Signals) -> Exit {
         loop {
             let wake_at = self.plan.as_ref().and_then(|plan| plan.wake_at);
+            let now = self.clock.now();
+            self.display.ran(now);
+            // Whoever looks at the loop sees that it turns.
+            let beat_at = self.display.is_on().then(|| now + BEAT);
             let event = tokio::select! {
                 biased;
                 Some(signal) = signals.next() => match self.on_signal(signal) {
@@ -132,6 +141,7 @@ impl RouterAgent {
                 }
                 Some(event) = events.recv() => event,
                 () = self.clock.wake(wake_at) => RouterEvent::Woke,
+                () = self.clock.wake(beat_at) => continue,
             };
             if let Some(exit) = self.step(event) {
                 self.waiting.ends().await;
@@ -174,6 +184,9 @@ impl RouterAgent {
                 });
             }
         }
+        let lease = self.executor.config.timing.lease();
+        self.display
+            .show(|| Snapshot::of_router(&self.state, &plan, lease));
         self.plan = Some(plan);
         ending
     }

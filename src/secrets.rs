@@ -107,6 +107,11 @@ impl<T: Send + Sync + 'static> Renewable<T> {
 
     /// A server does not accept the value: its files are read again, unless that has just been done. Returns at once.
     pub(crate) fn refused(&self) {
+        self.may_have_changed();
+    }
+
+    /// The same where nobody would say that the value is refused.
+    pub(crate) fn may_have_changed(&self) {
         let inner = &self.inner;
         if inner.source.is_none() || inner.is_busy.swap(true, Ordering::AcqRel) {
             return;

@@ -3,12 +3,23 @@
 use signal_hook_tokio::Signals;
 use tracing::error;
 
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::consul::Consul;
 use crate::errors::with_causes;
 use crate::exit::Exit;
+use crate::http::Display;
+use crate::logging::Output;
 use crate::signals;
+
+/// What the process has before its agent: it outlives the agent that finds that its instance is a router.
+#[derive(Clone)]
+pub(crate) struct Begin {
+    /// The clock of all loops of this process, and of all that they show.
+    pub(crate) clock: Clock,
+    pub(crate) output: Output,
+    pub(crate) display: Display,
+}
 
 /// What an agent begins with, whatever it looks after.
 pub(crate) struct Setup {

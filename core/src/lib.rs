@@ -17,6 +17,7 @@
 mod sound;
 
 pub mod birth;
+pub mod check;
 pub mod event;
 #[cfg(any(test, feature = "fixtures"))]
 pub mod fixtures;

@@ -114,4 +114,8 @@ mutants! {
     ReturnedNotWaitedFor: "election", "who came back behind the last word is not waited for";
     NeverMasterMayBe: "election", "who never is to be master may be";
     EntryOutlivesAgent: "catalog", "a master's entry outlives its agent";
+    AnswerWithoutClock: "checks", "a master's check does not look at the clock";
+    AnswerFromReply: "checks", "a master's check counts the lease from the guard's reply";
+    AnswerWithoutDrift: "checks", "a master's check takes the instance's clock for the agent's";
+    AnswerDespiteFence: "checks", "a master's check says yes while its agent fences";
 }

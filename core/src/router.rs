@@ -13,7 +13,7 @@ use crate::words::neighbours::Neighbours;
 use crate::words::sight::ConsulFault;
 use crate::words::term::Term;
 use crate::words::timing::Tick;
-use crate::words::vshard::{Look, Named, VshardAction, VshardEvent, Wanted};
+use crate::words::vshard::{Look, Named, Routes, VshardAction, VshardEvent, Wanted};
 
 /// Without a word for that long, Consul calls the router critical.
 const TTL: Duration = Duration::from_secs(20);
@@ -185,6 +185,8 @@ pub struct RouterState {
     pub look: Option<Look>,
     /// When.
     pub looked_at: Option<Tick>,
+    /// Why it did not say anything the last time that it was asked.
+    pub unanswered: Option<String>,
     looking: bool,
     /// What is known of vshard.
     pub vshard: Vshard,
@@ -220,6 +222,7 @@ impl RouterState {
             lost: Some("it has not answered yet".to_owned()),
             look: None,
             looked_at: None,
+            unanswered: None,
             looking: false,
             vshard: Vshard::default(),
             told: None,
@@ -256,14 +259,19 @@ impl RouterState {
                 self.lost = None;
                 self.look = *look;
                 self.looked_at = Some(now);
+                self.unanswered = None;
                 self.vshard.attached();
             }
             RouterEvent::Lost { why } => self.lost = Some(why),
             RouterEvent::Looked { result } => {
                 self.looking = false;
                 self.looked_at = Some(now);
-                if let Ok(look) = result {
-                    self.look = *look;
+                match result {
+                    Ok(look) => {
+                        self.look = *look;
+                        self.unanswered = None;
+                    }
+                    Err(why) => self.unanswered = Some(why),
                 }
             }
             RouterEvent::Vshard(event) => self.vshard_happened(event, now),
@@ -339,6 +347,37 @@ impl RouterState {
         }
     }
 
+    /// What operators know it by.
+    pub(super) fn name(&self) -> &str {
+        &self.settings.announce
+    }
+
+    /// Whether its agent was asked to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping_at.is_some()
+    }
+
+    fn routes(&self) -> &[Routes] {
+        self.look.as_ref().map_or(&[][..], |look| &look.routers)
+    }
+
+    /// The replica sets to whose masters it has no way.
+    fn without_way(&self) -> Vec<&str> {
+        let routes = self.routes().iter();
+        let lost = routes.flat_map(|router| router.unreachable.iter());
+        lost.map(String::as_str).collect()
+    }
+
+    /// Why it does not reach every master; `None`: it does, as far as it said.
+    pub(super) fn lacking(&self) -> Option<String> {
+        if self.routes().is_empty() {
+            return Some("no vshard router is configured in the instance".to_owned());
+        }
+        let lost = self.without_way();
+        let words = || format!("no way to the master of replica set {}", lost.join(", "));
+        (!lost.is_empty()).then(words)
+    }
+
     /// Whether the router can be used, and why, in words.
     fn health(&self) -> (Health, String) {
         if let Some(why) = &self.lost {
@@ -347,19 +386,14 @@ impl RouterState {
                 format!("the router cannot be reached: {why}"),
             );
         }
-        let routers = self.look.as_ref().map_or(&[][..], |look| &look.routers);
-        if routers.is_empty() {
-            let words = "no vshard router is configured in the instance";
-            return (Health::Critical, words.to_owned());
+        if let Some(why) = &self.unanswered {
+            let words = format!("the router does not answer: {why}");
+            return (Health::Critical, words);
         }
-        let sets: usize = routers.iter().map(|router| router.masters.len()).sum();
-        let lost: Vec<&str> = routers
-            .iter()
-            .flat_map(|router| router.unreachable.iter().map(String::as_str))
-            .collect();
-        if !lost.is_empty() {
-            let words = format!("no way to the master of replica set {}", lost.join(", "));
-            let all = lost.len() >= sets;
+        if let Some(words) = self.lacking() {
+            let routes = self.routes().iter();
+            let sets: usize = routes.map(|router| router.masters.len()).sum();
+            let all = self.without_way().len() >= sets;
             let health = if all {
                 Health::Critical
             } else {

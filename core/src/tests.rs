@@ -6,6 +6,7 @@ mod board;
 mod candidacy;
 mod catalog;
 mod chaos;
+mod check;
 mod clocks;
 mod declared;
 mod election;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::error::{AndAlso, ConfigError, SettingError};
+use super::http::http;
 use super::names::{check_names, check_operators_names};
 use super::peer::peer;
 use super::settings::{OPERATORS, RawConfig, Var, settings};
@@ -128,15 +129,18 @@ fn build(raw: &RawConfig) -> Result<Config, ConfigError> {
         .and_also(peer(raw));
     let replica_set = not_blank(raw.cluster_name(), parse::name)
         .and_also(raw.priority().optional(parse::integer));
-    let (((((((instance, vshard), replica_set), succession), timing), consul), catalog), log) =
-        instance
-            .and_also(vshard(raw))
-            .and_also(replica_set)
-            .and_also(succession(raw))
-            .and_also(timing(raw))
-            .and_also(consul(raw))
-            .and_also(catalog(raw))
-            .and_also(log(raw))?;
+    let (
+        (((((((instance, vshard), replica_set), succession), timing), consul), catalog), http),
+        log,
+    ) = instance
+        .and_also(vshard(raw))
+        .and_also(replica_set)
+        .and_also(succession(raw))
+        .and_also(timing(raw))
+        .and_also(consul(raw))
+        .and_also(catalog(raw))
+        .and_also(http(raw))
+        .and_also(log(raw))?;
 
     let (((((tarantool, announce), hung_instance), replication), guard), peers) = instance;
     let ((election, failsafe), member_interval) = succession;
@@ -167,6 +171,7 @@ fn build(raw: &RawConfig) -> Result<Config, ConfigError> {
         timing,
         replication,
         hung_instance,
+        http,
         log,
     })
 }

@@ -60,6 +60,7 @@ impl Config {
             .or_else(|| self.succession_value(name))
             .or_else(|| self.consul_value(name))
             .or_else(|| self.catalog_value(name))
+            .or_else(|| self.http_value(name))
     }
 
     fn instance_value(&self, name: &str) -> Option<String> {
@@ -201,6 +202,20 @@ impl Config {
             ("ROUTER_TAGS", _) => catalog.router_tags.join(","),
             ("REPLICA_MAX_IDLE", _) => human(catalog.replica_max_idle),
             ("CONSUL_DEREGISTER_SERVICE_AFTER", _) => human(catalog.deregister_after),
+            _ => return None,
+        })
+    }
+
+    fn http_value(&self, name: &str) -> Option<String> {
+        let http = self.http.as_ref();
+        let tls = http.and_then(|http| http.tls.as_ref());
+        Some(match name {
+            "HTTP_LISTEN" => http.map_or_else(none, |http| http.listen.to_string()),
+            "HTTP_TLS_CERT" => tls.map_or_else(none, |tls| shown(&tls.certificate)),
+            "HTTP_TLS_KEY" => tls.map_or_else(none, |tls| shown(&tls.key)),
+            "HTTP_TLS_CLIENT_CA" => tls
+                .and_then(|tls| tls.client_authorities.as_deref())
+                .map_or_else(none, shown),
             _ => return None,
         })
     }

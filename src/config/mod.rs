@@ -4,6 +4,7 @@ mod build;
 mod effective;
 pub mod error;
 pub mod help;
+mod http;
 mod names;
 mod parse;
 mod peer;
@@ -22,6 +23,7 @@ use crate::decide::timing::Timing;
 use crate::keys::ClusterKeys;
 use crate::secrets::Secret;
 pub use error::ConfigError;
+pub use http::{HttpConfig, HttpTls};
 pub(crate) use parse::is_this_host;
 
 /// Everything the agent was told, checked once; nothing below checks it again.
@@ -57,6 +59,8 @@ pub struct Config {
     pub replication: ReplicationMode,
     /// `HUNG_INSTANCE_ACTION`.
     pub hung_instance: HungInstanceAction,
+    /// `HTTP_LISTEN` and what belongs to it.
+    pub http: Option<HttpConfig>,
     /// `LOG_LEVEL`, `LOG_FORMAT`, `DUMP_FORMAT`.
     pub log: LogConfig,
 }

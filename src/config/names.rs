@@ -18,6 +18,8 @@ const PREFIXES: &[&str] = &[
     "ELECTION_",
     "FAILOVER_",
     "HEALTHCHECK_",
+    "HTTP_LISTEN",
+    "HTTP_TLS_",
     "HUNG_",
     "LIVENESS_",
     "MASTER_",
@@ -66,6 +68,9 @@ const NOT_OURS: &[&str] = &[
     "TARANTOOL_VERSION",
     "TARANTOOL_WAL_MODE",
 ];
+
+/// What Tarantool 3 reads (`TT_LISTEN`, `TT_MEMTX_MEMORY`, …): as many variables as its configuration has options.
+const TARANTOOL_3: &str = "TT_";
 
 /// Shorter names are too close to too many others.
 const MIN_LEN_FOR_TYPOS: usize = 6;
@@ -134,6 +139,9 @@ fn names_a_kubernetes_service(name: &str, services: &HashSet<&str>) -> bool {
 
 /// The name of ours that was meant, if one was.
 fn meant(name: &str) -> Option<&'static str> {
+    if name.starts_with(TARANTOOL_3) {
+        return None;
+    }
     let upper = name.to_ascii_uppercase();
     let nearest = our_names()
         .filter(|ours| ours.len() >= MIN_LEN_FOR_TYPOS)

@@ -1,6 +1,6 @@
 //! One parser per kind of value. An error is what would have been allowed.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -100,6 +100,16 @@ pub(super) fn tags(text: &str) -> Result<Vec<String>, String> {
     } else {
         Ok(tags)
     }
+}
+
+/// Names are not looked up: an agent answers where it was told to, whatever a name means tomorrow.
+pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
+    let parsed = text.parse().ok();
+    parsed
+        .filter(|address: &SocketAddr| address.port() != 0)
+        .ok_or_else(|| {
+            "an address and a port such as 127.0.0.1:7301, 0.0.0.0:7301 or [::]:7301".to_owned()
+        })
 }
 
 pub(super) fn path(text: &str) -> Result<PathBuf, String> {

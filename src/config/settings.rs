@@ -229,6 +229,12 @@ settings! {
         replica_max_idle = value("REPLICA_MAX_IDLE", "5s", "A replica at which none of the master's rows have arrived for longer than that, counted to the master's last refresh, is critical, so that readers leave it; `0s` is never, at most 24h.");
         consul_deregister_service_after = value("CONSUL_DEREGISTER_SERVICE_AFTER", "72h", "Consul drops a service whose check has been critical for this long: at least 1m.");
     }
+    "Checks over HTTP" {
+        http_listen = unset("HTTP_LISTEN", "Where the agent answers checks: an address and a port such as `127.0.0.1:7301`, `0.0.0.0:7301` or `[::]:7301`. Unset, nothing listens.");
+        http_tls_cert = unset("HTTP_TLS_CERT", "The certificate with which it speaks TLS there, a PEM file with those up to its authority's. The files are read again when they have changed.");
+        http_tls_key = unset("HTTP_TLS_KEY", "The key that belongs to it, a PEM file.");
+        http_tls_client_ca = unset("HTTP_TLS_CLIENT_CA", "A PEM file of certificate authorities: whoever asks must have a certificate of one of them.");
+    }
     "Logs" {
         log_level = value("LOG_LEVEL", "info", "`trace`, `debug`, `info`, `warn` or `error`.");
         log_format = value("LOG_FORMAT", "text", "`text`, or `json` for one object a line.");

@@ -7,6 +7,7 @@ use super::*;
 use crate::plain;
 
 mod commands;
+mod http;
 mod logins;
 
 fn read(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {

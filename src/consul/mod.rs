@@ -27,7 +27,7 @@ mod members;
 mod named;
 mod session;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod throttle;
 mod tls;
 mod txn;

@@ -235,7 +235,7 @@ fn free_ports() -> [u16; 5] {
 }
 
 /// A private authority, and from it a server that is `server.dc1.consul` at 127.0.0.1 and a client.
-fn make_certificates(directory: &Path) {
+pub(crate) fn make_certificates(directory: &Path) {
     let script = r"
         set -e
         new() { openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $1.key -subj /CN=$1 $2 $3 $4; }

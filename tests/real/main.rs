@@ -33,6 +33,8 @@ mod guard_promises;
 mod hang;
 mod held_requests;
 mod history;
+mod http_checks;
+mod http_oracle;
 mod lag;
 mod lock_by_hand;
 mod lock_overwritten;

@@ -12,4 +12,5 @@ mod members;
 pub mod problems;
 mod silence;
 mod unrecorded;
+pub(crate) mod vouch;
 mod vshard;

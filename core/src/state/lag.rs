@@ -18,7 +18,7 @@ use crate::words::vclock::{Vclock, rows_missing};
 const WORDS: usize = 16;
 
 /// Rows that are missing for less time are on their way: a look may come between a row's being written and its arrival.
-const MOMENT: Duration = Duration::from_secs(2);
+pub(crate) const MOMENT: Duration = Duration::from_secs(2);
 
 /// Times are written down in steps of so many milliseconds, so that what jitters below is no news to Consul.
 const STEP_MS: u64 = 100;

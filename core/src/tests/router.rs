@@ -142,6 +142,21 @@ fn a_router_is_told_of_each_new_master_once() {
 }
 
 #[test]
+fn a_router_that_hangs_is_critical_until_it_answers_again() {
+    let mut agent = agent().attached(routes(&[]));
+    let (passing, _) = agent.health().expect("an entry");
+    assert_eq!(passing, Health::Passing);
+    let result = Err("no answer in 2s".to_owned());
+    agent.hears(RouterEvent::Looked { result });
+    let (critical, words) = agent.health().expect("an entry");
+    assert_eq!(critical, Health::Critical);
+    assert_eq!(words, "the router does not answer: no answer in 2s");
+    let result = Ok(Box::new(Some(routes(&[]))));
+    agent.hears(RouterEvent::Looked { result });
+    assert_eq!(agent.health().map(|(health, _)| health), Some(passing));
+}
+
+#[test]
 fn a_router_that_cannot_be_told_is_told_again_and_the_catalog_says_why() {
     let mut agent = agent().attached(routes(&[]));
     agent.sees("a2", 2);

@@ -24,6 +24,7 @@ use std::io::Write as _;
 
 mod agent;
 mod board;
+mod checks;
 mod cli;
 mod clocks;
 mod consul;
@@ -46,6 +47,7 @@ mod writers;
 
 pub use agent::{Agent, AgentBuilder, LogLine};
 pub use board::Board;
+pub use checks::{CheckReply, Prober, Seen, ask_check, check_status};
 pub use cli::{Cli, CliOutput};
 pub use clocks::Clocks;
 pub use consul::{Consul, ConsulApi, ConsulOptions, KvEntry, Server, ServiceEntry, Token};

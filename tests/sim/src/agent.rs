@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use crate::decide::check::Trail;
 use crate::decide::decide;
 use crate::decide::event::{Event, GuardCommandKind};
 use crate::decide::plan::{Action, Ending, Plan};
@@ -69,6 +70,7 @@ pub(crate) struct Agent {
     pub(crate) at: usize,
     pub(crate) state: State,
     pub(crate) plan: Option<Plan>,
+    pub(crate) trail: Trail,
     pub(crate) clock: Clock,
     pub(crate) alive: bool,
     pub(crate) paused: bool,
@@ -164,6 +166,7 @@ impl World {
             at: instance,
             state: State::new(settings),
             plan: None,
+            trail: Trail::default(),
             clock,
             alive: true,
             paused: false,
@@ -265,6 +268,7 @@ impl World {
         let plan = decide(&agent.state, tick);
         for action in &plan.actions {
             agent.state.begin(action, tick);
+            agent.trail.note(action, tick);
         }
         agent.turn += 1;
         let (turn, clock) = (agent.turn, agent.clock);

@@ -24,14 +24,19 @@ mod tests {
 
     /// The core's code, without its tests and without the list of the mutants.
     fn core() -> String {
-        let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../core/src");
-        let files = fs::read_dir(place)
+        code(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../core/src"))
+    }
+
+    fn code(place: &Path) -> String {
+        let here = fs::read_dir(place)
             .unwrap()
             .map(|entry| entry.unwrap().path());
-        files
-            .filter(|path| path.is_file() && !path.ends_with("mutants.rs"))
-            .map(|path| fs::read_to_string(path).unwrap())
-            .collect()
+        let here = here.filter(|path| !path.ends_with("mutants.rs") && !path.ends_with("tests"));
+        here.map(|path| match path.is_dir() {
+            true => code(&path),
+            false => fs::read_to_string(path).unwrap(),
+        })
+        .collect()
     }
 
     #[test]

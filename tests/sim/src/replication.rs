@@ -238,6 +238,7 @@ impl World {
     }
 
     pub(crate) fn fence(&mut self, at: usize, why: &'static str) {
+        self.check_answer_to_fence(at, why);
         let it = &mut self.instances[at];
         let was_read_only = it.read_only;
         if let Some(guard) = &mut it.guard {

@@ -25,6 +25,7 @@ impl World {
                 return self.fail("at most one writable", words);
             }
         }
+        self.check_alone_by_answers(at);
     }
 
     /// A frozen instance goes on. Writes that were queued in it run before its guard does, unless the whole machine was

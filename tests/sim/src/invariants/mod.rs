@@ -1,5 +1,6 @@
 //! What must hold. One file for each, which cites its rule; here is what they need to remember.
 
+mod answered;
 mod at_most_one;
 mod catalog;
 mod election;
