@@ -18,6 +18,17 @@ const IMPURE: &[&str] = &[
     "tracing",
 ];
 
+/// The core's rooms, the lowest first: each imports from those below it, and from itself.
+const ROOMS: &[&str] = &[
+    "words",
+    "event",
+    "plan",
+    "state",
+    "questions",
+    "input",
+    "rules",
+];
+
 /// The files with that extension, wherever they are below the directory.
 fn sources(directory: &Path, extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -119,4 +130,45 @@ fn one_file_knows_how_keys_are_spelled() {
             path.display()
         );
     }
+}
+
+/// What a source of the room with this rank imports from above, or from none of the rooms.
+fn imports_from_above(rank: usize, source: &str) -> Vec<&str> {
+    let code = source
+        .lines()
+        .map(|line| line.split_once("//").map_or(line, |(code, _)| code));
+    code.flat_map(|line| line.split("crate::").skip(1))
+        .map(|path| path.split(|it: char| !it.is_alphanumeric() && it != '_'))
+        .filter_map(|mut path| path.next())
+        .filter(|room| !ROOMS[..=rank].contains(room))
+        .collect()
+}
+
+#[test]
+fn each_room_of_the_core_imports_from_those_below_it() {
+    for (rank, room) in ROOMS.iter().enumerate() {
+        let mut files = vec![core().join(room).with_extension("rs")];
+        files.retain(|file| file.exists());
+        if core().join(room).is_dir() {
+            files.extend(sources(&core().join(room), "rs"));
+        }
+        assert!(!files.is_empty(), "{room}");
+        for path in files {
+            let source = fs::read_to_string(&path).unwrap();
+            let found = imports_from_above(rank, &source);
+            assert!(found.is_empty(), "{}: {found:?}", path.display());
+        }
+    }
+}
+
+#[test]
+fn an_import_from_above_is_noticed() {
+    let rank = |room| ROOMS.iter().position(|it| *it == room).unwrap();
+    let source = "use crate::state::State; // crate::rules\nlet now = crate::words::timing::Tick::default();";
+    assert!(imports_from_above(rank("questions"), source).is_empty());
+    assert_eq!(imports_from_above(rank("event"), source), ["state"]);
+    assert_eq!(
+        imports_from_above(rank("rules"), "use crate::router::RouterState;"),
+        ["router"]
+    );
 }

@@ -16,9 +16,6 @@ use crate::words::timing::Tick;
 /// Between two looks for a line that is not there yet.
 pub(super) const READ_AGAIN: Duration = Duration::from_secs(1);
 
-/// The keys of so many instances are read: a replica set has 32 members at most, and as many may have left it.
-pub(crate) const KNOWN_MEMBERS: usize = 64;
-
 impl State {
     pub(super) fn board_read(&mut self, result: Result<Box<Board>, ConsulFault>, now: Tick) {
         let asked_at = self.pending.ends(Place::Board);

@@ -1,10 +1,12 @@
 //! Whom an agent knows in its replica set.
 
-use crate::input::board::KNOWN_MEMBERS;
 use crate::state::State;
 use crate::words::observed::Probe;
 use crate::words::record::{Record, Status};
 use crate::words::timing::Tick;
+
+/// The keys of so many instances are read: a replica set has 32 members at most, and as many may have left it.
+const KNOWN_MEMBERS: usize = 64;
 
 impl State {
     /// Whether something rests on the keys of members that nobody here has heard of: no record says who was promoted last.
