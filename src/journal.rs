@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde_json::{Map, Value, json};
 use tracing::{Level, debug, enabled, error, info, warn};
 
-use crate::decide::board::{Switchover, SwitchoverState};
+use crate::decide::board::{Ballot, Switchover, SwitchoverState};
 use crate::decide::event::{Event, GuardCommandKind, KillResult, LockStepKind};
 use crate::decide::observed::Probe;
 use crate::decide::plan::{Action, GuardCommand, Reason};
@@ -366,6 +366,23 @@ pub(crate) fn reason(from: Option<&Reason>, to: &Reason) {
     }
 }
 
+/// All that candidates are compared by.
+fn say_ballot(ballot: &Ballot) {
+    info!(
+        term = ballot.term.get(),
+        index = ballot.index,
+        vclock = ?ballot.vclock,
+        vote = ballot.vote,
+        following = ballot.following,
+        unfollowed = ballot.unfollowed,
+        priority = ballot.priority,
+        idle_ms = ballot.idle_ms,
+        same_configuration = ballot.same_configuration,
+        excluded = ballot.excluded,
+        "ballot"
+    );
+}
+
 /// Says what is being done, where it is more than routine.
 pub(crate) fn action(said: &mut Said, action: &Action) {
     match action {
@@ -399,21 +416,7 @@ pub(crate) fn action(said: &mut Said, action: &Action) {
         Action::Tell { entry, .. } => {
             debug!(role = ?entry.registered.role, health = ?entry.health, output = entry.output, "telling the catalog");
         }
-        Action::WriteBallot { ballot } => {
-            info!(
-                term = ballot.term.get(),
-                index = ballot.index,
-                vclock = ?ballot.vclock,
-                vote = ballot.vote,
-                following = ballot.following,
-                unfollowed = ballot.unfollowed,
-                priority = ballot.priority,
-                idle_ms = ballot.idle_ms,
-                same_configuration = ballot.same_configuration,
-                excluded = ballot.excluded,
-                "ballot"
-            );
-        }
+        Action::WriteBallot { ballot } => say_ballot(ballot),
         Action::WriteSwitchover { switchover, .. } => self::switchover(switchover),
         Action::Guard(GuardCommand::StandDown { down: true }) => {
             warn!(

@@ -9,7 +9,7 @@ local promises = {}
 
 -- No promise is longer: a lease and the margin of a successor, which must not count on this instance's clock.
 local PROMISE_MAX_NS = 64 * 1000000000ULL
--- Which terms are believed, as core/src/term.rs has it: so far ahead of the highest that this instance's agent has named (it
+-- Which terms are believed, as core/src/words/term.rs has it: so far ahead of the highest that this instance's agent has named (it
 -- says whom it sees serve). The agent knows no lower one, so it believes whatever the guard has promised, however often
 -- somebody asked.
 local TERMS_AHEAD = 2 ^ 32
