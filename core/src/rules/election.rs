@@ -120,6 +120,14 @@ impl Planner<'_> {
         } else {
             self.now
         };
+        // A promise may have been given behind a ballot, and behind one that answers an operator's order.
+        let bound_until = self.state.instance.bound_until;
+        let may_be_bound = contest.record.is_some_and(Record::may_run_on_promises);
+        let own_at = if may_be_bound {
+            own_at.max(bound_until)
+        } else {
+            own_at
+        };
         let came_at = |it: &&Ballot| election.came_at.get(&it.instance).copied();
         let closes_at =
             if !has_cast || doubt.is_some() || self.misses_ballots(contest, election, lacks) {
@@ -148,8 +156,8 @@ impl Planner<'_> {
 
     /// How long a ballot that is missing is waited for, from our own and from every better one on: whoever would cast it may have
     /// what nobody else has. A member that is bound by a promise (R6) casts its vote when that is over; the last master asks for
-    /// promises as long as its lease runs, and that rests on its last accepted record or on a promise of every member, which
-    /// are over when a ballot is cast.
+    /// promises as long as its lease runs, and that rests on its last accepted record or on a promise of every member, ours among
+    /// them.
     fn wait_for_missing(&self, record: Option<&Record>, lacks: bool) -> Duration {
         let window = self.state.settings.election_window;
         let lease = record.map(Record::lease).unwrap_or_default();
@@ -162,13 +170,13 @@ impl Planner<'_> {
         }
     }
 
-    /// For a candidate that lacks rows a member that casts no vote is missing, unless it never is to be master: its instance may
-    /// be back in a moment.
+    /// For a candidate that lacks rows a member that neither runs nor votes is missing, unless it never is to be master: its
+    /// instance may be back in a moment.
     fn misses_ballots(&self, contest: &Contest<'_>, election: &Election, lacks: bool) -> bool {
         let ballots = election.counting();
         let is_missing = |uuid: &str| match ballots.get(uuid) {
             None => true,
-            Some(it) => lacks && !it.is_vote() && it.priority >= 0,
+            Some(it) => lacks && it.excluded.is_some() && !it.is_vote() && it.priority >= 0,
         };
         let expected = self.expected(contest.record);
         let misses = expected.into_iter().any(is_missing);

@@ -95,6 +95,21 @@ fn a_promise_of_its_own_tells_that_others_may_be_bound_for_longer() {
 }
 
 #[test]
+fn a_promise_that_is_given_behind_the_ballot_tells_the_same() {
+    let mut node = standing_for_election(&last_word());
+    node.instance
+        .promises(OTHER, 6, LEASE_AND_MARGIN, node.now)
+        .unwrap();
+    let bound_until = node.now + LEASE_AND_MARGIN;
+    while node.now + 1.secs() < bound_until + LEASE_AND_MARGIN {
+        node.lives_on(1.secs());
+        assert!(!node.state.holds_lock(), "{:?}", node.plan().reason);
+    }
+    node.lives_on(3.secs());
+    assert!(node.state.holds_lock(), "{:?}", node.plan().reason);
+}
+
+#[test]
 fn nobody_is_waited_for_once_everybody_has_cast_a_ballot() {
     let mut node = standing_for_election(&last_word());
     let behind = Ballot {
